@@ -1,0 +1,2 @@
+"LoRA and QLoRA in a notebook."
+__version__ = "0.1.0"
