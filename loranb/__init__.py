@@ -1,2 +1,16 @@
-"LoRA and QLoRA in a notebook."
+"LoRA and QLoRA in a notebook: choose, train, and see the singular values of BA."
 __version__ = "0.1.0"
+
+# Names are imported when they are first asked for (PEP 562), so that `import loranb` costs next to nothing.
+_where = dict(Recipe="recipe", RecipeError="recipe", load_base="base", attach="base", Factors="factors", factors="factors",
+              singular_values="spectra", Spectra="spectra", Adapter="adapters", Run="train", finetune="studio", Studio="studio")
+__all__ = sorted(_where)
+
+
+def __getattr__(name):
+    if name not in _where: raise AttributeError(f"module 'loranb' has no attribute {name!r}")
+    import importlib
+    return getattr(importlib.import_module(f"loranb.{_where[name]}"), name)
+
+
+def __dir__(): return sorted(set(globals()) | set(_where))
