@@ -48,5 +48,59 @@ function redraw(model, names, root, draw) {
   return Object.assign(() => { cancelAnimationFrame(asked); for (const n of names) model.off(`change:${n}`, ask); size.disconnect(); unfollow(); }, { ask });
 }
 const set = (model, name, value) => { model.set(name, value); model.save_changes(); };
+// Several traits in one message. What a person did anew takes back the complaint about what they did before.
+const give = (model, values) => { for (const [k, v] of Object.entries(values)) model.set(k, v); if (model.get("message")) model.set("message", ""); model.save_changes(); };
 const num = (v, digits = 3) => v === null || v === undefined || Number.isNaN(v) ? "–" : Math.abs(v) >= 1000 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(digits));
 const logTicks = (lo, hi) => { const out = []; for (let e = Math.floor(Math.log10(lo)); e <= Math.ceil(Math.log10(hi)); e++) for (const m of [1, 3]) { const t = m * 10 ** e; if (t >= lo && t <= hi) out.push(t); } return out; };
+const human = n => { for (const [size, letter] of [[1e9, " B"], [1e6, " M"], [1e3, " k"]]) if (Math.abs(n) >= size) return +(n / size).toPrecision(3) + letter; return String(n); };
+const count = n => Math.round(n).toLocaleString("en");
+let uid = 0;
+const id = name => `lrb-${name}-${++uid}`;
+// A text box bound to a trait: Enter or leaving commits, Escape takes back, a change from elsewhere never writes over what is being typed.
+function typed(model, name, attrs, { show = v => String(v ?? ""), read = t => t, commit = v => give(model, { [name]: v }) } = {}) {
+  const box = h("input", { type: "text", autocomplete: "off", spellcheck: "false", "data-trait": name, ...attrs });
+  let dirty = false;
+  const back = () => { dirty = false; const text = show(model.get(name)); if (box.value !== text) box.value = text; };
+  const done = () => {
+    if (!dirty) return;
+    const text = box.value.trim(), value = read(text), same = text === show(model.get(name));
+    dirty = false;
+    if (value === undefined) set(model, "message", `${name} must be a number, but it is "${text.slice(0, 40)}".`);
+    else if (!same) commit(value);
+    back();
+  };
+  box.addEventListener("input", e => { dirty = true; if (!e.inputType || e.inputType === "insertReplacementText") done(); });
+  box.addEventListener("change", done);
+  box.addEventListener("keydown", e => { if (e.key === "Enter") done(); else if (e.key === "Escape") back(); });
+  return { box, draw: () => { if (!dirty) back(); } };
+}
+const readNumber = t => { const v = Number(t.replace(/[,_\s]/g, "")); return t && Number.isFinite(v) ? v : undefined; };
+// The text box of a name, with suggestions, a word before it and a figure after it.
+function pick(model, name, choices, { label, before }) {
+  const list = h("datalist", { id: id(name) }), after = h("span", { class: "after" });
+  const field = typed(model, name, { "aria-label": label, list: list.id });
+  const root = h("div", { class: "field" }, before && h("span", { class: "before", "aria-hidden": "true" }, before), field.box, after, list);
+  return { root, box: field.box, draw: text => {
+    field.draw(); field.box.title = field.box.value; after.textContent = text;
+    fill(list, (model.get(choices) || []).map(v => h("option", { value: v })));
+  } };
+}
+// The line for what is wrong, and the mark on the box that it speaks of: the one named first, or the only one.
+function complaint(model, boxes) {
+  const root = h("p", { class: "error", id: id("error"), "aria-live": "polite" });
+  return { root, draw: () => {
+    const text = model.get("message") || "";
+    if (root.textContent !== text) root.textContent = text;
+    for (const box of boxes) {
+      const wrong = text && (boxes.length === 1 || text.startsWith(box.dataset.trait + " "));
+      if (wrong) { box.setAttribute("aria-invalid", "true"); box.setAttribute("aria-describedby", root.id); } else { box.removeAttribute("aria-invalid"); box.removeAttribute("aria-describedby"); }
+    }
+  } };
+}
+// Put a range input at a value; the part behind the knob is filled.
+const slide = (range, v) => { range.value = v; range.style.setProperty("--at", `${100 * (range.value - range.min) / (range.max - range.min)}%`); };
+// A switch and its words.
+function check(model, name, words, title) {
+  const box = h("input", { type: "checkbox", onchange: e => give(model, { [name]: e.target.checked }) });
+  return { root: h("label", { class: "check", title }, box, h("span", {}, words)), box, draw: () => { box.checked = !!model.get(name); } };
+}
