@@ -1,0 +1,52 @@
+# Each target makes the environment it needs when that is missing; `make` alone lists them.
+PYTHON ?= python3
+SHELL = /bin/bash
+export OMP_NUM_THREADS ?= 2
+export HF_HUB_DISABLE_TELEMETRY = 1
+bin = .venv/bin
+colab = .venv-colab/bin
+pip = -m pip install -qq --disable-pip-version-check
+old = import sys; sys.exit("loranb needs Python 3.11 or newer, for example: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: .venv/ready  ## fine-tune the built-in base in NF4 and measure it; the last line is JSON
+	@$(bin)/loranb demo
+
+test: .venv/ready  ## notebooks, tests, and JupyterLab in headless Chromium where it is installed
+	$(bin)/python -m pytest
+
+lab: .venv/ready  ## JupyterLab on the quickstart
+	$(bin)/jupyter lab nbs/tutorials/quickstart.ipynb
+
+export: .venv/ready  ## notebooks to modules, notebooks cleaned, README from nbs/index.ipynb
+	$(bin)/python tools/export.py
+
+colab: .venv-colab/ready  ## the tests that need no browser, with the versions that Colab has
+	$(colab)/python -m pytest -m "not browser"
+
+clean:  ## remove both environments and what the targets leave behind
+	rm -rf .venv .venv-colab build dist demo runs .hypothesis
+
+# torch goes first and by itself, so that nothing else chooses which build of it is installed.
+.venv/ready: constraints.txt settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c '$(old)'
+	@echo "Installing into .venv (once, a minute or two)"
+	@$(PYTHON) -m venv .venv
+	@$(bin)/python $(pip) $$(grep ^torch== constraints.txt)
+	@$(bin)/python $(pip) -c constraints.txt -e .[dev]
+	@touch $@
+
+# Colab's packages first, then loranb on top of them; report.json says what loranb added, which a test holds to `colab_adds`.
+.venv-colab/ready: constraints.txt constraints-colab.txt settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c '$(old)'
+	@echo "Installing Colab's versions into .venv-colab (once, a minute or two)"
+	@rm -rf .venv-colab && $(PYTHON) -m venv .venv-colab
+	@$(colab)/python $(pip) $$(grep ^torch== constraints.txt)
+	@$(colab)/python $(pip) -r constraints-colab.txt
+	@$(colab)/python $(pip) --report .venv-colab/report.json -e .
+	@$(colab)/python $(pip) -c constraints.txt hypothesis
+	@touch $@
+
+.PHONY: help demo test lab export colab clean
