@@ -88,7 +88,7 @@ class Recipe:
     target_modules: str | list = "all-linear"  # Which linear layers get an adapter
     rank_pattern: dict = field(default_factory=dict)  # Another r for some modules
     alpha_pattern: dict = field(default_factory=dict)  # Another lora_alpha for some modules
-    data: str | list = "petit/translate"  # `petit/TASK`, a JSONL file, a folder, a Hub name, or rows
+    data: str | list = "petit/translate"  # `petit/TASK`, a JSONL file, a folder, a Hub name, rows, or a `Dataset`
     split: str = "train"  # Which split of a folder or a Hub name
     test_size: int = 64  # Rows held out to measure what was not trained on
     max_length: int = None  # Tokens of a row at most; the rest is cut
@@ -109,6 +109,7 @@ class Recipe:
     seed: int = 42  # For the adapter's start, the order of the rows, dropout
 
     def __post_init__(self):
+        if hasattr(self.data, "to_list"): object.__setattr__(self, "data", self.data.to_list())
         own = PETIT if self.model == "petit" else GENERAL
         if _is_int(self.r) and self.lora_alpha is None: object.__setattr__(self, "lora_alpha", self.r if self.use_rslora is True else 2*self.r)
         for f in fields(self):
