@@ -51,7 +51,6 @@ const set = (model, name, value) => { model.set(name, value); model.save_changes
 // Several traits in one message. What a person did anew takes back the complaint about what they did before.
 const give = (model, values) => { for (const [k, v] of Object.entries(values)) model.set(k, v); if (model.get("message")) model.set("message", ""); model.save_changes(); };
 const num = (v, digits = 3) => v === null || v === undefined || Number.isNaN(v) ? "–" : Math.abs(v) >= 1000 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(digits));
-const logTicks = (lo, hi) => { const out = []; for (let e = Math.floor(Math.log10(lo)); e <= Math.ceil(Math.log10(hi)); e++) for (const m of [1, 3]) { const t = m * 10 ** e; if (t >= lo && t <= hi) out.push(t); } return out; };
 const human = n => { for (const [size, letter] of [[1e9, " B"], [1e6, " M"], [1e3, " k"]]) if (Math.abs(n) >= size) return +(n / size).toPrecision(3) + letter; return String(n); };
 const count = n => Math.round(n).toLocaleString("en");
 let uid = 0;
