@@ -1,0 +1,42 @@
+// How long, and how fast: the numbers of the training loop and the course of the learning rate.
+const LOW = -6, HIGH = -1, COURSES = ["cosine", "linear", "constant", "constant_with_warmup"];
+const rate = v => v === null || v === undefined ? "" : v >= .001 ? String(+v.toPrecision(3)) : (+v).toExponential();
+
+function render({ model, el }) {
+  const { root, body } = card(el, { title: "Settings", sub: "How long, and how fast?", cls: "settings" });
+  const range = h("input", { type: "range", min: LOW, max: HIGH, step: .01, "aria-label": "Learning rate, on a logarithmic scale", oninput: e => give(model, { learning_rate: +(10 ** e.target.value).toPrecision(2) }) });
+  const lr = typed(model, "learning_rate", { inputmode: "decimal", "aria-label": "Learning rate" }, { read: readNumber, show: rate });
+  const course = h("select", { "aria-label": "Course of the learning rate", onchange: e => give(model, { lr_scheduler_type: e.target.value }) }, COURSES.map(c => h("option", { value: c }, c.replaceAll("_", " "))));
+  const warm = h("span"), picture = h("div", { class: "course" }), line = h("p", { class: "tiny line" });
+  const number = (name, words, options) => { const f = typed(model, name, { inputmode: "numeric" }, { read: readNumber, ...options }); return { ...f, root: h("label", { title: name }, words, f.box) }; };
+  // Steps or passes: the one that is given is written, the other one follows from it and stands as a hint.
+  const steps = number("max_steps", "steps", { show: v => v > 0 ? String(v) : "", read: t => t === "" ? -1 : readNumber(t) });
+  const passes = number("num_train_epochs", "passes", { show: v => model.get("max_steps") > 0 ? "" : String(v), read: t => t === "" ? model.get("num_train_epochs") : readNumber(t), commit: v => give(model, { num_train_epochs: v, max_steps: -1 }) });
+  const batch = number("per_device_train_batch_size", "batch"), accumulate = number("gradient_accumulation_steps", "accumulate"), length = number("max_length", "max length"), seed = number("seed", "seed");
+  const boxes = [lr, steps, batch, accumulate, passes, length, seed], wrong = complaint(model, boxes.map(f => f.box));
+  body.append(h("div", { class: "row rate" }, h("span", { class: "label" }, "learning rate"), lr.box), range, picture, h("div", { class: "row tiny shape" }, course, warm), h("div", { class: "boxes" }, boxes.slice(1).map(f => f.root)), line, wrong.root);
+
+  function draw() {
+    const v = model.get("learning_rate"), total = model.get("total"), rows = model.get("per_device_train_batch_size") * model.get("gradient_accumulation_steps"), given = model.get("max_steps");
+    const n = given > 0 ? given : total && rows > 0 ? Math.ceil(Math.ceil(total / rows) * model.get("num_train_epochs")) : 0;
+    if (v > 0) { slide(range, Math.min(HIGH, Math.max(LOW, Math.log10(v)))); range.setAttribute("aria-valuetext", rate(v)); }
+    for (const f of boxes) f.draw();
+    steps.box.placeholder = given > 0 ? "" : n ? count(n) : "–";
+    passes.box.placeholder = given > 0 ? total ? num(n * rows / total, 2) : "–" : "";
+    course.value = model.get("lr_scheduler_type");
+    const w = model.get("warmup_steps"), warmup = model.get("lr_scheduler_type") === "constant" ? 0 : w < 1 ? Math.ceil(n * w) : w;
+    warm.textContent = warmup > 0 ? `${count(warmup)} warm-up ${warmup === 1 ? "step" : "steps"}` : "no warm-up";
+    line.textContent = !n ? `${count(rows)} rows a step` : `${count(n)} steps × ${count(rows)} rows = ${count(n * rows)} rows${total ? `, ${num(n * rows / total, 2)} ${n * rows === total ? "pass" : "passes"} over ${count(total)}` : ""}`;
+    wrong.draw(); sketch(n, warmup, model.get("lr_scheduler_type"), v);
+  }
+  function sketch(n, warmup, course, peak) {
+    const w = Math.max(160, body.clientWidth), foot = 44, top = 6, last = n || 100, from = Math.min(1, warmup / last);
+    const height = t => t < from ? t / from : course === "linear" ? (1 - t) / Math.max(1e-9, 1 - from) : course === "cosine" ? (1 + Math.cos(Math.PI * (t - from) / Math.max(1e-9, 1 - from))) / 2 : 1;
+    const at = [...new Set([0, from, ...Array.from({ length: 65 }, (_, i) => i / 64)])].sort((a, b) => a - b), points = at.map(t => `${(1 + t * (w - 2)).toFixed(1)} ${(foot - (foot - top) * height(t)).toFixed(1)}`).join("L");
+    fill(picture, s("svg", { viewBox: `0 0 ${w} 60`, height: 60, role: "img", "aria-label": `The learning rate: ${warmup ? `${count(warmup)} steps of warm-up to` : "from"} ${rate(peak)}, then ${course.replaceAll("_", " ")}${n ? `, ${count(n)} steps in all` : ""}` },
+      s("path", { class: "under", d: `M1 ${foot}L${points}L${w - 1} ${foot}Z` }), s("line", { class: "axis", x1: 1, x2: w - 1, y1: foot, y2: foot }), s("path", { class: "over", d: `M${points}` }),
+      s("text", { x: 0, y: 58 }, "0"), s("text", { x: w, y: 58, "text-anchor": "end" }, n ? `step ${count(n)}` : "last step")));
+  }
+  return redraw(model, ["learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed", "total", "message"], root, draw);
+}
+export default { render };
