@@ -35,7 +35,7 @@ function render({ model, el }) {
     clearTimeout(timer); timer = setTimeout(() => { said.textContent = ""; }, 2000);
   } }, "copy");
   const { root, body } = card(el, { title: "Code", sub: "What this cell does, in words you can keep", cls: "code", extra: h("div", { class: "tools" }, said, h("div", { role: "tablist", "aria-label": "Language", class: "tabs" }, tabs), button) });
-  body.append(pre);
+  body.className = "body"; body.append(pre);
   function draw() {
     for (const t of tabs) { const on = t.textContent === kind; t.setAttribute("aria-selected", String(on)); t.tabIndex = on ? 0 : -1; }
     pre.setAttribute("aria-labelledby", `${name}-${kind}`);

@@ -53,8 +53,7 @@ const give = (model, values) => { for (const [k, v] of Object.entries(values)) m
 const num = (v, digits = 3) => v === null || v === undefined || Number.isNaN(v) ? "–" : Math.abs(v) >= 1000 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(digits));
 const human = n => { for (const [size, letter] of [[1e9, " B"], [1e6, " M"], [1e3, " k"]]) if (Math.abs(n) >= size) return +(n / size).toPrecision(3) + letter; return String(n); };
 const count = n => Math.round(n).toLocaleString("en");
-let uid = 0;
-const id = name => `lrb-${name}-${++uid}`;
+const id = name => `lrb-${name}-${Math.random().toString(36).slice(2, 10)}`;  // every panel is a module of its own, so no counter is shared
 // A text box bound to a trait: Enter or leaving commits, Escape takes back, a change from elsewhere never writes over what is being typed.
 function typed(model, name, attrs, { show = v => String(v ?? ""), read = t => t, commit = v => give(model, { [name]: v }) } = {}) {
   const box = h("input", { type: "text", autocomplete: "off", spellcheck: "false", "data-trait": name, ...attrs });

@@ -10,7 +10,7 @@ function render({ model, el }) {
   const seg = h("fieldset", { class: "seg" }, h("legend", { class: "hide" }, "Quantization of the frozen weights"), radios.map((radio, i) => h("label", {}, radio, h("span", {}, QUANTS[i]))));
   const picture = h("div", { class: "levels" });
   const double = check(model, "bnb_4bit_use_double_quant", "double quantization", "Quantize the constants of the 4-bit blocks too (bnb_4bit_use_double_quant)");
-  const bits = h("span"), layer = h("span", { class: "cut" }), error = h("b"), bytes = h("b"), wrong = complaint(model, [base.box]);
+  const bits = h("span", { class: "nobr" }), layer = h("span", { class: "cut" }), error = h("b"), bytes = h("b"), wrong = complaint(model, [base.box]);
   body.append(base.root, seg, picture, h("div", { class: "row tiny" }, bits, double.root), h("div", { class: "row tiny figure" }, layer, error), h("div", { class: "row tiny figure" }, h("span", {}, "frozen base"), bytes), wrong.root);
 
   function draw() {
@@ -18,7 +18,7 @@ function render({ model, el }) {
     base.draw(model.get("params") ? human(model.get("params")) : "");
     for (const radio of radios) radio.checked = radio.value === q;
     double.draw(); double.box.disabled = !four;
-    bits.textContent = `${num(both ? c.bits_double : c.bits)} bits a weight`;
+    fill(bits, `${num(both ? c.bits_double : c.bits)} bits`, h("span", { class: "wide" }, " a weight"));
     const at = model.get("layer"), lost = both && c.error_double !== undefined ? c.error_double : c.error;
     layer.textContent = at ? `error of ${at}` : "error of a layer"; layer.title = at;
     error.textContent = lost === null || lost === undefined ? "–" : `${num(100 * lost, 2)} %`;

@@ -18,10 +18,10 @@ function render({ model, el }) {
   const alpha = typed(model, "lora_alpha", { inputmode: "decimal", "aria-label": "lora_alpha" }, { read: readNumber });
   const scale = h("span", { class: "scale" });
   const keep = check(model, "keep_ratio", "α follows r", "Keep lora_alpha / r when r changes"), rs = check(model, "use_rslora", "rsLoRA", "Scale by lora_alpha / √r (use_rslora)");
-  const picture = h("div", { class: "scaled" }), chips = h("fieldset", { class: "targets" }), total = h("b"), wrong = complaint(model, [r.box, alpha.box]);
+  const picture = h("div", { class: "scaled" }), chips = h("fieldset", { class: "targets" }), total = h("b"), more = h("span", { class: "wide" }, " parameters"), wrong = complaint(model, [r.box, alpha.box]);
   body.append(range, h("div", { class: "ticks", "aria-hidden": "true" }, ticks),
     h("div", { class: "row numbers" }, h("span", {}, h("span", { class: "mark" }, "r"), r.box), h("span", {}, h("span", { class: "mark" }, "α"), alpha.box), scale),
-    h("div", { class: "row switches" }, keep.root, rs.root), picture, chips, h("div", { class: "row tiny sum" }, h("span", {}, "trained parameters"), total), wrong.root);
+    h("div", { class: "row switches" }, keep.root, rs.root), picture, chips, h("div", { class: "row tiny sum" }, h("span", { class: "cut" }, "trained", more), total), wrong.root);
 
   const targets = () => model.get("targets") || [];
   function isOn(t) { const m = model.get("target_modules"); return m === "all-linear" || (Array.isArray(m) && m.includes(t.name)); }
@@ -36,7 +36,7 @@ function render({ model, el }) {
     if (key !== shown) {
       shown = key;
       buttons = targets().map(t => h("button", { type: "button", class: "toggle", title: t.name, onclick: () => toggle(t.name) }, t.short || t.name));
-      fill(chips, h("legend", { class: "label" }, "targets"), h("div", { class: "chips" }, buttons.length ? buttons : h("span", { class: "tiny" }, "known when a base is")));
+      fill(chips, h("legend", { class: "label" }, "targets"), h("div", { class: "chips" }, buttons.length ? buttons : h("span", { class: "tiny" }, "The layers of the base show here.")));
     }
     targets().forEach((t, i) => { buttons[i].setAttribute("aria-pressed", String(isOn(t))); buttons[i].title = `${t.name}: ${count(t.count)} of ${count(t.m)} × ${count(t.n)}`; });
   }
@@ -47,14 +47,15 @@ function render({ model, el }) {
     r.draw(); alpha.draw(); keep.draw(); rs.draw(); wrong.draw(); drawTargets();
     fill(scale, root2 ? "α/√r = " : "α/r = ", h("b", {}, num(a / (root2 ? Math.sqrt(v) : v))));
     const on = targets().filter(isOn), sum = on.reduce((n, t) => n + t.count * v * (t.m + t.n), 0), params = model.get("params");
-    total.textContent = !sum ? "–" : (sum < 1e9 ? count(sum) : human(sum)) + (params ? ` · ${num(100 * sum / params)} %` : "");
+    total.textContent = !sum ? "–" : (sum < 1e9 ? count(sum) : human(sum)) + (params ? ` · ${num(100 * sum / params, sum < params / 100 ? 2 : 3)} %` : "");
+    more.hidden = total.textContent.length > 17;
     total.title = free ? `The targets are a pattern: ${m}` : "";
     sketch((on.length ? on : targets()).reduce((big, t) => !big || t.m * t.n > big.m * big.n ? t : big, null), natural(v) ? v : 1);
   }
   // W, B and A with one scale; the rank must pass a quarter of W's smaller side before the others give way.
   function sketch(t, r) {
     const w = Math.max(200, body.clientWidth);
-    if (!t) return fill(picture, h("p", { class: "tiny" }, "W, B and A to scale, when a base is known"));
+    if (!t) return fill(picture, h("p", { class: "tiny" }, "W, B and A are drawn to scale here, once there is a base."));
     const wide = Math.max(r, Math.min(t.m, t.n) / 4), k = Math.min(TALL / Math.max(t.m, r), (w - 144) / (2 * t.n + wide)), thin = v => Math.max(1.5, v * k), W = t.n * k, H = t.m * k;
     const b = W + 22, a = b + thin(r) + 8, words = a + W + 16, hair = r * k < 1.5 ? " (drawn 1.5 pixels thick: to scale it would be thinner)" : "";
     const box = (name, x, bw, bh, words) => s("rect", { class: name, x, y: 1, width: bw, height: bh }, s("title", {}, words));

@@ -33,7 +33,7 @@ function render({ model, el }) {
     data.draw(total ? count(total) : "");
     if (tokens !== shown) { shown = tokens; drawTokens(tokens); }
     fill(share, h("b", {}, tokens.length ? `${num(100 * learned, 2)} %` : "–"), h("span", { class: "wide" }, " of tokens"), " learned");
-    place.textContent = total ? `row ${count(row + 1)} of ${count(total)}` : "no rows";
+    if (total) fill(place, h("span", { class: "mid" }, "row "), `${count(row + 1)} of ${total < 1e5 ? count(total) : human(total)}`); else place.textContent = "no rows"; place.title = total ? `of ${count(total)}` : "";
     prev.disabled = !(total && row > 0); next.disabled = !(total && row + 1 < total);
     fill(checks, (model.get("checks") || []).map(([ok, text]) => h("span", { class: `chip ${ok ? "ok" : "bad"}`, role: "listitem", title: text }, h("span", { class: "cut" }, `${ok ? "✓" : "✗"} ${text}`))));
     wrong.draw();

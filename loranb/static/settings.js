@@ -6,7 +6,7 @@ function render({ model, el }) {
   const { root, body } = card(el, { title: "Settings", sub: "How long, and how fast?", cls: "settings" });
   const range = h("input", { type: "range", min: LOW, max: HIGH, step: .01, "aria-label": "Learning rate, on a logarithmic scale", oninput: e => give(model, { learning_rate: +(10 ** e.target.value).toPrecision(2) }) });
   const lr = typed(model, "learning_rate", { inputmode: "decimal", "aria-label": "Learning rate" }, { read: readNumber, show: rate });
-  const course = h("select", { "aria-label": "Course of the learning rate", onchange: e => give(model, { lr_scheduler_type: e.target.value }) }, COURSES.map(c => h("option", { value: c }, c.replaceAll("_", " "))));
+  const course = h("select", { "aria-label": "Course of the learning rate", onchange: e => give(model, { lr_scheduler_type: e.target.value }) }, COURSES.map(c => h("option", { value: c }, c === "constant_with_warmup" ? "constant + warm-up" : c)));
   const warm = h("span"), picture = h("div", { class: "course" }), line = h("p", { class: "tiny line" });
   const number = (name, words, options) => { const f = typed(model, name, { inputmode: "numeric" }, { read: readNumber, ...options }); return { ...f, root: h("label", { title: name }, words, f.box) }; };
   // Steps or passes: the one that is given is written, the other one follows from it and stands as a hint.
@@ -24,16 +24,16 @@ function render({ model, el }) {
     steps.box.placeholder = given > 0 ? "" : n ? count(n) : "–";
     passes.box.placeholder = given > 0 ? total ? num(n * rows / total, 2) : "–" : "";
     course.value = model.get("lr_scheduler_type");
-    const w = model.get("warmup_steps"), warmup = model.get("lr_scheduler_type") === "constant" ? 0 : w < 1 ? Math.ceil(n * w) : w;
-    warm.textContent = warmup > 0 ? `${count(warmup)} warm-up ${warmup === 1 ? "step" : "steps"}` : "no warm-up";
+    const w = model.get("lr_scheduler_type") === "constant" ? 0 : model.get("warmup_steps"), warmup = w < 1 ? Math.ceil(n * w) : w;
+    fill(warm, !w ? "no warm-up" : n || w >= 1 ? [`warm-up ${count(warmup)}`, h("span", { class: "wide" }, warmup === 1 ? " step" : " steps")] : `warm-up ${num(100 * w)} %`);
     line.textContent = !n ? `${count(rows)} rows a step` : `${count(n)} steps × ${count(rows)} rows = ${count(n * rows)} rows${total ? `, ${num(n * rows / total, 2)} ${n * rows === total ? "pass" : "passes"} over ${count(total)}` : ""}`;
-    wrong.draw(); sketch(n, warmup, model.get("lr_scheduler_type"), v);
+    wrong.draw(); sketch(n, n ? Math.min(1, warmup / n) : Math.min(w, .9), model.get("lr_scheduler_type"), v);
   }
-  function sketch(n, warmup, course, peak) {
-    const w = Math.max(160, body.clientWidth), foot = 44, top = 6, last = n || 100, from = Math.min(1, warmup / last);
+  function sketch(n, from, course, peak) {
+    const w = Math.max(160, body.clientWidth), foot = 44, top = 6;
     const height = t => t < from ? t / from : course === "linear" ? (1 - t) / Math.max(1e-9, 1 - from) : course === "cosine" ? (1 + Math.cos(Math.PI * (t - from) / Math.max(1e-9, 1 - from))) / 2 : 1;
     const at = [...new Set([0, from, ...Array.from({ length: 65 }, (_, i) => i / 64)])].sort((a, b) => a - b), points = at.map(t => `${(1 + t * (w - 2)).toFixed(1)} ${(foot - (foot - top) * height(t)).toFixed(1)}`).join("L");
-    fill(picture, s("svg", { viewBox: `0 0 ${w} 60`, height: 60, role: "img", "aria-label": `The learning rate: ${warmup ? `${count(warmup)} steps of warm-up to` : "from"} ${rate(peak)}, then ${course.replaceAll("_", " ")}${n ? `, ${count(n)} steps in all` : ""}` },
+    fill(picture, s("svg", { viewBox: `0 0 ${w} 60`, height: 60, role: "img", "aria-label": `The learning rate: ${from ? `warm-up over ${num(100 * from, 2)} % of the steps to` : "from"} ${rate(peak)}, then ${course.replace(/_.*/, "")}${n ? `, ${count(n)} steps in all` : ""}` },
       s("path", { class: "under", d: `M1 ${foot}L${points}L${w - 1} ${foot}Z` }), s("line", { class: "axis", x1: 1, x2: w - 1, y1: foot, y2: foot }), s("path", { class: "over", d: `M${points}` }),
       s("text", { x: 0, y: 58 }, "0"), s("text", { x: w, y: 58, "text-anchor": "end" }, n ? `step ${count(n)}` : "last step")));
   }

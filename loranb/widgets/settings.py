@@ -46,6 +46,12 @@ def warmup(self: Settings) -> int:  # Steps
     if self.lr_scheduler_type == "constant": return 0
     return math.ceil(self.steps()*self.warmup_steps) if self.warmup_steps < 1 else int(self.warmup_steps)
 
+@patch
+def rise(self: Settings) -> float:  # 0 to 1
+    "The share of the run that is warm-up"
+    if self.steps(): return min(1, self.warmup()/self.steps())
+    return 0 if self.lr_scheduler_type == "constant" else min(.9, self.warmup_steps)
+
 # %% ../../nbs/widgets/settings.ipynb #c6dc0165
 @patch
 def text(self: Settings) -> str:
@@ -53,7 +59,8 @@ def text(self: Settings) -> str:
     n, rows = self.steps(), self.per_device_train_batch_size*self.gradient_accumulation_steps
     length = f"{n:,} steps × {rows:,} rows = {n*rows:,} rows" if n else f"{rows:,} rows a step"
     if n and self.total: length += f", {float(f'{n*rows/self.total:.2g}'):g} passes over {self.total:,}"
-    return f"{length}; learning rate {self.learning_rate:g}, {self.lr_scheduler_type.replace('_', ' ')} after {self.warmup():,} steps of warm-up"
+    rise = f"after {self.warmup():,} steps of warm-up" if self.warmup() else f"after {100*self.rise():.2g} % of warm-up" if self.rise() else "from the start"
+    return f"{length}; learning rate {self.learning_rate:g}, {self.lr_scheduler_type.split('_')[0]} {rise}"
 
 # %% ../../nbs/widgets/settings.ipynb #9fbde795
 @patch
@@ -61,7 +68,7 @@ def course(self: Settings,
     t: float,  # Share of the run that is done, 0 to 1
 ) -> float:  # Share of the peak learning rate
     "The learning rate at one moment"
-    up = min(1, self.warmup()/max(1, self.steps()))
+    up = self.rise()
     if t < up: return t/up
     done = (t - up)/max(1e-9, 1 - up)
     return 1 - done if self.lr_scheduler_type == "linear" else (1 + math.cos(math.pi*done))/2 if self.lr_scheduler_type == "cosine" else 1.
@@ -72,8 +79,8 @@ def still(self: Settings,
     w: int = 280,  # Width in pixels
 ) -> str:  # An SVG element
     "The course of the learning rate"
-    foot, top, up = 44, 6, min(1, self.warmup()/max(1, self.steps()))
+    foot, top, up = 44, 6, self.rise()
     points = "L".join(f"{1 + t*(w - 2):.1f} {foot - (foot - top)*self.course(t):.1f}" for t in sorted({up, *(i/64 for i in range(65))}))
-    words = [tag("text", "0", x=0, y=58, fill_opacity=.75), tag("text", f"step {self.steps():,}", x=w, y=58, text_anchor="end", fill_opacity=.75)]
+    words = [tag("text", "0", x=0, y=58, fill_opacity=.75), tag("text", f"step {self.steps():,}" if self.steps() else "last step", x=w, y=58, text_anchor="end", fill_opacity=.75)]
     return svg(w, 60, tag("path", d=f"M1 {foot}L{points}L{w - 1} {foot}Z", fill=ACCENT, fill_opacity=".25"), tag("path", d=f"M{points}", fill="none", stroke=ACCENT, stroke_width=1.6),
         words, label=f"The learning rate, {self.learning_rate:g} at its peak")
