@@ -49,6 +49,8 @@ function sigmaRange(values) {
   return hi ? logRange(Math.max(lo / 1.3, hi / 1e4), hi * 1.1) : [0.1, 1];
 }
 const noiseKey = (x, y) => [s("rect", { class: "noise", x, y: y - 8, width: 14, height: 9 }), label(x + 19, y, "what noise would give")];
+// Numbers out of a trait or a message that holds float32 bytes.
+const floats = v => !v ? new Float32Array() : new Float32Array(v.buffer ? v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength) : v);
 // Text that changes only when it differs, so that nothing flickers and a screen reader is not told twice.
 const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
