@@ -1,11 +1,13 @@
 """Panels on a static page in Chromium with a pretended model: what their ES modules do without a kernel"""
-import contextlib, json
+import base64, contextlib, json
 
 from lab import CHROMIUM
 
 MODEL = """
+const bytes = text => new DataView(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
+const revive = state => { for (const k in state) if (state[k] && state[k].$bytes !== undefined) state[k] = bytes(state[k].$bytes); return state; };
 class Model {
-  constructor(state) { this.state = state; this.handlers = {}; this.sent = []; this.waiting = {}; }
+  constructor(state) { this.state = revive(state); this.handlers = {}; this.sent = []; this.waiting = {}; }
   get(name) { return this.state[name]; }
   set(name, value) {
     if (JSON.stringify(this.state[name]) === JSON.stringify(value)) return;
@@ -14,6 +16,8 @@ class Model {
   }
   save_changes() { this.sent.push(this.waiting); this.waiting = {}; }
   send(content) { this.sent.push(content); }
+  receive(state) { Object.assign(this.state, revive(state)); for (const k in state) for (const f of [...(this.handlers["change:" + k] || [])]) f(); }
+  message(content, buffers) { for (const f of [...(this.handlers["msg:custom"] || [])]) f(content, buffers.map(bytes)); }
   on(name, f) { (this.handlers[name] ||= []).push(f); }
   off(name, f) { this.handlers[name] = (this.handlers[name] || []).filter(g => g !== f); }
 }
@@ -31,7 +35,22 @@ OWN = {"layout", "comm", "tabbable", "tooltip"}
 
 def state(widget):
     "The synced traits of a widget as the browser has them"
-    return {k: v for k, v in widget.get_state().items() if k[0] != "_" and k not in OWN}
+    return {k: plain(v) for k, v in widget.get_state().items() if k[0] != "_" and k not in OWN}
+
+
+def plain(value):
+    "A trait as JSON; bytes become a DataView in the browser, as Jupyter does it"
+    return {"$bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def receive(page, i, **traits):
+    "Change traits of the panel `i` as Python would"
+    page.evaluate("([i, state]) => models[i].receive(state)", [i, json.loads(json.dumps({k: plain(v) for k, v in traits.items()}))])
+
+
+def message(page, i, content, buffers=()):
+    "Send the panel `i` what Python's `send` would send"
+    page.evaluate("([i, content, buffers]) => models[i].message(content, buffers)", [i, content, [base64.b64encode(b).decode() for b in buffers]])
 
 
 @contextlib.contextmanager
