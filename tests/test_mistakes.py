@@ -1,0 +1,96 @@
+"Every mistake of a user is one clear message, and nothing has started."
+import json, math, os, subprocess, sys
+
+import pytest
+
+from loranb.recipe import Recipe, RecipeError
+from loranb.train import Run
+
+CHAT = [{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Bonjour"}]}]*12
+
+
+def chat(role="user", answer="Bonjour"): return [{"messages": [{"role": role, "content": "Hello"}, {"role": "assistant", "content": answer}]}]
+
+
+def png(tmp):
+    path = tmp/"data.jsonl"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    return str(path)
+
+
+CASES = {
+    "unknown model on the Hub": (lambda t: dict(model="nobody/no-such-model"), ["model", "nobody/no-such-model"]),
+    "unknown model name": (lambda t: dict(model="petti"), ["model", "petti", "Did you mean 'petit'?"]),
+    "a folder without a model": (lambda t: dict(model=str(t)), ["config.json"]),
+    "no rows": (lambda t: dict(data=[]), ["data", "has no rows"]),
+    "unknown columns": (lambda t: dict(data=[{"question": "a", "answer": "b"}]), ["'question', 'answer'", "messages"]),
+    "empty assistant": (lambda t: dict(data=chat(answer="  ")), ["row 1", "assistant says nothing"]),
+    "unknown role": (lambda t: dict(data=chat(role="usr")), ["row 1", "'usr'", "Did you mean 'user'?"]),
+    "r = 0": (lambda t: dict(r=0), ["r must be", "0"]),
+    "r = -1": (lambda t: dict(r=-1), ["r must be", "-1"]),
+    "r = eight": (lambda t: dict(r="eight"), ["r must be", "'eight'"]),
+    "r = True": (lambda t: dict(r=True), ["r must be", "True"]),
+    "targets that match nothing": (lambda t: dict(target_modules=["q_porj"]), ["target_modules", "'q_porj'", "Did you mean 'q_proj'?"]),
+    "a pattern that matches nothing": (lambda t: dict(target_modules=".*mlp2.*"), ["target_modules", "matches no layer"]),
+    "a pattern that is none": (lambda t: dict(target_modules="(("), ["target_modules", "no regular expression"]),
+    "unknown quantization": (lambda t: dict(quant="nf5"), ["quant", "'nf5'", "Did you mean 'nf4'?"]),
+    "alpha = nan": (lambda t: dict(lora_alpha=math.nan), ["lora_alpha", "nan"]),
+    "learning rate = inf": (lambda t: dict(learning_rate=math.inf), ["learning_rate", "inf"]),
+    "misspelt field": (lambda t: dict(learning_rat=1e-3), ["'learning_rat'", "Did you mean 'learning_rate'?"]),
+    "a PNG as data": (lambda t: dict(data=png(t)), ["data", "not a text file"]),
+    "no such data": (lambda t: dict(data="no/such/file.jsonl"), ["data", "no/such/file.jsonl"]),
+    "no such task": (lambda t: dict(data="petit/translat"), ["'translat'", "Did you mean 'translate'?"]),
+    "no such split": (lambda t: dict(split="valid"), ["split", "'valid'"]),
+    "everything cut away": (lambda t: dict(max_length=2), ["max_length", "Raise max_length"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mistake(name, tmp_path):
+    make, words = CASES[name]
+    with pytest.raises(RecipeError) as e: Run(Recipe(**{"data": CHAT, **make(tmp_path)}), tmp_path/"out").train()
+    text = str(e.value)
+    assert all(w in text for w in words), text
+    assert "\n" not in text and len(text) < 600
+    assert not (tmp_path/"out").exists()
+
+
+def test_used_folder(tmp_path):
+    (tmp_path/"notes.txt").write_text("mine")
+    with pytest.raises(RecipeError, match="in use already"): Run(Recipe(), tmp_path).train()
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_no_room(tmp_path, monkeypatch):
+    import shutil
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: usage._replace(free=1_000_000))
+    with pytest.raises(RecipeError, match="1 MB are free"): Run(Recipe(), tmp_path/"out").train()
+    assert not (tmp_path/"out").exists()
+
+
+def test_no_right_to_write(tmp_path, monkeypatch):
+    (tmp_path/"file").write_text("")
+    with pytest.raises(RecipeError, match="no right to write"): Run(Recipe(), tmp_path/"file"/"out").train()
+    monkeypatch.setattr(os, "access", lambda p, mode: False)  # root may write anywhere, so its right is taken away here
+    with pytest.raises(RecipeError, match="no right to write"): Run(Recipe(), tmp_path/"out").train()
+
+
+@pytest.mark.parametrize("kind,changes", [("DoRA", dict(use_dora=True)), ("IA3", None), ("PiSSA", dict(init_lora_weights="pissa"))])
+def test_adapter_of_another_kind(kind, changes, tmp_path):
+    from peft import IA3Config, LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from loranb.spectra import Spectra
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2))
+    config = IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[]) if changes is None else LoraConfig(r=2, target_modules=["q_proj"], **changes)
+    model = get_peft_model(model, config)
+    model.save_pretrained(tmp_path)
+    for source in (model, tmp_path):
+        with pytest.raises(RecipeError, match=f"(?i){kind}"): Spectra.of(source)
+
+
+def test_one_line_in_the_shell_and_in_a_notebook(tmp_path):
+    (tmp_path/"r.yaml").write_text("lora:\n  rank: 8\n")
+    done = subprocess.run([sys.executable, "-m", "loranb.cli", "train", str(tmp_path/"r.yaml")], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "'rank'" in done.stderr
+    assert RecipeError("r must be").  _render_traceback_() == ["RecipeError: r must be"]
