@@ -12,7 +12,7 @@ from traitlets import Bool, Bytes, Enum, Int, List, Unicode
 
 from ..plots import loss_svg
 from ..readings import num
-from .panel import Pace, Panel
+from .panel import Live
 
 # %% ../../nbs/widgets/monitor.ipynb #1cb551ac
 STATES = ("ready", "loading", "training", "stopping", "stopped", "done", "failed")
@@ -20,7 +20,7 @@ def _bytes(a): return np.asarray(a, np.float32).tobytes()
 def _thin(rows, cap): return rows if len(rows) <= cap else rows[:-1:2] + rows[-1:]
 
 # %% ../../nbs/widgets/monitor.ipynb #304a0a25
-class Monitor(Panel, js="chart monitor"):
+class Monitor(Live, js="chart monitor"):
     "The loss of a run as it falls, on the rows it trains on and on held-out ones, with Train, Stop and Resume"
     state = Enum(STATES, "ready", help="What the run does").tag(sync=True)
     step, max_steps = Int(0, help="The newest step").tag(sync=True), Int(0, help="The last step to come, 0 if unknown").tag(sync=True)
@@ -32,7 +32,6 @@ class Monitor(Panel, js="chart monitor"):
     def __init__(self, **kw):
         super().__init__(**kw)
         self._points = [*zip(np.frombuffer(self.steps, np.float32).tolist(), np.frombuffer(self.loss, np.float32).tolist())]
-        self._unsent, self._send_pace, self._sync_pace = [], Pace(0.1), Pace(1)
 
 # %% ../../nbs/widgets/monitor.ipynb #53a27ce0
 @patch
@@ -42,8 +41,7 @@ def append(self:Monitor,
 ):
     "Add a point; it reaches the browser with the next message"
     self._points.append((step, loss))
-    self._unsent.append((step, loss))
-    self.flush()
+    self.push((step, loss))
 
 # %% ../../nbs/widgets/monitor.ipynb #1dfe80a0
 @patch
@@ -56,22 +54,13 @@ def append_eval(self:Monitor,
 
 # %% ../../nbs/widgets/monitor.ipynb #157d79f2
 @patch
-def flush(self:Monitor,
-    force: bool = False,  # Send now, and renew the traits?
-):
-    "Send the gathered points, ten times a second at most"
-    if self._unsent and self._send_pace(force):
-        self.send(dict(kind="points"), [_bytes(o) for o in zip(*self._unsent)])
-        self._unsent = []
-    if self._sync_pace(force): self.sync()
+def _message(self:Monitor, gathered): return dict(kind="points"), [_bytes(o) for o in zip(*gathered)]
 
-# %% ../../nbs/widgets/monitor.ipynb #9a0c0fa7
 @patch
-def sync(self:Monitor):
-    "Write the whole history into the traits"
+def _history(self:Monitor):
     self._points = _thin(self._points, 4096)
     t, y = [*zip(*self._points)] or ((), ())
-    with self.hold_sync(): self.steps, self.loss, self.step = _bytes(t), _bytes(y), int(t[-1]) if t else self.step
+    return dict(steps=_bytes(t), loss=_bytes(y), step=int(t[-1]) if t else self.step)
 
 # %% ../../nbs/widgets/monitor.ipynb #83c5255a
 @patch
@@ -79,14 +68,6 @@ def clear(self:Monitor):
     "Forget all points, for a run that begins anew"
     self._points, self._unsent = [], []
     with self.hold_sync(): self.steps, self.loss, self.step, self.evals, self.message = b"", b"", 0, [], ""
-
-# %% ../../nbs/widgets/monitor.ipynb #500a67b3
-@patch
-def get_state(self:Monitor, key=None, drop_defaults=False):
-    "The traits as the browser gets them, the history up to date"
-    state = super(Monitor, self).get_state(key, drop_defaults)
-    if getattr(self, "_unsent", None) and {"steps", "loss"} <= {*state}: state.update({k: _bytes(v) for k, v in zip(("steps", "loss"), zip(*self._points))})
-    return state
 
 # %% ../../nbs/widgets/monitor.ipynb #8c977e0b
 @patch
