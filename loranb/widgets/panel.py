@@ -50,6 +50,8 @@ class Panel(anywidget.AnyWidget):
 # %% ../../nbs/widgets/panel.ipynb #d801903f
 class Field(traitlets.Any):
     "A trait that takes what the field of the same name in `Recipe` takes"
+    allow_none = False
+
     def validate(self, obj, value):
         if self.name in RULES: check_field(self.name, value)
         return value
