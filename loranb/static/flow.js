@@ -3,7 +3,7 @@ const DONE = ["done", "saved"], BAD = ["failed", "error"], QUIET = ["ready", "st
 
 function render({ model, el }) {
   const state = h("span", { "aria-live": "polite" }), detail = h("span"), dot = h("i", { class: "dot", "aria-hidden": "true" }), strip = h("ol", { class: "strip" });
-  const root = h("section", { class: "lrb flow", "aria-label": "loranb" }, h("header", {}, h("b", {}, "loranb"), h("span", { class: "chip" }, dot, h("span", {}, state, detail))), strip);
+  const root = h("section", { class: "lrb flow", "aria-label": "loranb" }, h("header", {}, h("b", {}, "loranb"), h("span", { class: "chip" }, dot, h("span", { class: "cut" }, state, detail))), strip);
   el.append(root);
   function draw() {
     const now = model.get("now"), word = model.get("state");

@@ -4,7 +4,7 @@ const rate = v => v === null || v === undefined ? "" : v >= .001 ? String(+v.toP
 
 function render({ model, el }) {
   const { root, body } = card(el, { title: "Settings", sub: "How long, and how fast?", cls: "settings" });
-  const range = h("input", { type: "range", min: LOW, max: HIGH, step: .01, "aria-label": "Learning rate, on a logarithmic scale", oninput: e => give(model, { learning_rate: +(10 ** e.target.value).toPrecision(2) }) });
+  const range = h("input", { type: "range", min: LOW, max: HIGH, step: .05, "aria-label": "Learning rate, on a logarithmic scale", oninput: e => give(model, { learning_rate: +(10 ** e.target.value).toPrecision(2) }) });
   const lr = typed(model, "learning_rate", { inputmode: "decimal", "aria-label": "Learning rate" }, { read: readNumber, show: rate });
   const course = h("select", { "aria-label": "Course of the learning rate", onchange: e => give(model, { lr_scheduler_type: e.target.value }) }, COURSES.map(c => h("option", { value: c }, c === "constant_with_warmup" ? "constant + warm-up" : c)));
   const warm = h("span"), picture = h("div", { class: "course" }), line = h("p", { class: "tiny line" });

@@ -1,0 +1,247 @@
+"""The configuration panels by keyboard and mouse, without a kernel"""
+import json, os
+
+import pytest
+from lab import CHROMIUM
+from loranb.recipe import Recipe
+from loranb.widgets.code import Code
+from loranb.widgets.flow import Flow
+from loranb.widgets.quantize import Quantize
+from loranb.widgets.rank import Rank
+from loranb.widgets.rows import Rows
+from loranb.widgets.settings import Settings
+from page import chromium, panel_page, state
+
+SHAPES = dict(q=(192, 192), k=(96, 192), v=(96, 192), o=(192, 192), gate=(512, 192), up=(512, 192), down=(192, 512))
+TARGETS = [dict(name=f"{k}_proj", short=k, m=m, n=n, count=4) for k, (m, n) in SHAPES.items()]
+HOSTILE = [["\u202e<script>window.hit=1</script>\x00", "learned"], ["<img src=x onerror=window.hit=1>", "context"], ["\n", "context"], ["مرحبا", "learned"],
+           ["👩‍👩‍👧", "special"], ["W"*300, "special-learned"], ["", "context"], ["Z͑ͫ̓ͪ̂ͫ̽͏A", "context"]]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        if os.environ.get("CI") == "true": pytest.fail("Chromium is missing")
+        pytest.skip("Chromium is missing")
+    with chromium() as b: yield b
+
+
+@pytest.fixture
+def show(browser):
+    pages = []
+    def make(*widgets, **kw):
+        pages.append(panel_page(browser, *widgets, **kw))
+        return pages[-1]
+    yield make
+    for p in pages:
+        assert not p.errors
+        p.close()
+
+
+def rank(**kw): return Rank(targets=TARGETS, params=1_970_000, **kw)
+def full(): return [Quantize(model="meta-llama/Llama-3.1-8B-Instruct", params=8.03e9, layer="model.layers.31.mlp.down_proj", histogram=[0, .5, 1, .5, 0]), rank(),
+                    Rows(total=123456, row=99999, tokens=HOSTILE*20, learned=.4, checks=[[False, "row 17 is cut at 256 tokens before its answer begins"]]),
+                    Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3)]
+def sent(page, i=0): return page.evaluate(f"models[{i}].sent")
+def get(page, name, i=0): return page.evaluate(f"models[{i}].get('{name}')")
+def as_python(page, cls, i=0): return cls(**{k: v for k, v in page.evaluate(f"models[{i}].state").items()})
+
+
+def test_rank_doubles_by_keyboard_and_alpha_follows(show):
+    page = show(rank())
+    slider = page.get_by_role("slider", name="Rank r")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert sent(page) == [dict(r=32, lora_alpha=64)]
+    for key, r in (("ArrowUp", 64), ("ArrowLeft", 32), ("Home", 1), ("ArrowDown", 1), ("End", 256)):
+        page.keyboard.press(key)
+        assert get(page, "r") == r and get(page, "lora_alpha") == 2*r
+    page.wait_for_function("document.querySelector('input[type=range]').getAttribute('aria-valuetext') === 'r = 256'")
+
+
+def test_rank_takes_other_whole_numbers(show):
+    page = show(rank())
+    box = page.get_by_role("textbox", name="Rank r")
+    box.fill("12")
+    assert get(page, "r") == 16, "nothing is committed before Enter"
+    box.press("Enter")
+    assert get(page, "r") == 12 and get(page, "lora_alpha") == 24
+    page.get_by_role("slider", name="Rank r").press("ArrowRight")
+    assert get(page, "r") == 16
+    box.fill("eight")
+    box.press("Enter")
+    assert get(page, "r") == 16 and box.input_value() == "16"
+    page.wait_for_function("document.querySelector('.error').textContent.includes('eight')")
+    assert box.get_attribute("aria-invalid") == "true" and page.get_by_role("textbox", name="lora_alpha").get_attribute("aria-invalid") is None
+    box.fill("7")
+    box.press("Escape")
+    assert box.input_value() == "16" and get(page, "r") == 16
+
+
+def test_alpha_stays_when_it_does_not_follow(show):
+    page = show(rank(keep_ratio=False))
+    page.get_by_role("slider", name="Rank r").press("ArrowRight")
+    assert get(page, "r") == 32 and get(page, "lora_alpha") == 32
+    page.get_by_label("rsLoRA").check()
+    page.wait_for_function("document.querySelector('.scale').textContent === 'α/√r = 5.66'")
+
+
+def test_targets_toggle_and_one_stays(show):
+    page = show(rank())
+    for t in ("k", "o", "gate", "up", "down"): page.get_by_role("button", name=t, exact=True).click()
+    assert get(page, "target_modules") == ["q_proj", "v_proj"]
+    count = f"{as_python(page, Rank).trained():,}"
+    page.wait_for_function(f"document.querySelector('.sum b').textContent.startsWith('{count}')")
+    for t in ("q", "v"): page.get_by_role("button", name=t, exact=True).click()
+    assert get(page, "target_modules") == ["v_proj"] and "stays on" in get(page, "message")
+    for t in "q k o gate up down".split(): page.get_by_role("button", name=t, exact=True).click()
+    assert get(page, "target_modules") == "all-linear" and get(page, "message") == ""
+
+
+def test_a_pattern_for_targets_is_shown_as_none_and_kept(show):
+    page = show(rank(target_modules=r".*\.(q|v)_proj"))
+    assert page.locator("[aria-pressed=true]").count() == 0 and page.locator(".sum b").inner_text() == "–"
+    page.get_by_role("slider", name="Rank r").press("ArrowRight")
+    assert get(page, "target_modules") == r".*\.(q|v)_proj"
+
+
+def test_quantize_switches_without_a_kernel(show):
+    page = show(Quantize(choices={q: dict(c, bytes=int(2e6*c["bits"]/8), bytes_double=int(2e6*c["bits_double"]/8), error=.091) for q, c in Quantize().choices.items()}))
+    assert page.locator(".level").count() == 16 and page.get_by_text("1.0 of 4.0 MB").count() == 1
+    page.get_by_role("radio", name="nf4").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert get(page, "quant") == "int8"
+    page.wait_for_function("document.querySelectorAll('.level').length === 0")
+    assert page.get_by_label("double quantization").is_disabled() and page.get_by_text("8 bits a weight").count() == 1
+    page.get_by_role("radio", name="fp4").check()
+    page.get_by_label("double quantization").uncheck()
+    assert get(page, "bnb_4bit_use_double_quant") is False
+    page.wait_for_function("document.body.innerText.includes('4.5 bits a weight')")
+
+
+def test_a_name_is_committed_by_enter_or_leaving(show):
+    page = show(Quantize(models=["petit", "org/model"]))
+    box = page.get_by_role("combobox")
+    assert page.locator("datalist option").count() == 2
+    box.fill("org/mo")
+    page.evaluate("models[0].set('params', 5)")
+    page.wait_for_timeout(50)
+    assert box.input_value() == "org/mo" and get(page, "model") == "petit", "a change from elsewhere does not write over what is being typed"
+    box.blur()
+    assert get(page, "model") == "org/mo"
+    page.evaluate("models[0].set('message', 'There is no model org/mo')")
+    page.wait_for_function("document.querySelector('[role=combobox], input[list]').getAttribute('aria-invalid') === 'true'")
+
+
+def test_two_panels_of_one_kind_do_not_share_radios(show):
+    page = show(Quantize(), Quantize(quant="int8"))
+    page.get_by_role("radio", name="none").first.check()
+    assert page.get_by_role("radio", name="int8").nth(1).is_checked()
+
+
+def test_hostile_text_stays_text(show):
+    page = show(Rows(total=2, tokens=HOSTILE, learned=.5, data="<img src=x onerror=window.hit=1>", checks=[[False, "<b>no</b>"]], message="<i>x</i>"),
+                Quantize(model="<script>window.hit=1</script>", layer="<img src=x onerror=window.hit=1>"), Flow(items=[["<b>", "<img src=x onerror=window.hit=1>"]], state="<b>"),
+                Code(python="<img src=x onerror=window.hit=1>"), Rank(targets=[dict(name="<b>x</b>", short="<img src=x onerror=window.hit=1>", m=2, n=2, count=1)]))
+    page.wait_for_timeout(100)
+    assert page.evaluate("window.hit") is None and page.locator("main img, main script, main .error i, main .chip b").count() == 0
+    assert page.get_by_text("U+202E").count() == 1 and page.get_by_text("↵").count() == 1
+
+
+def test_rows_turn_over(show):
+    page = show(Rows(total=3, tokens=HOSTILE, row=1))
+    page.get_by_role("button", name="Next row").click()
+    page.wait_for_function("document.body.innerText.includes('row 3 of 3')")
+    assert get(page, "row") == 2 and page.get_by_role("button", name="Next row").is_disabled()
+    page.locator(".tokens").focus()
+    for _ in range(4): page.keyboard.press("ArrowLeft")
+    assert get(page, "row") == 0
+
+
+def test_rows_of_a_right_to_left_language_flow_from_the_right(show):
+    page = show(Rows(tokens=[[w, "learned"] for w in "البقرة تحب البطة".split()], total=1))
+    assert page.locator(".tokens").get_attribute("dir") == "rtl"
+
+
+def test_settings_take_numbers_as_people_write_them(show):
+    page = show(Settings(total=4000))
+    page.get_by_role("textbox", name="Learning rate").fill("2e-4")
+    page.keyboard.press("Enter")
+    page.get_by_role("textbox", name="steps").fill("1,000")
+    page.keyboard.press("Tab")
+    assert get(page, "learning_rate") == 2e-4 and get(page, "max_steps") == 1000
+    page.wait_for_function("document.body.innerText.includes('1,000 steps × 32 rows = 32,000 rows, 8 passes over 4,000')")
+    page.get_by_role("slider").press("ArrowRight")
+    assert 2e-4 < get(page, "learning_rate") < 2.4e-4
+    page.get_by_role("textbox", name="steps").fill("")
+    page.keyboard.press("Enter")
+    assert get(page, "max_steps") == -1
+    page.get_by_role("textbox", name="passes").fill("2.5")
+    page.keyboard.press("Enter")
+    page.get_by_label("Course of the learning rate").select_option("linear")
+    page.wait_for_timeout(50)
+    said = as_python(page, Settings)
+    assert said.num_train_epochs == 2.5 and said.text().startswith(page.locator(".line").inner_text()) and said.steps() == 313
+
+
+def test_steps_and_passes_give_way_to_each_other(show):
+    page = show(Settings(total=4000))
+    page.get_by_role("textbox", name="passes").fill("3")
+    page.keyboard.press("Enter")
+    assert sent(page) == [dict(num_train_epochs=3, max_steps=-1)]
+    page.wait_for_function("document.querySelector('[data-trait=max_steps]').placeholder === '375'")
+
+
+def test_code_tabs_and_copy(show):
+    page = show(Code(), Rows())
+    page.get_by_role("tab", name="python").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("tab", name="yaml").get_attribute("aria-selected") == "true" and page.locator("pre").inner_text() == Recipe().to_yaml()
+    page.get_by_role("button", name="copy").click()
+    page.wait_for_function("document.querySelector('.said').textContent === 'copied'")
+    page.evaluate("document.body.append(document.createElement('textarea'))")
+    page.locator("textarea").focus()
+    page.keyboard.press("Control+V")
+    assert page.locator("textarea").input_value() == Recipe().to_yaml()
+
+
+def test_every_view_follows_and_a_closed_one_lets_go(show):
+    for w in full():
+        page = show(w)
+        page.evaluate("""async ([esm, css]) => { const m = models[0], el = document.createElement("div"); document.querySelector("main").append(el);
+            const panel = (await import(URL.createObjectURL(new Blob([esm], {type: "text/javascript"})))).default; stops.push(panel.render({model: m, el})); }""", [w._esm, w._css])
+        assert page.locator("main > div").nth(0).inner_text() == page.locator("main > div").nth(1).inner_text()
+        page.evaluate("stops[1](); stops[0]()")
+        assert page.evaluate("Object.values(models[0].handlers).every(h => h.length === 0)"), type(w).__name__
+
+
+@pytest.mark.parametrize("width", [250, 282, 400, 560, 1180])
+def test_nothing_runs_over_the_edge(show, width):
+    page = show(*full(), width=width)
+    page.wait_for_timeout(50)
+    over = page.evaluate("""() => [...document.querySelectorAll(".lrb")].flatMap(card => { const edge = card.getBoundingClientRect().right + .5;
+        return [...card.querySelectorAll("*")].filter(e => !e.closest(".tokens, pre, .hide, .cut, svg, .strip .v") && e.getBoundingClientRect().right > edge).map(e => card.className + " " + e.outerHTML.slice(0, 80)); })""")
+    assert over == []
+
+
+def test_nothing_jumps_when_numbers_change(show):
+    page = show(*full())
+    heights = lambda: page.evaluate("[...document.querySelectorAll('.lrb')].map(e => Math.round(e.getBoundingClientRect().height))")
+    page.wait_for_timeout(50)
+    before = heights()
+    page.evaluate("""() => { const [q, r, d, s, c, f] = models; q.set("quant", "none"); q.set("params", 1); r.set("r", 256); r.set("lora_alpha", 333.25); r.set("target_modules", ["down_proj"]); d.set("row", 0);
+        d.set("tokens", [["a", "context"]]); d.set("learned", 0); s.set("max_steps", 1); s.set("learning_rate", 1e-6); c.set("python", "x\\n".repeat(500)); f.set("detail", ""); f.set("items", models[5].get("items").map(([k]) => [k, ""])); }""")
+    page.wait_for_timeout(80)
+    assert heights() == before
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(show, theme):
+    page = show(*full(), theme=theme)
+    low = page.evaluate("""() => { const rgb = c => { const m = c.match(/[\\d.]+/g).map(Number); return m.length > 3 ? m : [...m, 1]; };
+      const lum = c => { const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+      const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] > .9) return c; } return [255, 255, 255, 1]; };
+      return [...document.querySelectorAll(".lrb *")].filter(e => !e.closest(":disabled, :has(> :disabled), .ws, .hide, title") && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => { const s = getComputedStyle(e), a = lum(rgb(e.namespaceURI.endsWith("svg") ? s.fill : s.color)), b = lum(ground(e));
+        return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), e.outerHTML.slice(0, 90)]; }).filter(([c]) => c < 4.5); }""")
+    assert low == []

@@ -1,0 +1,125 @@
+"Quantize, Rank, Rows, Settings, Code and Flow: their traits, refusals and words, without a kernel or a browser"
+import json, math
+from dataclasses import fields
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from loranb.recipe import Recipe, RecipeError
+from loranb.widgets.code import Code
+from loranb.widgets.flow import Flow
+from loranb.widgets.panel import Field, static
+from loranb.widgets.quantize import LEVELS, Quantize
+from loranb.widgets.rank import Rank
+from loranb.widgets.rows import Rows
+from loranb.widgets.settings import Settings
+
+PANELS = [Quantize, Rank, Rows, Settings, Code, Flow]
+TARGETS = [dict(name="q_proj", short="q", m=192, n=192, count=4), dict(name="down_proj", short="down", m=192, n=512, count=4)]
+BAD = dict(model=["", " ", None, 3], quant=["nf5", None], bnb_4bit_use_double_quant=[1, "yes"], r=[0, -1, "eight", 2.5, True, None], lora_alpha=[0, -3, math.nan, "x"], use_rslora=["no"],
+           target_modules=[[], "", [1]], data=[""], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"], warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0],
+           per_device_train_batch_size=[0], gradient_accumulation_steps=[0], max_length=[0], seed=[-1, 1.5])
+
+
+def fields_of(cls): return [n for n, t in cls.class_traits().items() if isinstance(t, Field)]
+
+
+@pytest.mark.parametrize("cls", PANELS)
+def test_alone_it_starts_where_the_recipe_starts(cls):
+    panel = cls()
+    for n in fields_of(cls): assert getattr(panel, n) == getattr(Recipe(), n), n
+    assert panel.text() and isinstance(panel.still(), str)
+
+
+@pytest.mark.parametrize("cls", PANELS)
+def test_a_mistake_in_python_raises_and_one_in_the_browser_is_refused_with_a_message(cls):
+    for n in fields_of(cls):
+        for value in BAD[n]:
+            with pytest.raises(RecipeError, match=n): cls(**{n: value})
+            panel, back = cls(), []
+            panel.send_state = lambda key=None: back.append(key)
+            good = getattr(panel, n)
+            panel.set_state({n: value})
+            assert getattr(panel, n) == good and panel.message.startswith(f"{n} must be") and n in back
+
+
+def test_every_field_is_a_field_of_the_recipe():
+    names = {f.name for f in fields(Recipe)}
+    for cls in PANELS: assert set(fields_of(cls)) <= names and set(fields_of(cls)) <= set(BAD)
+
+
+def test_what_is_right_beside_a_mistake_is_taken():
+    panel = Rank()
+    panel.set_state(dict(r=0, lora_alpha=8))
+    assert (panel.r, panel.lora_alpha) == (16, 8) and "r must be" in panel.message
+
+
+def test_one_message_goes_when_the_browser_says_so_and_observers_may_write_another():
+    panel = Quantize(message="There is no such model.")
+    panel.observe(lambda c: setattr(panel, "message", f"There is no model {c.new}."), "model")
+    panel.set_state(dict(model="org/x", message=""))
+    assert panel.message == "There is no model org/x."
+
+
+@given(r=st.integers(1, 4096), alpha=st.floats(1e-3, 1e4), rs=st.booleans(), on=st.sampled_from(["all-linear", ["q_proj"], ["down_proj"], ["other"], "pattern.*"]))
+@settings(max_examples=30, deadline=None)
+def test_rank_counts_and_draws_any_choice(r, alpha, rs, on):
+    panel = Rank(r=r, lora_alpha=alpha, use_rslora=rs, target_modules=on, targets=TARGETS, params=2e6)
+    count = sum(t["count"]*(t["m"]*r + r*t["n"]) for t in TARGETS if on == "all-linear" or t["name"] in on)
+    assert panel.trained() == count and math.isclose(panel.scaling(), alpha/(math.sqrt(r) if rs else r))
+    assert f"r {r} " in panel.text() and panel.still().startswith("<svg")
+
+
+@given(text=st.text(), kind=st.sampled_from(["learned", "context", "special", "special-learned"]), ok=st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_rows_escape_any_text(text, kind, ok):
+    panel = Rows(total=1, tokens=[[text, kind]], checks=[[ok, text]])
+    inside = panel.still().replace("<br></br>", "").replace("<br>", "")
+    assert inside.count("<") == inside.count(">") == 4 and panel.text()
+
+
+def test_settings_words():
+    assert "750 steps × 16 rows = 12,000 rows, 3 passes over 4,000; learning rate 0.0002, linear after 75 steps" in Settings(total=4000, max_steps=-1, num_train_epochs=3, per_device_train_batch_size=2,
+        gradient_accumulation_steps=8, learning_rate=2e-4, lr_scheduler_type="linear", warmup_steps=.1).text()
+    assert Settings(max_steps=-1).text() == "32 rows a step; learning rate 0.004, cosine after 3 % of warm-up"
+    assert Settings(lr_scheduler_type="constant").text().endswith("constant from the start")
+
+
+@given(steps=st.integers(-1, 10**6).filter(bool), warm=st.one_of(st.floats(0, .99), st.integers(1, 10**6)), kind=st.sampled_from(["cosine", "linear", "constant", "constant_with_warmup"]), t=st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_the_course_is_a_share(steps, warm, kind, t):
+    panel = Settings(max_steps=steps, warmup_steps=warm, lr_scheduler_type=kind)
+    assert 0 <= panel.course(t) <= 1 and panel.still().startswith("<svg")
+
+
+def test_the_course_is_that_of_transformers():
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    for kind in ("cosine", "linear", "constant", "constant_with_warmup"):
+        panel = Settings(max_steps=200, warmup_steps=.1, lr_scheduler_type=kind)
+        optim = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.)
+        course = transformers.get_scheduler(kind, optim, num_warmup_steps=panel.warmup(), num_training_steps=200)
+        for step in range(200):
+            assert math.isclose(course.get_last_lr()[0], panel.course(step/200), abs_tol=1e-6), (kind, step)
+            optim.step(); course.step()
+
+
+def test_levels_are_those_of_bitsandbytes():
+    functional = pytest.importorskip("bitsandbytes.functional")
+    for q in ("nf4", "fp4"):
+        for ours, theirs in zip(LEVELS[q], sorted(functional.get_4bit_type(q, device="cpu").tolist())): assert abs(ours - theirs) < 5e-5
+
+
+def test_quantize_words():
+    c = Quantize().choices
+    panel = Quantize(params=7e9, layer="a", choices={q: dict(v, error=.1234, error_double=.1299, bytes=7e9*v["bits"]/8, bytes_double=7e9*v["bits_double"]/8) for q, v in c.items()})
+    assert panel.text() == "petit · 7 B: nf4 + double, 4.13 bits a weight, error of a 13 %, frozen base 3.6 of 14.0 GB"
+    panel.quant = "none"
+    assert panel.text() == "petit · 7 B: none, 16 bits a weight, error of a 12 %, frozen base 14.0 GB" and panel.still() == ""
+
+
+def test_every_panel_is_small_and_shows_itself_without_javascript():
+    for cls, name in zip(PANELS, "quantize rank rows settings code flow".split()):
+        assert len(static(f"{name}.js")) < 8000 and static(f"{name}.js").rstrip().endswith("export default { render };") and "innerHTML" not in static(f"{name}.js")
+        bundle = cls()._repr_mimebundle_()
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        assert data["text/plain"] == cls().text() and "application/vnd.jupyter.widget-view+json" in data
+        json.dumps({k: v for k, v in cls().get_state().items() if k[0] != "_" and k not in ("layout", "comm")})
