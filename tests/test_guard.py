@@ -181,6 +181,7 @@ def train(steps=500):
             time.sleep(.01)
             g.poll()
             if stop: break
+    display('displayed')
     print('ended', i < steps-1, stop, same(before, state()))
     log.append('end')
 """
@@ -197,6 +198,7 @@ class Kernel:
         m = self.kc.get_iopub_msg(timeout=timeout)
         parent, kind, content = m["parent_header"].get("msg_id"), m["msg_type"], m["content"]
         if kind == "stream": self.texts[parent] += content["text"]
+        if kind == "display_data": self.texts[parent] += content["data"]["text/plain"]
         if kind == "error": self.texts[parent] += content["ename"]
         if kind == "status":
             self.statuses.append((content["execution_state"], parent))
@@ -264,7 +266,7 @@ def test_started_by_a_button(k):
     busy = k.statuses[-1]
     a, stop, b = k.run("log.append('a'); print('A')"), k.click("stop"), k.run("log.append('b'); print('B')")
     k.done(a, stop, b)
-    assert "ended True ['stop'] True" in k.texts[run] and busy == ("busy", run)
+    assert "displayed" in k.texts[run] and "ended True ['stop'] True" in k.texts[run] and busy == ("busy", run)
     assert k.texts[a].strip() == "A" and k.texts[b].strip() == "B"
     assert [x for x in eval(k.say("print(log)")) if x != "handler"] == ["start", "end", "a", "b"]
     assert [s for s, id in k.statuses if id == run] == ["busy", "idle", "busy", "idle"]
@@ -304,6 +306,7 @@ def test_handed_over_from_a_thread(k):
     a = k.run("log.append('a')")
     k.km.interrupt_kernel()
     k.done(a)
+    assert "displayed" in k.texts[t]
     assert eval(k.say("print(log)")) == ["start", "end", "a"]
 
 def test_handed_over_from_a_subshell(k):
@@ -319,6 +322,7 @@ def test_handed_over_from_a_subshell(k):
     assert k.statuses[-1][0] == "busy"                                            # after the subshell's idle
     a, stop = k.run("log.append('a')"), k.click("stop")
     k.done(a, stop)
+    assert "displayed" in k.texts[id]
     assert [x for x in eval(k.say("print(log)")) if x != "handler"] == ["start", "end", "a"]
 
 def test_nested_in_a_cell(k):
