@@ -44,7 +44,7 @@ clean:  ## remove both environments and what the targets leave behind
 	@echo "Installing Colab's versions into .venv-colab (once, a minute or two)"
 	@rm -rf .venv-colab && $(PYTHON) -m venv .venv-colab
 	@$(colab)/python $(pip) $$(grep ^torch== constraints.txt)
-	@$(colab)/python $(pip) -r constraints-colab.txt
+	@$(colab)/python $(pip) --no-deps -r constraints-colab.txt
 	@$(colab)/python $(pip) --report .venv-colab/report.json -e .
 	@$(colab)/python $(pip) -c constraints.txt hypothesis
 	@touch $@
