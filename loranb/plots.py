@@ -176,7 +176,7 @@ def loss_svg(
         marks += [_line(ax.x1+9, at, ax.x1+19, at, c, stroke_width=2), tag("circle", cx=float(ax.x1+14), cy=float(at), r=3, fill=c) if n == "held out" else None,
                   _text(ax.x1+23, at+4, f"{n} {num(v)}", fill_opacity=1)]
     said = ", ".join(f"{n} loss {num(v)}" for n, v, _ in ends) or "no step yet"
-    return svg(width, height, ax.grid(lin_ticks(last) if ends or last > 1 else []), marks, None if ends else _text(width/2, height/2, said, "middle"), label=f"Loss by step: {said}")
+    return svg(width, height, ax.grid(lin_ticks(last) if ends or last > 1 else []), marks, None if ends else _text(width/2, height*0.4, said, "middle"), label=f"Loss by step: {said}")
 
 # %% ../nbs/12_plots.ipynb #907b27fd
 def _sigma_range(sigma, bands):

@@ -163,7 +163,8 @@ def map_reading(
 ) -> str:  # One or two sentences
     "Which modules learned most and least"
     v, energy = map_values(sigmas, metric), np.sum(np.asarray(sigmas, float)**2, 1)
-    if not len(v) or not energy.any(): return "B is still zero everywhere: nothing has been learned yet."
+    if not len(v): return "No modules yet."
+    if not energy.any(): return "B is still zero everywhere: nothing has been learned yet."
     hi, lo = int(v.argmax()), int(v.argmin())
     fmt = (lambda x: f"{100*x:.0f} %") if metric == "top_share" else num
     say = lambda words, i: f"{words} {short(modules[i]['kind']) + ' of layer ' + str(modules[i]['layer']) if _fits(modules) else modules[i]['name']} ({fmt(v[i])})"
@@ -182,4 +183,4 @@ def _holders(modules, energy):
     for k in sorted(by, key=lambda k: -by[k]):
         names, held = names + [k], held + by[k]
         if held >= 2/3*total: break
-    return f" {' and '.join([', '.join(names[:-1])]*(len(names) > 1) + names[-1:])} hold{'s' if len(names) == 1 else ''} {100*held/total:.0f} % of the energy."
+    return f" The {' and '.join([', '.join(names[:-1])]*(len(names) > 1) + names[-1:])} modules hold {100*held/total:.0f} % of the energy."

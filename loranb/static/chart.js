@@ -53,6 +53,7 @@ const noiseKey = (x, y) => [s("rect", { class: "noise", x, y: y - 8, width: 14, 
 const floats = v => !v ? new Float32Array() : new Float32Array(v.buffer ? v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength) : v);
 // Text that changes only when it differs, so that nothing flickers and a screen reader is not told twice.
 const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+const tell = (node, text) => say(node, text.replaceAll(" %", "\u00a0%"));
 
 // A picture in a box of fixed height. The pointer, or the arrow keys while it has the focus, pick a place; `read(place)` gives the marks and the words for it.
 // `near(x, y)` turns pixels into a place, `move(place, dx, dy)` steps from one place to the next, undefined being none.

@@ -23,6 +23,7 @@ function render({ model, el }) {
   const reload = () => { stale = true; cleanup.ask(); };
   const load = () => { t = Array.from(floats(model.get("steps"))); y = Array.from(floats(model.get("loss"))); stale = false; };
   const onMessage = (msg, buffers) => {
+    if (msg.kind === "clear") { t = []; y = []; return cleanup.ask(); }
     if (msg.kind !== "points") return;
     if (stale) load();
     const at = floats(buffers[0]), v = floats(buffers[1]);
@@ -75,7 +76,7 @@ function render({ model, el }) {
     plot.draw(ax, `Loss by step: ${said}`, ax.grid(ends.length || last > 1 ? linTicks(last, narrow ? 3 : 4) : []), t.length && [
       s("path", { class: "train", "data-line": "raw", d: pts(y), "stroke-width": 1, "stroke-opacity": 0.35, "stroke-linejoin": "round" }), s("path", { class: "train", "data-line": "mean", d: pts(line), "stroke-width": 2, "stroke-linejoin": "round" })],
       te.length && s("path", { class: "held", "data-line": "held", d: path(te.map((o, i) => [ax.x(o), ax.y(ye[i])])), "stroke-width": 2 }),
-      te.map((o, i) => s("circle", { class: "held", cx: ax.x(o), cy: ax.y(ye[i]), r: i === te.length - 1 ? 3.5 : 2.2 })), keys, !ends.length && label(W / 2, 100, said, { "text-anchor": "middle" }));
+      te.map((o, i) => s("circle", { class: "held", cx: ax.x(o), cy: ax.y(ye[i]), r: i === te.length - 1 ? 3.5 : 2.2 })), keys, !ends.length && label(W / 2, 100, said, { class: "empty", "text-anchor": "middle" }));
   }
   function drawTable() {
     const every = (a, n) => a.filter((_, i) => i === a.length - 1 || i % Math.ceil(a.length / n) === 0), at = every(te.length > 1 ? te : t, 20);

@@ -10,7 +10,7 @@ function render({ model, el }) {
       if (!cells[i]) { const k = h("dt", { class: "k" }), v = h("dd", { class: "v" }), box = h("div", {}, k, v); figures.append(box); cells[i] = { k, v, box }; }
       say(cells[i].k, words); say(cells[i].v, value);
     });
-    say(read, model.get("reading") || "");
+    tell(read, model.get("reading") || "");
   }
   return redraw(model, ["figures", "reading", "subtitle"], root, draw);
 }

@@ -66,8 +66,8 @@ def _history(self:Monitor):
 @patch
 def clear(self:Monitor):
     "Forget all points, for a run that begins anew"
-    self._points, self._unsent = [], []
-    with self.hold_sync(): self.steps, self.loss, self.step, self.evals, self.message = b"", b"", 0, [], ""
+    self._points, self.step, self.evals, self.message = [], 0, [], ""
+    super(Monitor, self).clear()
 
 # %% ../../nbs/widgets/monitor.ipynb #8c977e0b
 @patch

@@ -118,6 +118,12 @@ class Live(Panel):
         with self.hold_sync():
             for k, v in self._history().items(): setattr(self, k, v)
 
+    def clear(self):
+        "Forget everything, for a run that begins anew"
+        self._unsent = []
+        self.send(dict(kind="clear"))
+        self.sync()
+
     def get_state(self, key=None, drop_defaults=False):
         "The traits as the browser gets them, the history up to date"
         state = super().get_state(key, drop_defaults)
