@@ -80,7 +80,7 @@ def test_rows_escape_any_text(text, kind, ok):
 def test_settings_words():
     assert "750 steps × 16 rows = 12,000 rows, 3 passes over 4,000; learning rate 0.0002, linear after 75 steps" in Settings(total=4000, max_steps=-1, num_train_epochs=3, per_device_train_batch_size=2,
         gradient_accumulation_steps=8, learning_rate=2e-4, lr_scheduler_type="linear", warmup_steps=.1).text()
-    assert Settings(max_steps=-1).text() == "32 rows a step; learning rate 0.004, cosine after 3 % of warm-up"
+    assert Settings(max_steps=-1, learning_rate=4e-3, per_device_train_batch_size=32).text() == "32 rows a step; learning rate 0.004, cosine after 3 % of warm-up"
     assert Settings(lr_scheduler_type="constant").text().endswith("constant from the start")
 
 

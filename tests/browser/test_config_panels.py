@@ -38,6 +38,7 @@ def show(browser):
         p.close()
 
 
+def paced(**kw): return Settings(total=4000, max_steps=400, per_device_train_batch_size=32, gradient_accumulation_steps=1, learning_rate=4e-3, **kw)
 def rank(**kw): return Rank(targets=TARGETS, params=1_970_000, **kw)
 def full(): return [Quantize(model="meta-llama/Llama-3.1-8B-Instruct", params=8.03e9, layer="model.layers.31.mlp.down_proj", histogram=[0, .5, 1, .5, 0]), rank(),
                     Rows(total=123456, row=99999, tokens=HOSTILE*20, learned=.4, checks=[[False, "row 17 is cut at 256 tokens before its answer begins"]]),
@@ -165,7 +166,7 @@ def test_rows_of_a_right_to_left_language_flow_from_the_right(show):
 
 
 def test_settings_take_numbers_as_people_write_them(show):
-    page = show(Settings(total=4000))
+    page = show(paced())
     page.get_by_role("textbox", name="Learning rate").fill("2e-4")
     page.keyboard.press("Enter")
     page.get_by_role("textbox", name="steps").fill("1,000")
@@ -186,7 +187,7 @@ def test_settings_take_numbers_as_people_write_them(show):
 
 
 def test_steps_and_passes_give_way_to_each_other(show):
-    page = show(Settings(total=4000))
+    page = show(paced())
     page.get_by_role("textbox", name="passes").fill("3")
     page.keyboard.press("Enter")
     assert sent(page) == [dict(num_train_epochs=3, max_steps=-1)]
@@ -239,7 +240,7 @@ def test_nothing_jumps_when_numbers_change(show):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(show, theme):
     page = show(*full(), theme=theme)
-    low = page.evaluate("""() => { const rgb = c => { const m = c.match(/[\\d.]+/g).map(Number); return m.length > 3 ? m : [...m, 1]; };
+    low = page.evaluate("""() => { const rgb = c => { const m = c.match(/[\\d.]+/g).map(Number); if (c.startsWith("color(")) for (const i of [0, 1, 2]) m[i] *= 255; return m.length > 3 ? m : [...m, 1]; };
       const lum = c => { const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
       const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] > .9) return c; } return [255, 255, 255, 1]; };
       return [...document.querySelectorAll(".lrb *")].filter(e => !e.closest(":disabled, :has(> :disabled), .ws, .hide, title") && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => { const s = getComputedStyle(e), a = lum(rgb(e.namespaceURI.endsWith("svg") ? s.fill : s.color)), b = lum(ground(e));
