@@ -15,7 +15,7 @@ NARRATIVE = "too-many-defs long-exported-cell undocumented-export exported-run l
 cfg = ConfigParser()
 cfg.read(ROOT/"settings.ini", encoding="utf-8")
 SETTINGS = cfg["DEFAULT"]
-needs_nbdev = pytest.mark.skipif(not find_spec("nbdev"), reason="nbdev asks for a newer fastcore than Colab has")
+needs_nbdev = pytest.mark.skipif(not find_spec("nbdev"), reason="needs nbdev, which asks for a newer fastcore than Colab has")
 
 
 def short(path): return str(path.relative_to(ROOT))
