@@ -17,7 +17,7 @@ from .recipe import RecipeError, nearest
 # %% ../nbs/01b_petit.ipynb #8cc0dcdf
 def path()->Path:   # folder with config, weights and tokenizer
     "The folder of the built-in base."
-    return Path(__file__).parent/'base'/'petit'
+    return Path(world.__file__).parent/'base'/'petit'
 
 # %% ../nbs/01b_petit.ipynb #14f9ad80
 SPECIAL = ['<s>', '</s>', '<pad>', '<user>', '<assistant>']
@@ -30,7 +30,8 @@ def train_tokenizer(
     "Learn a byte-level BPE."
     from tokenizers import Tokenizer, Regex, models, pre_tokenizers, decoders, trainers
     tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_CUT), 'isolated'), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    split,to_bytes = pre_tokenizers.Split(Regex(_CUT), 'isolated'),pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tok.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     tok.decoder = decoders.ByteLevel()
     tok.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False, min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
@@ -38,7 +39,8 @@ def train_tokenizer(
 
 # %% ../nbs/01b_petit.ipynb #5175faf4
 TEMPLATE = """<s>{% for m in messages %}{% if m['role']=='system' %}{{ m['content'] }}
-{% elif m['role']=='user' %}<user>{{ m['content'] }}{% else %}<assistant>{% generation %}{{ m['content'] }}</s>{% endgeneration %}{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"""
+{% elif m['role']=='user' %}<user>{{ m['content'] }}{% else %}<assistant>{% generation %}{{ m['content'] }}</s>{% endgeneration %}{% endif %}\
+{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"""
 
 def wrap_tokenizer(
     tok             # a `tokenizers.Tokenizer`
@@ -67,7 +69,9 @@ def dictionary_text(
     sep,rows = rng.choice(_SEPARATORS[:4]),[]
     for _ in range(rng.randint(6, 16)):
         g,v,a = world.random_group(rng, tuple(world._BY_KIND)),rng.choice(list(world.VERBS.values())),rng.choice(list(world.ADJECTIVES.values()))
-        rows.append(rng.choice(((world.english_group(g), world.french(world.french_group(g))), (world.english_form(v.en, 'base'), world.french(('se ' if v.reflexive else '')+v.fr)), (a.en, a.fr))))
+        noun = world.english_group(g),world.french(world.french_group(g))
+        verb = world.english_form(v.en, 'base'),world.french(('se ' if v.reflexive else '')+v.fr)
+        rows.append(rng.choice((noun, verb, (a.en, a.fr))))
     return '\n'.join(sep.join(r) for r in rows)
 
 # %% ../nbs/01b_petit.ipynb #f1c7ad9a
@@ -110,7 +114,7 @@ def pattern_text(
     rng:random.Random   # source of chance
 )->str:                 # rows
     "Rows of one form: random marks around two halves that are related in one way."
-    relation = rng.choices(('translation', 'back', 'again', 'none', 'story'), (25, 5, 15, 35, 20))[0]
+    relation = rng.choices(('translation', 'back', 'again', 'none', 'story'), (15, 5, 25, 35, 20))[0]
     before,mid,after,which = rng.choice(('', _mark(rng, 12))),_mark(rng, 6),rng.choice(('', '\n', _mark(rng, 4))),rng.randrange(3)
     rows = [_related(rng, relation) for _ in range(rng.randint(2, 4) if relation=='story' else rng.randint(3, 7))]
     return ''.join(before+r[which%len(r)][0]+mid+r[which%len(r)][1]+after for r in rows)
@@ -144,8 +148,10 @@ def new_model(
 ):                      # a `LlamaForCausalLM` in float32
     "A small Llama with random weights."
     from transformers import LlamaConfig, LlamaForCausalLM
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, hidden_size=width, intermediate_size=width*5//2, num_hidden_layers=layers, num_attention_heads=max(1, width//64),
-        num_key_value_heads=max(1, width//64), max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, pad_token_id=2))
+    heads = max(1, width//64)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, hidden_size=width, intermediate_size=width*5//2, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=512, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2))
 
 # %% ../nbs/01b_petit.ipynb #3f72bd83
 def optimizers(
@@ -156,7 +162,8 @@ def optimizers(
     import torch
     inner = {n for n,p in model.named_parameters() if p.ndim==2 and 'embed' not in n}
     split = [[p for n,p in model.named_parameters() if (n in inner)==b] for b in (True, False)]
-    return [torch.optim.Muon(split[0], lr=lr, weight_decay=.01, adjust_lr_fn='match_rms_adamw'), torch.optim.AdamW(split[1], lr=lr/3, betas=(.9, .98), weight_decay=0., fused=True)]
+    return [torch.optim.Muon(split[0], lr=lr, weight_decay=.01, adjust_lr_fn='match_rms_adamw'),
+            torch.optim.AdamW(split[1], lr=lr/3, betas=(.9, .98), weight_decay=0., fused=True)]
 
 # %% ../nbs/01b_petit.ipynb #0c518800
 def pretrain(
@@ -212,7 +219,7 @@ def save(
 # %% ../nbs/01b_petit.ipynb #3556a4a1
 def make(
     out,                # folder to write
-    steps:int=1000,     # optimizer steps
+    steps:int=1200,     # optimizer steps
     seed:int=42,        # of text and weights
     batch:int=16,       # rows in a step
     length:int=512,     # tokens in a row
@@ -224,7 +231,7 @@ def make(
     "Make the base: text, tokenizer, training, folder."
     import torch
     rng = random.Random(f'tokenizer/{seed}')
-    tok = train_tokenizer((document(rng) for _ in range(min(20000, 40*steps))), vocab)
+    tok = train_tokenizer((document(rng) for _ in range(min(20000, 20*steps))), vocab)
     torch.manual_seed(seed)
     model = new_model(tok.get_vocab_size(), width, layers)
     loss = pretrain(model, token_rows(tok, steps*batch, length, seed), batch, compiled=steps>100, log=log)

@@ -23,10 +23,10 @@ _PEOPLE = {
     queen reine f, friend ami m, cook cuisinier m, writer écrivain m, student étudiant m, gardener jardinier m, postman/postmen facteur m,
     uncle oncle m, aunt tante f, brother frère m, sister sœur f, dancer danseuse f, merchant marchand m, shepherd berger m, prince prince m,
     princess princesse f, judge juge m, hunter chasseur m, soldier soldat m, actress actrice f, engineer ingénieur m, hero/heroes *héros m''',
-'animal': '''cat chat m, dog chien m, bird oiseau m, horse cheval m, cow vache f, mouse/mice souris f, rabbit lapin m, duck canard m, goose/geese oie f,
-    wolf/wolves loup m, bear ours m, fox renard m, lion lion m, elephant éléphant m, monkey singe m, owl *hibou m, hedgehog *hérisson m,
-    squirrel écureuil m, snake serpent m, frog grenouille f, turtle tortue f, bee abeille f, butterfly papillon m, spider araignée f, goat chèvre f,
-    donkey âne m, pig cochon m, hen poule f, swan cygne m, eagle aigle m, ant fourmi f, kitten chaton m'''}
+'animal': '''cat chat m, dog chien m, bird oiseau m, horse cheval m, cow vache f, mouse/mice souris f, rabbit lapin m, duck canard m,
+    goose/geese oie f, wolf/wolves loup m, bear ours m, fox renard m, lion lion m, elephant éléphant m, monkey singe m, owl *hibou m,
+    hedgehog *hérisson m, squirrel écureuil m, snake serpent m, frog grenouille f, turtle tortue f, bee abeille f, butterfly papillon m,
+    spider araignée f, goat chèvre f, donkey âne m, pig cochon m, hen poule f, swan cygne m, eagle aigle m, ant fourmi f, kitten chaton m'''}
 
 # %% ../nbs/01a_world.ipynb #76c96979
 _THINGS = {
@@ -55,7 +55,8 @@ _PLACES = {
     church église f, shop magasin m, field champ m, street rue f, stable écurie f, attic grenier m, cellar cave f, bedroom chambre f, valley vallée f,
     cave grotte f, tower tour f, courtyard cour f''',
 'at': '''market marché m, school école f, station gare f, library bibliothèque f, hospital hôpital m, office bureau m, farm ferme f,
-    restaurant restaurant m, museum musée m, theatre théâtre m, bakery boulangerie f, harbour port m, hotel hôtel m, factory usine f, airport aéroport m''',
+    restaurant restaurant m, museum musée m, theatre théâtre m, bakery boulangerie f, harbour port m, hotel hôtel m, factory usine f,
+    airport aéroport m''',
 'on': 'beach plage f, bridge pont m, hill colline f, island île f, square place f, roof toit m'}
 
 # %% ../nbs/01a_world.ipynb #8a19f46c
@@ -98,19 +99,21 @@ PEOPLE,THINGS,PLACES = _nouns(_PEOPLE),_nouns(_THINGS),_nouns(_PLACES)
 NOUNS = {**PEOPLE, **THINGS, **PLACES}
 
 # %% ../nbs/01a_world.ipynb #72600b92
-NAMES = {n: Noun(n, n, g, 'name') for g,ns in
-    {'f': 'Marie Julie Sophie Anna Emma Claire Lucie Nina Alice Jeanne Léa Camille', 'm': 'Paul Pierre Louis Jules Thomas Simon Oscar Adam Victor Marc Théo Émile'}.items()
-    for n in ns.split()}
+_NAMES = {'f': 'Marie Julie Sophie Anna Emma Claire Lucie Nina Alice Jeanne Léa Camille',
+    'm': 'Paul Pierre Louis Jules Thomas Simon Oscar Adam Victor Marc Théo Émile'}
+NAMES = {n: Noun(n, n, g, 'name') for g,names in _NAMES.items() for n in names.split()}
 PRONOUNS = {'I': Noun('I', 'je', 'm', 'pronoun', person='1s'), 'we': Noun('we', 'nous', 'm', 'pronoun', person='1p'),
             'he': Noun('he', 'il', 'm', 'pronoun'), 'she': Noun('she', 'elle', 'f', 'pronoun')}
 
 # %% ../nbs/01a_world.ipynb #d4c2c7db
-_BEFORE = 'big grand atp, small petit atp, beautiful beau atp, new nouveau tp, old vieux atp, pretty joli atp, young jeune a, good bon f, bad mauvais f, fat gros a'
-_AFTER = '''red rouge tf, blue bleu t, green vert tf, yellow jaune tf, black noir tn, white blanc tn, grey gris tn, brown brun tn, heavy lourd t, light léger t,
-    clean propre tp, dirty sale tap, round rond t, broken cassé t, precious précieux t, strange étrange atp, expensive cher tf, hot chaud f, cold froid f,
-    fresh frais f, delicious délicieux f, famous célèbre ap, shy timide a, brave courageux a, clever intelligent a, kind gentil a, lazy paresseux a, strong fort a,
-    tired fatigué a, curious curieux a, nervous nerveux a, serious sérieux a, polite poli a, proud fier a, rich riche a, loyal loyal a, empty vide tp,
-    dark sombre p, noisy bruyant ap, careful prudent a, honest honnête a, funny drôle a, wild sauvage n, jealous jaloux a, active actif a, quiet silencieux ap, wet mouillé at'''
+_BEFORE = '''big grand atp, small petit atp, beautiful beau atp, new nouveau tp, old vieux atp, pretty joli atp, young jeune a, good bon f,
+    bad mauvais f, fat gros a'''
+_AFTER = '''red rouge tf, blue bleu t, green vert tf, yellow jaune tf, black noir tn, white blanc tn, grey gris tn, brown brun tn, heavy lourd t,
+    light léger t, clean propre tp, dirty sale tap, round rond t, broken cassé t, precious précieux t, strange étrange atp, expensive cher tf,
+    hot chaud f, cold froid f, fresh frais f, delicious délicieux f, famous célèbre ap, shy timide a, brave courageux a, clever intelligent a,
+    kind gentil a, lazy paresseux a, strong fort a, tired fatigué a, curious curieux a, nervous nerveux a, serious sérieux a, polite poli a,
+    proud fier a, rich riche a, loyal loyal a, empty vide tp, dark sombre p, noisy bruyant ap, careful prudent a, honest honnête a, funny drôle a,
+    wild sauvage n, jealous jaloux a, active actif a, quiet silencieux ap, wet mouillé at'''
 
 # %% ../nbs/01a_world.ipynb #e4880cf6
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class Adjective:
 ADJECTIVES = {en: Adjective(en, fr, of, b) for b,t in ((True,_BEFORE), (False,_AFTER)) for en,fr,of in (r.split() for r in t.split(','))}
 
 # %% ../nbs/01a_world.ipynb #e92ea3c0
-_FEMININE = {'beau':'belle', 'nouveau':'nouvelle', 'vieux':'vieille', 'blanc':'blanche', 'frais':'fraîche', 'jaloux':'jalouse', 'gros':'grosse', 'gentil':'gentille', 'bon':'bonne'}
+_FEMININE = {'beau':'belle', 'nouveau':'nouvelle', 'vieux':'vieille', 'blanc':'blanche', 'frais':'fraîche', 'jaloux':'jalouse',
+    'gros':'grosse', 'gentil':'gentille', 'bon':'bonne'}
 _ENDINGS = (('eux','euse'), ('if','ive'), ('er','ère'), ('e','e'))
 
 def feminine(
@@ -153,7 +157,8 @@ def french(
     words:str   # French words, uncontracted, separated by spaces
 )->str:         # as it is written
     "Elision and contraction over a whole sentence."
-    s = re.sub(rf'\b(l|j|n|d|qu|s|m)(?:e|a) (?=[{_VOWEL}])', r"\1'", words, flags=re.I)
+    s = re.sub(r'\bde (?:des|de) ', 'de ', words)
+    s = re.sub(rf'\b(l|j|n|d|qu|s|m)(?:e|a) (?=[{_VOWEL}])', r"\1'", s, flags=re.I)
     for a,b in (('à le','au'), ('à les','aux'), ('de le','du'), ('de les','des')): s = re.sub(rf'\b{a}\b', b, s)
     return s.replace('*', '')
 
@@ -168,8 +173,10 @@ def liaison(
     return [_LIAISON[w] if w in _LIAISON and n[:1].lower() in _VOWEL and n else w for w,n in zip(words, nxt)]
 
 # %% ../nbs/01a_world.ipynb #a21448c6
-_DETS = {'':('','',''), 'the':('le','la','les'), 'a':('un','une','des'), 'some':('du','de la','des'), 'this':('ce','cette','ces'), 'every':('chaque','chaque','chaque'),
-    'my':('mon','ma','mes'), 'his':('son','sa','ses'), 'her':('son','sa','ses'), 'its':('son','sa','ses'), 'our':('notre','notre','nos'), 'their':('leur','leur','leurs'),
+_DETS = {'':('','',''), 'the':('le','la','les'), 'a':('un','une','des'), 'some':('du','de la','des'),
+    'this':('ce','cette','ces'), 'every':('chaque','chaque','chaque'),
+    'my':('mon','ma','mes'), 'his':('son','sa','ses'), 'her':('son','sa','ses'),
+    'its':('son','sa','ses'), 'our':('notre','notre','nos'), 'their':('leur','leur','leurs'),
     'two':('','','deux'), 'three':('','','trois'), 'four':('','','quatre'), 'many':('','','beaucoup de'), 'several':('','','plusieurs')}
 
 @dataclass(frozen=True)
@@ -243,22 +250,28 @@ def french_group(
     return ' '.join(w for w in words if w)
 
 # %% ../nbs/01a_world.ipynb #2ce72eea
-_INTRANSITIVE = '''sleep dormir, run courir, sing chanter, dance danser, laugh rire, cry pleurer, swim nager, work travailler, play jouer, smile sourire, walk marcher,
-    fall tomber, travel voyager, jump sauter, shout crier, think réfléchir, cough tousser, wake_up se_réveiller, get_up se_lever, rest se_reposer, stop se_arrêter,
-    run_away se_enfuir, get_dressed se_habiller'''
-_MOTION = 'go aller+à, go_back retourner+à, come venir+de, return revenir+de, arrive arriver+à, leave partir+de'
-_TRANSITIVE = '''eat manger: food meal, drink boire: drink, read lire: reading, write écrire: reading, see voir: all, watch regarder: person animal, look_for chercher: all,
-    find trouver: all, lose perdre: clothes case jewel toy tool reading, buy acheter: food meal clothes toy jewel house tool music, sell vendre: food clothes jewel vehicle house,
-    carry porter: case house food tool, open ouvrir: opening case, close fermer: opening case, break casser: house toy music, repair réparer: vehicle tool toy house opening,
-    paint peindre: opening vehicle house toy, clean nettoyer: house vehicle opening, wash laver: clothes vehicle animal food, hide cacher: jewel toy reading food,
-    take prendre: case tool house clothes, throw lancer: toy nature food, love adorer: person animal food, like aimer: person animal food reading, hate détester: food animal,
-    help aider: person, call appeler: person animal, meet rencontrer: person, invite inviter: person, follow suivre: person animal vehicle, chase poursuivre: animal,
-    catch attraper: animal toy, draw dessiner: animal nature house, prepare préparer: meal food, choose choisir: clothes toy food reading, forget oublier: case clothes jewel reading,
-    push pousser: vehicle person, pull tirer: vehicle, know connaître: person, hear entendre: animal person music vehicle, listen_to écouter: person music, wait_for attendre: person vehicle,
-    want vouloir: food toy clothes, thank remercier: person, protect protéger: person animal, count compter: jewel animal toy, steal voler: jewel case clothes food,
-    receive recevoir: reading toy jewel, win gagner: prize, miss manquer: vehicle, touch toucher: nature house animal, build construire: toy vehicle, visit visiter: in at on, cross traverser: in on, play jouer+de: music,
-    speak_to parler+à: person animal, answer répondre+à: person, think_of penser+à: person animal, dream_of rêver+de: animal vehicle jewel, obey obéir+à: person'''
-_GIVING = 'give donner: toy food jewel reading clothes, show montrer: jewel toy animal reading, send envoyer: reading toy, bring apporter: food drink reading tool, lend prêter: tool toy vehicle reading, offer offrir: jewel nature food'
+_INTRANSITIVE = '''sleep dormir, run courir, sing chanter, dance danser, laugh rire, cry pleurer, swim nager, work travailler, play jouer,
+    smile sourire, walk marcher, fall tomber, travel voyager, jump sauter, shout crier, think réfléchir, cough tousser, wake_up se_réveiller,
+    get_up se_lever, rest se_reposer, stop se_arrêter, run_away se_enfuir, get_dressed se_habiller'''
+_MOTION = '''go aller+à, go_back retourner+à, come venir+de, return revenir+de, arrive arriver+à, leave partir+de'''
+_TRANSITIVE = '''eat manger: food meal, drink boire: drink, read lire: reading, write écrire: reading, see voir: all,
+    watch regarder: person animal, look_for chercher: all, find trouver: all, lose perdre: clothes case jewel toy tool reading,
+    buy acheter: food meal clothes toy jewel house tool music, sell vendre: food clothes jewel vehicle house, carry porter: case house food tool,
+    open ouvrir: opening case, close fermer: opening case, break casser: house toy music, repair réparer: vehicle tool toy house opening,
+    paint peindre: opening vehicle house toy, clean nettoyer: house vehicle opening, wash laver: clothes vehicle animal food,
+    hide cacher: jewel toy reading food, take prendre: case tool house clothes, throw lancer: toy nature food, love adorer: person animal food,
+    like aimer: person animal food reading, hate détester: food animal, help aider: person, call appeler: person animal, meet rencontrer: person,
+    invite inviter: person, follow suivre: person animal vehicle, chase poursuivre: animal, catch attraper: animal toy,
+    draw dessiner: animal nature house, prepare préparer: meal food, choose choisir: clothes toy food reading,
+    forget oublier: case clothes jewel reading, push pousser: vehicle person, pull tirer: vehicle, know connaître: person,
+    hear entendre: animal person music vehicle, listen_to écouter: person music, wait_for attendre: person vehicle,
+    want vouloir: food toy clothes, thank remercier: person, protect protéger: person animal, count compter: jewel animal toy,
+    steal voler: jewel case clothes food, receive recevoir: reading toy jewel, win gagner: prize, miss manquer: vehicle,
+    touch toucher: nature house animal, build construire: toy vehicle, visit visiter: in at on, cross traverser: in on, play jouer+de: music,
+    speak_to parler+à: person animal, answer répondre+à: person, think_of penser+à: person animal, dream_of rêver+de: animal vehicle jewel,
+    obey obéir+à: person'''
+_GIVING = '''give donner: toy food jewel reading clothes, show montrer: jewel toy animal reading, send envoyer: reading toy,
+    bring apporter: food drink reading tool, lend prêter: tool toy vehicle reading, offer offrir: jewel nature food'''
 
 # %% ../nbs/01a_world.ipynb #fb4c79d1
 @dataclass(frozen=True)
@@ -284,9 +297,10 @@ BE = Verb('be', 'être', 'be')
 STATIVE = {'love', 'like', 'hate', 'know', 'want', 'be'}
 
 # %% ../nbs/01a_world.ipynb #c0c7c506
-_PAST = dict(r.split(':') for r in '''sleep:slept run:ran sing:sang swim:swam fall:fell think:thought wake:woke get:got go:went come:came leave:left eat:ate drink:drank read:read
-    write:wrote see:saw win:won find:found lose:lost buy:bought sell:sold break:broke hide:hid take:took throw:threw meet:met catch:caught draw:drew choose:chose forget:forgot know:knew
-    hear:heard build:built speak:spoke give:gave show:showed send:sent bring:brought lend:lent steal:stole'''.split())
+_PAST = dict(r.split(':') for r in '''sleep:slept run:ran sing:sang swim:swam fall:fell think:thought wake:woke get:got go:went come:came
+    leave:left eat:ate drink:drank read:read write:wrote see:saw win:won find:found lose:lost buy:bought sell:sold break:broke hide:hid take:took
+    throw:threw meet:met catch:caught draw:drew choose:chose forget:forgot know:knew hear:heard build:built speak:spoke give:gave show:showed
+    send:sent bring:brought lend:lent steal:stole'''.split())
 
 def english_form(
     verb:str,       # infinitive, words joined by _
@@ -302,13 +316,16 @@ def english_form(
 
 # %% ../nbs/01a_world.ipynb #358d4948
 _STRONG = dict(acheter='achèt', lever='lèv', appeler='appell', nettoyer='nettoi', protéger='protèg', envoyer='envoi')
-_IRREGULAR = {v:f.split() for v,f in (r.strip().split(' ', 1) for r in '''être suis est sommes sont été ser, avoir ai a avons ont eu aur, aller vais va allons vont allé ir,
-    venir viens vient venons viennent venu viendr, revenir reviens revient revenons reviennent revenu reviendr, boire bois boit buvons boivent bu, lire lis lit lisons lisent lu,
-    écrire écris écrit écrivons écrivent écrit, voir vois voit voyons voient vu verr, prendre prends prend prenons prennent pris, ouvrir ouvre ouvre ouvrons ouvrent ouvert,
-    offrir offre offre offrons offrent offert, peindre peins peint peignons peignent peint, suivre suis suit suivons suivent suivi, poursuivre poursuis poursuit poursuivons poursuivent poursuivi,
-    connaître connais connaît connaissons connaissent connu, vouloir veux veut voulons veulent voulu voudr, construire construis construit construisons construisent construit,
-    dormir dors dort dormons dorment dormi, partir pars part partons partent parti, courir cours court courons courent couru courr, rire ris rit rions rient ri,
-    sourire souris sourit sourions sourient souri, recevoir reçois reçoit recevons reçoivent reçu recevr, enfuir enfuis enfuit enfuyons enfuient enfui, mentir mens ment mentons mentent menti'''.split(','))}
+_IRREGULAR = {v:f.split() for v,f in (r.strip().split(' ', 1) for r in '''être suis est sommes sont été ser, avoir ai a avons ont eu aur,
+    aller vais va allons vont allé ir, venir viens vient venons viennent venu viendr, revenir reviens revient revenons reviennent revenu reviendr,
+    boire bois boit buvons boivent bu, lire lis lit lisons lisent lu, écrire écris écrit écrivons écrivent écrit,
+    voir vois voit voyons voient vu verr, prendre prends prend prenons prennent pris, ouvrir ouvre ouvre ouvrons ouvrent ouvert,
+    offrir offre offre offrons offrent offert, peindre peins peint peignons peignent peint, suivre suis suit suivons suivent suivi,
+    poursuivre poursuis poursuit poursuivons poursuivent poursuivi, connaître connais connaît connaissons connaissent connu,
+    vouloir veux veut voulons veulent voulu voudr, construire construis construit construisons construisent construit,
+    dormir dors dort dormons dorment dormi, partir pars part partons partent parti, courir cours court courons courent couru courr,
+    rire ris rit rions rient ri, sourire souris sourit sourions sourient souri, recevoir reçois reçoit recevons reçoivent reçu recevr,
+    enfuir enfuis enfuit enfuyons enfuient enfui, mentir mens ment mentons mentent menti'''.split(','))}
 _PERSONS = ('1s', '3s', '1p', '3p')
 
 # %% ../nbs/01a_world.ipynb #1c8260c9
@@ -374,11 +391,15 @@ class Clause:
 
 # %% ../nbs/01a_world.ipynb #d084d25a
 TIMES = {k: [tuple(x.split('/')) for x in v.split(',')] for k,v in dict(
-    present="every day/tous les jours,every morning/tous les matins,today/aujourd'hui,now/maintenant,at night/la nuit,on Sundays/le dimanche,in summer/en été",
-    past="yesterday/hier,last night/hier soir,last week/la semaine dernière,this morning/ce matin,on Monday/lundi,last year/l'année dernière,on Friday/vendredi",
+    present="every day/tous les jours,every morning/tous les matins,today/aujourd'hui,now/maintenant,at night/la nuit,"
+        "on Sundays/le dimanche,in summer/en été",
+    past="yesterday/hier,last night/hier soir,last week/la semaine dernière,this morning/ce matin,on Monday/lundi,"
+        "last year/l'année dernière,on Friday/vendredi",
     imperfect="yesterday/hier,that evening/ce soir-là,at that moment/à ce moment-là,that day/ce jour-là",
-    future="tomorrow/demain,tonight/ce soir,next week/la semaine prochaine,soon/bientôt,on Saturday/samedi,next year/l'année prochaine").items()}
-MANNERS = [('slowly','lentement'), ('quickly','vite'), ('quietly','doucement'), ('carefully','prudemment'), ('with joy','avec joie'), ('in silence','en silence'), ('alone','seul')]
+    future="tomorrow/demain,tonight/ce soir,next week/la semaine prochaine,soon/bientôt,"
+        "on Saturday/samedi,next year/l'année prochaine").items()}
+MANNERS = [('slowly','lentement'), ('quickly','vite'), ('quietly','doucement'), ('carefully','prudemment'),
+    ('with joy','avec joie'), ('in silence','en silence'), ('alone','seul')]
 OFTEN = [('often','souvent'), ('always','toujours'), ('sometimes','parfois'), ('rarely','rarement')]
 NEGATIONS = {'not':'pas', 'never':'jamais', 'no longer':'plus'}
 PREPOSITIONS = {'in':'dans', 'at':'à', 'on':'sur', 'to':'à', 'from':'de', 'near':'près de', 'behind':'derrière', 'in front of':'devant'}
@@ -456,7 +477,7 @@ def english_relative(
 )->str:             # English words
     "The relative clause of a noun group in English."
     c = group.relative; helper,rest = english_verb(c)
-    if c.object is None: return f'{"who" if group.noun.kind=="person" else "that"} {helper} {rest}' + (f' {c.place[0]} {english_group(c.place[1])}' if c.place else '')
+    if c.object is None: return f'{"who" if group.noun.kind=="person" else "that"} {helper} {rest}'
     return f'that {english_group(c.subject)} {helper} {rest}'
 
 # %% ../nbs/01a_world.ipynb #295ab168
@@ -465,7 +486,7 @@ def french_relative(
 )->str:             # French words, uncontracted
     "The relative clause of a noun group in French."
     c = group.relative
-    if c.object is None: return f'qui {french_verb(c)}' + (f' {PREPOSITIONS[c.place[0]]} {french_group(c.place[1])}' if c.place else '')
+    if c.object is None: return f'qui {french_verb(c)}'
     return f'que {french_group(c.subject)} {french_verb(c, replace(group, relative=None))}'
 
 # %% ../nbs/01a_world.ipynb #755da291
@@ -506,8 +527,8 @@ def split_of(
     return 'test' if zlib.crc32(' '.join(key).encode())%10==0 else 'train'
 
 # %% ../nbs/01a_world.ipynb #16396bb3
-_LETTER = {'person':'a', 'animal':'an', **dict.fromkeys(('food', 'meal', 'drink'), 'f'), **dict.fromkeys(('in', 'at', 'on'), 'p')}
-_BY_KIND = {k: [n for n in NOUNS.values() if n.kind==k] for k in {n.kind for n in NOUNS.values()}}
+_LETTER = {'person':'a', 'name':'a', 'pronoun':'a', 'animal':'an', **dict.fromkeys(('food', 'meal', 'drink'), 'f'), **dict.fromkeys(('in', 'at', 'on'), 'p')}
+_BY_KIND = {k: [n for n in NOUNS.values() if n.kind==k] for k in (*_PEOPLE, *_THINGS, *_PLACES)}
 _FITTING = {l: [[a for a in ADJECTIVES.values() if set(l) & set(a.of) and a.before==b] for b in (True, False)] for l in ('a', 'an', 't', 'f', 'p')}
 
 def random_adjectives(
@@ -542,7 +563,8 @@ def random_group(
     return Group(n, rng.choice(('the','the','the','a','a','this','every','my','our')), adjectives)
 
 # %% ../nbs/01a_world.ipynb #1445664e
-_ANIMALS_DO = set('sleep run swim play fall jump wake_up rest run_away go come return arrive stop eat drink see watch look_for find follow chase catch hear love like hide take carry wait_for cross go_back'.split())
+_ANIMALS_DO = set('''sleep run swim play fall jump wake_up rest run_away go come return arrive stop go_back eat drink see watch look_for
+    find follow chase catch hear love like hide take carry wait_for cross'''.split())
 
 def random_subject(
     rng:random.Random,  # source of chance
@@ -575,14 +597,22 @@ def random_details(
 )->Clause:              # with negation, place, time, manner
     "Add the small words: a denial, how often, how, where, when, or a question."
     c,x,v = clause,rng.random(),clause.verb
-    if x<.22: c = replace(c, negation='not' if c.tense=='imperfect' or v.frame=='be' or rng.random()<.5 else rng.choice(('never','no longer')))
-    elif x<.34 and c.tense!='imperfect' and v.frame!='be' and not v.en in STATIVE: c = replace(c, often=rng.choice(OFTEN))
-    if not c.place and v.frame in ('intransitive','transitive') and rng.random()<(.5 if v.frame=='intransitive' else .2) and not 'in' in v.objects: c = replace(c, place=random_place(rng, v))
-    elif v.frame in ('intransitive','motion') and not c.object and rng.random()<.2 and c.subject.person not in ('1s','1p'): c = replace(c, manner=rng.choice(MANNERS))
+    simple = c.tense!='imperfect' and v.frame!='be'
+    if x<.22: c = replace(c, negation='not' if not simple or rng.random()<.5 else rng.choice(('never','no longer')))
+    elif x<.34 and simple and v.en not in STATIVE: c = replace(c, often=rng.choice(OFTEN))
+    c = _where_and_how(rng, c)
     if not c.often and c.negation in ('','not') and rng.random()<.3: c = replace(c, time=rng.choice(TIMES[c.tense]), first=rng.random()<.4)
     return replace(c, question=True, first=False) if rng.random()<.06 and c.negation=='' else c
 
-# %% ../nbs/01a_world.ipynb #da1a6978
+def _where_and_how(rng, c):
+    v,frame = c.verb,c.verb.frame
+    if not c.place and frame in ('intransitive','transitive') and rng.random()<(.5 if frame=='intransitive' else .2) and 'in' not in v.objects:
+        return replace(c, place=random_place(rng, v))
+    if frame in ('intransitive','motion') and not c.object and rng.random()<.2 and c.subject.person not in ('1s','1p'):
+        return replace(c, manner=rng.choice(MANNERS))
+    return c
+
+# %% ../nbs/01a_world.ipynb #206899b7
 _BY_FRAME = {f: [v for v in VERBS.values() if v.frame==f] for f in _FRAMES}
 _TENSES = ('present', 'present', 'past', 'past', 'imperfect', 'future')
 
@@ -602,10 +632,11 @@ def _draw_clause(rng):
     s = random_subject(rng, v, tense)
     if frame=='be':
         if rng.random()<.5: s = random_group(rng, (*_THINGS, 'in', 'at', 'on'))
-        return Clause(s, v, adjective=(rng.choice(('','','very','too','really')), rng.choice(sum(_FITTING[_LETTER.get(s.noun.kind, 'a' if s.noun.kind in ('name','pronoun') else 't')], []))), tense=tense)
+        return Clause(s, v, adjective=(rng.choice(('','','very','too','really')), rng.choice(sum(_FITTING[_LETTER.get(s.noun.kind, 't')], []))), tense=tense)
     if v.en in ('read',) and s.person!='3s' and tense in ('present','past'): tense = 'future'
     o = random_group(rng, v.objects, s) if v.objects else None
-    return Clause(s, v, object=o, to=random_group(rng, ('person',), s) if frame=='giving' else None, place=random_place(rng, v) if frame=='motion' else (), tense=tense)
+    to = random_group(rng, ('person',), s) if frame=='giving' else None
+    return Clause(s, v, object=o, to=to, place=random_place(rng, v) if frame=='motion' else (), tense=tense)
 
 # %% ../nbs/01a_world.ipynb #d33c23a8
 def _with_relative(rng, c, split):
@@ -613,7 +644,8 @@ def _with_relative(rng, c, split):
     if s.noun.kind in ('name','pronoun') or s.det not in ('the','this') or x>.22: return c
     if x<.06 and s.noun.kind not in ('person','animal'): return replace(c, subject=replace(s, of=Group(rng.choice(_BY_KIND['person']))))
     animate = s.noun.kind in ('person','animal')
-    v = rng.choice([v for v in _BY_FRAME['intransitive'] if not animate or s.noun.kind=='person' or v.en in _ANIMALS_DO] if animate else [VERBS[k,'transitive'] for k in ('see','find','look_for')])
+    can = [v for v in _BY_FRAME['intransitive'] if s.noun.kind=='person' or v.en in _ANIMALS_DO]
+    v = rng.choice(can if animate else [VERBS[k,'transitive'] for k in ('see','find','look_for')])
     tense = rng.choice(('present','past')); bare = replace(s, adjectives=())
     r = Clause(bare, v, tense=tense) if animate else Clause(Group(rng.choice(list(NAMES.values())), ''), v, object=bare, tense=tense)
     return replace(c, subject=replace(s, relative=r)) if split_of(combination(r))==split else c
@@ -632,14 +664,18 @@ def random_sentence(
     d = replace(random_clause(rng, split), question=False, first=False, time=())
     said += [d, *([d.subject.relative] if d.subject.relative else [])]
     (e,f),c = rng.choice(_LINKS),replace(c, time=())
-    return (sentence(f'{english_clause(c)} {e} {english_clause(d)}'), sentence(french(f'{french_clause(c)} {f} {french_clause(d)}')), [combination(x) for x in said])
+    en,fr = f'{english_clause(c)} {e} {english_clause(d)}',f'{french_clause(c)} {f} {french_clause(d)}'
+    return sentence(en), sentence(french(fr)), [combination(x) for x in said]
 
 # %% ../nbs/01a_world.ipynb #aa651c8f
-_EVENTS = dict(r.split(':') for r in '''happy:hero find a jewel toy,hero win a prize,hero receive a reading toy jewel,family bring a food reading toy,family offer a jewel nature
+_EVENTS = dict(r.split(':') for r in '''happy:hero find a jewel toy,hero win a prize,hero receive a reading toy jewel,\
+family bring a food reading toy,family offer a jewel nature
 sad:hero lose own clothes jewel toy reading,hero break own house music toy,hero miss the vehicle,hero forget own case jewel reading clothes
 angry:person steal own jewel case clothes,person break own house music toy,person hide own jewel toy reading,animal eat own food,person take own case tool
 calm:hero read a reading,hero listen_to the music,hero drink some drink,hero draw a nature animal,hero watch the animal,hero touch the nature
-plain:hero buy a food house toy,hero see a person animal,hero cross the in on,hero speak_to a person,hero carry own case,hero wait_for the vehicle,hero open the opening,hero clean own house,person sell a food clothes,person repair a tool opening,animal chase a animal,hero visit the in'''.splitlines())
+plain:hero buy a food house toy,hero see a person animal,hero cross the in on,hero speak_to a person,hero carry own case,\
+hero wait_for the vehicle,hero open the opening,hero clean own house,\
+person sell a food clothes,person repair a tool opening,animal chase a animal,hero visit the in'''.splitlines())
 EVENTS = {mood: [(*(w:=r.split())[:3], tuple(w[3:])) for r in rows.split(',')] for mood,rows in _EVENTS.items()}
 MOODS = {en: Adjective(en, fr) for en,fr in (('happy','heureux'), ('sad','triste'), ('angry','fâché'), ('calm','calme'))}
 _FAMILY = 'friend uncle aunt brother sister neighbour teacher'.split()
@@ -667,7 +703,8 @@ class Story:
     mood:str        # 'happy', 'sad', 'angry' or 'calm'
 
 # %% ../nbs/01a_world.ipynb #118f88b9
-_DAYS = TIMES['past'] + [('one day','un jour'), ('one evening','un soir'), ('in May','en mai'), ('on Sunday','dimanche'), ('in the afternoon',"l'après-midi"), ('in winter','en hiver')]
+_DAYS = TIMES['past'] + [('one day','un jour'), ('one evening','un soir'), ('in May','en mai'),
+    ('on Sunday','dimanche'), ('in the afternoon',"l'après-midi"), ('in winter','en hiver')]
 
 def random_story(
     rng:random.Random,      # source of chance
