@@ -19,8 +19,8 @@ def num(
     "A number in a few significant digits"
     if v is None or math.isnan(v): return "–"
     if math.isinf(v): return "∞" if v > 0 else "−∞"
-    if abs(v) >= 1000: return f"{v:,.0f}"
-    if v and abs(v) < 1e-6: return f"{v:.{digits-1}e}".replace("e-0", "e-")
+    if abs(v) >= 1000: return f"{math.floor(v + 0.5):,}"
+    if v and abs(v) < 1e-6: return repr(float(f"{v:.{digits}g}")).replace("e-0", "e-")
     return np.format_float_positional(float(f"{v:.{digits}g}"), trim="-")
 
 # %% ../nbs/11a_readings.ipynb #0e74cbe1
@@ -100,8 +100,9 @@ def spectrum_reading(
     "What one spectrum says about the rank"
     f = spectrum_figures(sigma, band)
     if not f["norm"]: return "All singular values are zero: nothing has been learned here yet."
-    text = f"{f['k90']} of {f['r']} direction{'s carry' if f['k90'] > 1 else ' carries'} 90 % of the update, {f['k99']} carry 99 %."
-    if f["k99"] < f["r"]: text += f" Trimmed to r = {f['k99']}, it would err by at most {num(sigma[f['k99']])}·‖x‖."
+    carry = lambda k: "carry" if k > 1 else "carries"
+    text = f"{f['k90']} of {f['r']} direction{'s' * (f['r'] > 1)} {carry(f['k90'])} 90 % of the update, {f['k99']} {carry(f['k99'])} 99 %."
+    if f["k99"] < f["r"]: text += f" Trimmed to r = {f['k99']}, it would " + (f"err by at most {num(sigma[f['k99']])}·‖x‖." if sigma[f["k99"]] else "stay the same.")
     if f["noise"] is None: return text
     if f["noise"] == f["r"]: return text + " All lie within the noise."
     return text + (f" {f['noise']} lie{'s' if f['noise'] == 1 else ''} within the noise." if f["noise"] else " None lies within the noise.")

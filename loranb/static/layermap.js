@@ -26,7 +26,7 @@ function render({ model, el }) {
   const grid = h("div", { class: "map", role: "grid", "aria-label": "Modules by layer" }), lo = h("span", {}), hi = h("span", {}), read = h("p", { class: "read" });
   const metrics = h("select", { "aria-label": "Colour by", onchange: e => set(model, "metric", e.target.value) }, Object.entries(METRICS).map(([k, m]) => h("option", { value: k }, m[0])));
   body.append(grid, h("div", { class: "row tiny scale" }, h("div", {}, h("div", { class: "ramp", role: "presentation" }), h("div", { class: "row" }, lo, hi)), metrics), h("div", { class: "reading" }, read));
-  let cells = [], place = [], built = null, at = -1, focus = false;
+  let cells = [], drawn = [], place = [], built = null, at = -1, focus = false;
   const choose = m => { set(model, "selected", model.get("modules")[m].name); };
   const keys = e => {
     const d = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Home: [0, -99], End: [0, 99] }[e.key];
@@ -39,9 +39,10 @@ function render({ model, el }) {
     if (best !== at) { choose(best); focus = true; }
   };
   grid.addEventListener("keydown", keys);
+  grid.addEventListener("pointerover", e => { const cell = e.target.closest(".cell"); if (cell) cell.title = cell.getAttribute("aria-label"); });
   function build(st) {
     const g = moduleGrid(st.modules), n = g.rows.length, tall = g.fits ? Math.max(5, Math.min(30, Math.floor(168 / Math.max(n, 1)))) : 18, every = Math.ceil(13 / tall);
-    ({ place } = g); built = st.modules; cells = [];
+    ({ place } = g); built = st.modules; cells = []; drawn = [];
     grid.classList.toggle("list", !g.fits); grid.classList.toggle("dense", tall < 11);
     grid.style.gridTemplateColumns = g.fits ? `max-content repeat(${g.columns.length}, minmax(0, 40px))` : "minmax(0, 1fr) 40px";
     fill(grid, g.fits && h("div", { role: "row", class: "head" }, h("span", { role: "columnheader", class: "unseen" }, "layer"), h("span", { "aria-hidden": "true" }), g.columns.map(c => h("span", { role: "columnheader" }, c))),
@@ -61,9 +62,11 @@ function render({ model, el }) {
     const all = st.modules.map((_, i) => figures(spectrumOf(st, i), [NaN, NaN])), v = all.map(f => f[metric]), a = v.length ? least(v) : 0, b = v.length ? most(v) : 0;
     say(subline, METRICS[metric][1]); metrics.value = metric;
     v.forEach((o, i) => {
-      const cell = cells[i], words = `${st.modules[i].name}: ${show(o)}`;
-      cell.firstChild.style.background = `color-mix(in srgb, var(--accent) ${(7 + 93 * (b > a ? (o - a) / (b - a) : 0)).toFixed(0)}%, transparent)`;
-      if (cell.title !== words) { cell.title = words; cell.setAttribute("aria-label", words); }
+      const share = (7 + 93 * (b > a ? (o - a) / (b - a) : 0)).toFixed(0), text = show(o);
+      if (drawn[i] === share + text) return;
+      drawn[i] = share + text;
+      cells[i].firstChild.style.background = `color-mix(in srgb, var(--accent) ${share}%, transparent)`;
+      cells[i].setAttribute("aria-label", `${st.modules[i].name}: ${text}`);
     });
     if (at !== m || !cells[m]?.hasAttribute("aria-selected")) {
       cells.forEach((c, i) => { c.tabIndex = i === m ? 0 : -1; if (i === m) c.setAttribute("aria-selected", "true"); else c.removeAttribute("aria-selected"); });

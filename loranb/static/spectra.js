@@ -39,8 +39,9 @@ function figures(sigma, band) {
 }
 function spectrumReading(sigma, f) {
   if (!f.norm) return "All singular values are zero: nothing has been learned here yet.";
-  const text = `${f.k90} of ${f.r} direction${f.k90 > 1 ? "s carry" : " carries"} 90 % of the update, ${f.k99} carry 99 %.`
-    + (f.k99 < f.r ? ` Trimmed to r = ${f.k99}, it would err by at most ${num(sigma[f.k99])}·‖x‖.` : "");
+  const carry = k => k > 1 ? "carry" : "carries", rest = sigma[f.k99];
+  const text = `${f.k90} of ${f.r} direction${f.r > 1 ? "s" : ""} ${carry(f.k90)} 90 % of the update, ${f.k99} ${carry(f.k99)} 99 %.`
+    + (f.k99 < f.r ? ` Trimmed to r = ${f.k99}, it would ${rest ? `err by at most ${num(rest)}·‖x‖` : "stay the same"}.` : "");
   if (f.noise === null) return text;
   return text + (f.noise === f.r ? " All lie within the noise." : f.noise ? ` ${f.noise} lie${f.noise === 1 ? "s" : ""} within the noise.` : " None lies within the noise.");
 }

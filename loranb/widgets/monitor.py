@@ -17,7 +17,7 @@ from .panel import Live
 # %% ../../nbs/widgets/monitor.ipynb #1cb551ac
 STATES = ("ready", "loading", "training", "stopping", "stopped", "done", "failed")
 def _bytes(a): return np.asarray(a, np.float32).tobytes()
-def _thin(rows, cap): return rows if len(rows) <= cap else rows[:-1:2] + rows[-1:]
+def _thin(rows, cap): return rows if len(rows) <= cap else _thin(rows[:-1:2] + rows[-1:], cap)
 
 # %% ../../nbs/widgets/monitor.ipynb #304a0a25
 class Monitor(Live, js="chart monitor"):

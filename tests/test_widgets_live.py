@@ -1,0 +1,155 @@
+"""Live panels without a browser: traits, messages, words, stills"""
+import numpy as np
+import pytest
+from traitlets import TraitError
+
+from loranb.widgets.monitor import Monitor
+from loranb.widgets.now import Now
+from loranb.widgets.samples import Samples
+from loranb.widgets.spectra_views import Course, LayerMap, Spectrum, link_views
+
+MODULES = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=4, scaling=1.0) for l in range(2) for k in ("q_proj", "up_proj")]
+VIEWS = LayerMap, Spectrum, Course
+
+
+def frame(scale=1.0): return np.full((4, 4), scale)*[1, 0.5, 0.2, 0.1], np.full((4, 2), (0.1, 0.3))
+
+
+def listen(panel):
+    sent = []
+    panel.send = lambda content, buffers=None: sent.append((content, buffers))
+    return sent
+
+
+@pytest.mark.parametrize("panel", [Monitor, Now, Samples, *VIEWS])
+def test_stands_alone(panel):
+    p = panel()
+    assert p.text() and p.still() == "" and "export default" in p._esm and ".lrb" in p._css
+    bundle = p._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert data["text/plain"] == p.text() and "text/html" not in data
+
+
+def test_a_still_is_in_the_bundle():
+    p = Monitor()
+    p.append(1, 2.0)
+    bundle = p._repr_mimebundle_()
+    assert (bundle[0] if isinstance(bundle, tuple) else bundle)["text/html"].startswith("<svg")
+
+
+def test_points_are_gathered():
+    m = Monitor()
+    sent = listen(m)
+    for i in range(500): m.append(i+1, 1/(i+1))
+    m.flush(True)
+    points = [np.frombuffer(b[1], np.float32) for c, b in sent if c["kind"] == "points"]
+    assert len(sent) < 20 and np.allclose(np.concatenate(points), 1/np.arange(1, 501))
+    assert np.allclose(np.frombuffer(m.loss, np.float32), 1/np.arange(1, 501)) and m.step == 500
+
+
+def test_a_reload_finds_what_was_not_yet_sent():
+    m = Monitor()
+    m.append(1, 3.0)
+    m.append(2, 2.0)
+    assert len(m.steps) == 4 and np.frombuffer(m.get_state()["steps"], np.float32).tolist() == [1, 2]
+
+
+def test_a_long_history_stays_bounded():
+    m = Monitor()
+    for i in range(10_000): m.append(i, 1.0)
+    m.flush(True)
+    steps = np.frombuffer(m.steps, np.float32)
+    assert len(steps) <= 4096 and steps[0] == 0 and steps[-1] == 9999 and np.all(np.diff(steps) > 0)
+
+
+def test_a_new_run_begins_empty():
+    m = Monitor()
+    m.append(1, 3.0); m.append_eval(1, 2.0)
+    sent = listen(m)
+    m.clear()
+    assert m.loss == b"" and m.evals == [] and m.step == 0 and sent == [(dict(kind="clear"), None)] and m.still() == ""
+
+
+def test_a_history_can_be_given():
+    m = Monitor(steps=np.float32([1, 2]).tobytes(), loss=np.float32([3, 2]).tobytes(), evals=[[2, 1.9]])
+    assert "loss 2, held-out loss 1.9 at step 2" in m.text()
+
+
+def test_unknown_state():
+    with pytest.raises(TraitError): Monitor(state="paused")
+
+
+def test_figures_of_now():
+    n = Now(memory=800e6, peak_memory=1.2e9)
+    assert dict(n.figures)["memory · peak"] == "800 MB · 1.2 GB"
+    n.update(exact_match=0.625, time_left=3700)
+    assert dict(n.figures)["exact match"] == "62 %" and dict(n.figures)["time left"] == "1 h 1 min" and dict(n.figures)["memory · peak"] == "800 MB · 1.2 GB"
+    with pytest.raises(TypeError): n.update(exact_mach=1)
+    n.update(exact_match=None)
+    assert dict(n.figures)["exact match"] == "–"
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_frames_and_bytes(view):
+    v = view(MODULES)
+    sent = listen(v)
+    for t in range(1, 9): v.append(t*10, *frame(t/8))
+    v.flush(True)
+    assert v.steps == list(range(10, 90, 10))
+    assert np.frombuffer(v.frames, np.float32).reshape(8, 4, 4)[-1, 0].tolist() == np.float32([1, 0.5, 0.2, 0.1]).tolist()
+    assert sum(len(c["steps"]) for c, _ in sent) == 8
+    again = view(MODULES, steps=v.steps, frames=v.frames, bands=v.bands, selected=v.selected)
+    assert again.text() == v.text() and again.still() == v.still() and again.still().startswith("<svg")
+
+
+def test_frames_are_thinned_by_size():
+    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=64, scaling=1.0) for l in range(32) for k in "abcdefg"]
+    v = Course(modules)
+    listen(v)
+    for t in range(300): v.append(t, np.zeros((224, 64)))
+    v.sync()
+    assert len(v.frames) <= 4_100_000 and v.steps[0] == 0 and v.steps[-1] == 299
+
+
+def test_the_figures_are_those_of_the_chosen_module():
+    v = Spectrum(MODULES, selected="layers.1.up_proj")
+    sigma, band = frame()
+    sigma[3] = [3, 0, 0, 0]
+    v.append(1, sigma, band)
+    assert v.text() == "Is my rank too high? layers.1.up_proj: 1 of 4 directions carries 90 % of the update, 1 carries 99 %. Trimmed to r = 1, it would stay the same. 3 lie within the noise."
+    v.selected = "layers.0.q_proj"
+    assert "layers.0.q_proj: 2 of 4 directions carry" in v.text()
+
+
+def test_lower_ranks_are_padded():
+    modules = [dict(m, r=r) for m, r in zip(MODULES, (4, 2, 4, 4))]
+    v = Spectrum(modules, selected=modules[1]["name"])
+    v.append(1, [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]])
+    assert "2 of 2 directions carry 90 %" in v.text()
+
+
+def test_what_a_view_refuses():
+    v = LayerMap(MODULES)
+    with pytest.raises(ValueError, match="needs sigma"): v.append(1, np.zeros((3, 4)))
+    with pytest.raises(TraitError, match="Did you mean"): v.selected = "layers.1.up_prj"
+    with pytest.raises(TraitError): v.metric = "beauty"
+    assert v.selected == "layers.1.q_proj"
+
+
+def test_new_modules_forget_the_frames():
+    v = LayerMap(MODULES)
+    v.append(1, *frame())
+    v.modules = MODULES[:2]
+    assert v.steps == [] and v.selected == "layers.0.up_proj" and "zero everywhere" in v.text()
+
+
+def test_views_are_linked_in_the_browser():
+    a, b, c = (view(MODULES) for view in VIEWS)
+    assert [(l.source, l.target) for l in link_views(a, b, c)] == [((a, "selected"), (b, "selected")), ((a, "selected"), (c, "selected"))]
+
+
+def test_samples_in_words():
+    rows = [dict(prompt="p", target="t", before="b", after="a", before_ok=False, after_ok=True), dict(prompt="p", before="b", after="a", before_ok=None, after_ok=None)]
+    s = Samples(rows=rows, checks=[(True, "B is not zero"), (False, "reload equals")], path="out")
+    assert s.text() == "Keep: 0 of 1 samples right before, 1 after. Failed: reload equals. Adapter: out"
+    assert "a ✓" in s.still()
