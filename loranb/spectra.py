@@ -8,6 +8,7 @@ __all__ = ['TOLERANCE', 'singular_values', 'energy', 'rank_for_energy', 'entropy
 
 # %% ../nbs/05_spectra.ipynb #3fe3d146
 import html, math, re
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -20,19 +21,33 @@ from .recipe import RecipeError
 _U32, _U64 = 2.**-24, 2.**-53  # Unit roundoff of float32 and float64
 TOLERANCE = 1e-3  # Answers whose bound is above this are computed again, more slowly
 
-def _shape(X): return (X[0] if isinstance(X, list) else X).shape[-2:]
-def _seen(r, n): return slice(None, None, 1 if r*n <= 2**14 else r)
+def _norms(X): return torch.linalg.vector_norm(X, dim=-1, dtype=torch.float64)
 
-def _gram32(X):
-    if isinstance(X, list): return [torch.stack(o) for o in zip(*map(_gram32, X))]
-    Y = X.to(torch.float32)
-    return Y @ Y.mT, torch.linalg.vector_norm(Y[..., _seen(*_shape(X)), :], dim=-1, dtype=torch.float64)
+def _gram32(X, whole):
+    if not isinstance(X, list): return X.float() @ X.float().mT, _norms(X.float() if whole else X[..., :1, :].float())
+    grams, norms = [], []
+    for x in X:
+        x = x.float()
+        grams.append(x.mm(x.t()))
+        norms.append(_norms(x if whole else x[:1]))
+    return torch.stack(grams), torch.stack(norms)
+
+# %% ../nbs/05_spectra.ipynb #12e058c0
+@contextmanager
+def _full_float32():
+    knobs = [o.matmul for o in (torch.backends.cuda, torch.backends.mkldnn) if hasattr(getattr(o, "matmul", None), "fp32_precision")]
+    lowered = [(k, k.fp32_precision) for k in knobs if k.fp32_precision not in ("none", "ieee")]
+    for k, _ in lowered: k.fp32_precision = "ieee"
+    try: yield
+    finally:
+        for k, before in lowered: k.fp32_precision = "none" if before == torch.backends.fp32_precision else before
 
 # %% ../nbs/05_spectra.ipynb #e362b175
 def _measured(X):
-    G, norms = (o.double().cpu() for o in _gram32(X))
-    (r, n), diagonal = _shape(X), G.diagonal(dim1=-2, dim2=-1)
-    off = diagonal[..., _seen(r, n)]/norms.square() - 1
+    r, n = X[0].shape[-2:] if isinstance(X, list) else X.shape[-2:]
+    G, norms = (o.cpu().double() for o in _gram32(X, whole=r*n <= 2**14))
+    diagonal = G.diagonal(dim1=-2, dim2=-1)
+    off = diagonal[..., :norms.shape[-1]]/norms.square() - 1
     spread = off.square().mean(-1).sqrt().clamp(min=_U32*(1 + math.sqrt(min(n, 400))/10))
     known = ((diagonal > 1e-30) & (diagonal < 1e30)).all(-1) & G.isfinite().all(-1).all(-1)
     return G, off.mean(-1), torch.where(known, spread, torch.inf)
@@ -68,48 +83,45 @@ def _core(gram_A, gram_B):
 # %% ../nbs/05_spectra.ipynb #5b0eb704
 def _double(X):
     X = X.double()
-    shift = torch.frexp(X.abs().amax((-2, -1)).nan_to_num(1., 1., 1.)).exponent.clamp(-1000, 1000)
-    return torch.ldexp(X, -shift[:, None, None]), shift.cpu()
+    shift = torch.frexp(X.abs().max().nan_to_num(1., 1., 1.)).exponent.clamp(-1000, 1000)
+    return torch.ldexp(X, -shift), shift.cpu()
 
 def _gram64(X):
-    G, (r, n) = (X @ X.mT).cpu(), X.shape[-2:]
-    bias = torch.full(G.shape[:1], _U64*(8 + n/4), dtype=G.dtype)
-    return G, bias, bias/3 + r*_U64
+    r, n = X.shape
+    bias = torch.tensor(_U64*(8 + n/4), dtype=torch.float64)
+    return (X @ X.mT).cpu(), bias, bias/3 + r*_U64
 
 def _by_gram(A, B): return _core(_gram64(A), _gram64(B.mT))
 
 # %% ../nbs/05_spectra.ipynb #aef4604a
 def _by_qr(A, B):
-    finite = (A.isfinite().all(-1).all(-1) & B.isfinite().all(-1).all(-1))[:, None, None]
-    A, B, r = torch.where(finite, A, 0.), torch.where(finite, B, 0.), A.shape[-2]
-    R_A, R_B = torch.linalg.qr(A.mT, mode="r").R, torch.linalg.qr(B, mode="r").R
-    S = torch.linalg.svdvals((R_B @ R_A.mT).cpu())
-    size = torch.linalg.matrix_norm(B*torch.linalg.vector_norm(A, dim=-1)[:, None, :]).cpu()
-    error = torch.where(size > 0, 16*r*_U64*size/S[:, 0], 0.)
-    finite = finite.cpu()[:, 0]
-    return torch.where(finite, torch.nn.functional.pad(S, (0, r - S.shape[-1])), torch.nan), torch.where(finite[:, 0], error, torch.nan)
+    r, k = len(A), len(B) + A.shape[1]
+    if not (A.isfinite().all() and B.isfinite().all()): return torch.full((r,), torch.nan), torch.nan
+    S = torch.linalg.svdvals((torch.linalg.qr(B, mode="r").R @ torch.linalg.qr(A.mT, mode="r").R.mT).cpu())
+    size = torch.linalg.matrix_norm(B*torch.linalg.vector_norm(A, dim=-1)).cpu()
+    return torch.nn.functional.pad(S, (0, r - len(S))), _U64*(8*math.sqrt(r) + k/4)*size/S[0] if size > 0 else 0.
 
 # %% ../nbs/05_spectra.ipynb #db307483
-def _stack(X, i): return torch.stack([X[j] for j in i])
-
 @torch.no_grad()
-def _values(As, Bs):
-    if As[0].dtype == torch.float64 or Bs[0].dtype == torch.float64:
-        S, error = torch.zeros(len(As), _shape(As)[0], dtype=torch.float64), torch.full((len(As),), torch.inf, dtype=torch.float64)
-    else: S, error = _core(_measured(As), _measured([B.mT for B in Bs] if isinstance(Bs, list) else Bs.mT))
+def _values(blocks):
+    blocks = [tuple([x.cpu() for x in X] if X[0].device.type == "mps" else X for X in block) for block in blocks]  # no float64 there
+    items = [pair for block in blocks for pair in zip(*block)]
+    if any(torch.float64 in (A[0].dtype, B[0].dtype) for A, B in blocks):
+        S, error = torch.zeros(len(items), len(items[0][0]), dtype=torch.float64), torch.full((len(items),), torch.inf, dtype=torch.float64)
+    else:
+        with _full_float32(): grams = [(_measured(A), _measured([b.mT for b in B] if isinstance(B, list) else B.mT)) for A, B in blocks]
+        S, error = _core(*([torch.cat(o) for o in zip(*side)] for side in zip(*grams)))
     for way in (_by_gram, _by_qr):
-        for i in (~(error <= TOLERANCE)).nonzero().flatten().split(32):
-            if not len(i): break
-            (A, p), (B, q) = _double(_stack(As, i)), _double(_stack(Bs, i))
+        for i in (~(error <= TOLERANCE)).nonzero().flatten().tolist():
+            (A, p), (B, q) = map(_double, items[i])
             S_i, error[i] = way(A, B)
-            S[i] = torch.ldexp(S_i, (p + q)[:, None])
+            S[i] = torch.ldexp(S_i, p + q)
     return S, error
 
 # %% ../nbs/05_spectra.ipynb #ff849ba3
 def _tensor(X):
     X = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
     if X.ndim < 2 or not X.numel(): raise RecipeError(f"factors need shapes (..., r, n) and (..., m, r), none of them 0, not {tuple(X.shape)}")
-    if X.device.type == "mps": X = X.cpu()
     return X if X.is_floating_point() else X.double()
 
 # %% ../nbs/05_spectra.ipynb #d2e7a809
@@ -123,8 +135,8 @@ def singular_values(
     if A.shape[-2] != B.shape[-1]: raise RecipeError(f"A {tuple(A.shape)} and B {tuple(B.shape)} do not fit together; (..., r, n) and (..., m, r) are needed")
     batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2])
     A, B = A.expand(*batch, *A.shape[-2:]), B.expand(*batch, *B.shape[-2:])
-    S, error = _values(A.reshape(-1, *A.shape[-2:]), B.reshape(-1, *B.shape[-2:]))
-    scaling = torch.as_tensor(scaling, dtype=torch.float64).cpu().abs()
+    S, error = _values([(A.reshape(-1, *A.shape[-2:]), B.reshape(-1, *B.shape[-2:]))])
+    scaling = torch.as_tensor(scaling, dtype=torch.float64).detach().cpu().abs()
     return S.reshape(*batch, -1)*scaling.expand(batch)[..., None], error.reshape(batch)
 
 # %% ../nbs/05_spectra.ipynb #79c91a56
@@ -184,6 +196,10 @@ def walk_variance(
     return total
 
 # %% ../nbs/05_spectra.ipynb #d04e20e8
+def _band(m, n, r, scaling, v):
+    centre = abs(scaling)*math.sqrt(v*m*(1/3 + 2*n*v))
+    return tuple(centre*max(0., 1 + side*math.sqrt(r/m))*max(0., 1 + side*math.sqrt(r/n)) for side in (-1, 1))
+
 def noise_band(
     m: int,  # Outputs of the module
     n: int,  # Inputs of the module
@@ -193,9 +209,7 @@ def noise_band(
     beta1: float = 0.9,  # Adam's momentum
 ) -> tuple[float, float]:
     "Where the singular values would lie if Adam had been fed pure noise"
-    v = walk_variance(lr_steps, beta1)
-    centre = abs(scaling)*math.sqrt(v*m*(1/3 + 2*n*v))
-    return tuple(centre*max(0., 1 + side*math.sqrt(r/m))*max(0., 1 + side*math.sqrt(r/n)) for side in (-1, 1))
+    return _band(m, n, r, scaling, walk_variance(lr_steps, beta1))
 
 # %% ../nbs/05_spectra.ipynb #556394ec
 class Spectra:
@@ -229,11 +243,13 @@ def of(
 ) -> Spectra:
     "The spectra of an adapter"
     parts = source if isinstance(source, list) else factors(source, adapter)
-    shapes, modules, sigma = {}, [None]*len(parts), [None]*len(parts)
-    for i, f in enumerate(parts): shapes.setdefault((f.m, f.n, f.r, f.A.dtype, f.B.dtype, f.A.device), []).append(i)
-    for group in shapes.values():
-        S, error = _values([_tensor(parts[i].A) for i in group], [_tensor(parts[i].B) for i in group])
-        for i, s, e in zip(group, S.numpy(), error.tolist()):
+    groups, modules, sigma = {}, [None]*len(parts), [None]*len(parts)
+    for i, f in enumerate(parts):
+        wide = torch.float64 in (f.A.dtype, f.B.dtype)
+        groups.setdefault((f.r, wide), {}).setdefault((f.m, f.n, f.A.dtype, f.A.device), []).append(i)
+    for blocks in groups.values():
+        S, error = _values([([parts[i].A for i in b], [parts[i].B for i in b]) for b in blocks.values()])
+        for i, s, e in zip([i for b in blocks.values() for i in b], S.numpy(), error.tolist()):
             f = parts[i]
             modules[i] = dict(name=f.name, m=f.m, n=f.n, r=f.r, scaling=f.scaling, error=e)
             sigma[i] = s*abs(f.scaling)
@@ -266,7 +282,8 @@ def noise_band(
     beta1: float = 0.9,  # Adam's momentum
 ) -> np.ndarray:  # (modules, 2): low and high
     "The noise band of every module"
-    return np.array([noise_band(o["m"], o["n"], o["r"], o["scaling"], lr_steps, beta1) for o in self.modules]).reshape(-1, 2)
+    v = walk_variance(lr_steps, beta1)
+    return np.array([_band(o["m"], o["n"], o["r"], o["scaling"], v) for o in self.modules]).reshape(-1, 2)
 
 # %% ../nbs/05_spectra.ipynb #d9a65002
 def _spot(name):
