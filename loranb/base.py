@@ -19,12 +19,16 @@ from . import petit
 from .recipe import Recipe, RecipeError, nearest
 
 # %% ../nbs/02_base.ipynb #09552c75
+def _bnb():
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import bitsandbytes.functional as F
+    return F
+
 def levels(
     quant: str,  # fp4 or nf4
 ) -> list:  # 16 numbers in [-1, 1], ascending
     "The values that a 4-bit code can name, as bitsandbytes has them"
-    from bitsandbytes.functional import get_4bit_type
-    return sorted(get_4bit_type(quant, device="cpu").tolist())
+    return sorted(_bnb().get_4bit_type(quant, device="cpu").tolist())
 
 # %% ../nbs/02_base.ipynb #1eddf240
 def bits(
@@ -44,8 +48,7 @@ def roundtrip(
     double: bool = True,  # Double quantization of the constants?
 ) -> torch.Tensor:  # What the forward pass will see in its place, float32
     "A matrix, quantized and back"
-    import bitsandbytes.functional as F
-    W = W.detach().float().contiguous()
+    F, W = _bnb(), W.detach().float().contiguous()
     if quant == "none": return W.to(torch.bfloat16).float()
     if quant == "int8": return F.int8_vectorwise_dequant(*F.int8_vectorwise_quant(W.half())[:2]).float()
     return F.dequantize_4bit(*F.quantize_4bit(W, quant_type=quant, compress_statistics=double)).float()
@@ -106,16 +109,16 @@ def _from_hub(name, recipe, say, weights):
     from huggingface_hub import model_info, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
     files = [f for f in FILES if weights or "safe" not in f] + (["*.py"] if recipe.trust_remote_code else [])
-    get = lambda **kw: Path(snapshot_download(name, revision=recipe.revision, allow_patterns=files, **kw))
+    hint, get = nearest(name, ["petit"]), lambda **kw: Path(snapshot_download(name, revision=recipe.revision, allow_patterns=files, **kw))
     try: info = model_info(name, revision=recipe.revision, files_metadata=True, timeout=10)
-    except HFValidationError: raise RecipeError(f"model: {name!r} is neither petit, nor a folder here, nor a name on the Hub (owner/name).{nearest(name, ['petit'])}") from None
+    except HFValidationError: raise RecipeError(f"model: {name!r} is neither petit, nor a folder here, nor a name on the Hub (owner/name).{hint}") from None
     except GatedRepoError: raise RecipeError(f"model: {name!r} is gated. Accept its licence on https://huggingface.co/{name}, then log in with huggingface_hub.login().") from None
     except RevisionNotFoundError: raise RecipeError(f"revision: {name!r} has no revision {recipe.revision!r}.") from None
-    except RepositoryNotFoundError: raise RecipeError(f"model: the Hub has no model {name!r}, or it is private. Check the name, or log in with huggingface_hub.login().") from None
+    except RepositoryNotFoundError: raise RecipeError(f"model: the Hub has no model {name!r}, or it is private. Check the name, or log in with huggingface_hub.login().{hint}") from None
     except Exception as e:
         try: return get(local_files_only=True)
         except (LocalEntryNotFoundError, OSError):
-            raise RecipeError(f"model: {name!r} is no folder here and is not in the cache, and the Hub cannot be reached ({type(e).__name__}). Check the name and the network.") from None
+            raise RecipeError(f"model: {name!r} is no folder here and is not in the cache, and the Hub cannot be reached ({type(e).__name__}). Check the name and the network.{hint}") from None
     size = sum(f.size or 0 for f in info.siblings if any(fnmatch.fnmatch(f.rfilename, p) for p in files))
     if weights: say(f"{name}: {size/1e9:.2f} GB to fetch, unless it is in the cache")
     return get()

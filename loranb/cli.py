@@ -18,7 +18,8 @@ def demo(
 ) -> dict:  # What was measured, and where things are
     "Fine-tune petit to translate, with NF4 and r=8, and measure before and after"
     from loranb import base, data, evaluate, petit
-    from loranb.train import Lines, Run
+    from loranb.record import Lines
+    from loranb.train import Run
     recipe, say = Recipe(model="petit", data="petit/translate", quant="nf4", r=8), Lines().say
     run, rows = Run(recipe, out), petit.task("translate", "test", items)
     model, tok = base.load_base(recipe)
@@ -41,7 +42,8 @@ def train(
     resume: bool = False,  # Go on with the run in the folder?
 ) -> dict:  # How it ended
     "Run a recipe, or go on with a run"
-    from loranb.train import Lines, Run
+    from loranb.record import Lines
+    from loranb.train import Run
     run = Run.open(recipe) if resume else Run(Recipe.from_yaml(recipe), out)
     run.viewer = Lines
     run.resume() if resume else run.train()

@@ -69,7 +69,7 @@ def check_field(
 
 # %% ../nbs/00_recipe.ipynb #6e3311dd
 GENERAL = dict(learning_rate=2e-4, max_steps=-1, per_device_train_batch_size=2, gradient_accumulation_steps=8, max_length=1024, gradient_checkpointing=True)
-PETIT = dict(learning_rate=4e-3, max_steps=400, per_device_train_batch_size=32, gradient_accumulation_steps=1, max_length=256, gradient_checkpointing=False)
+PETIT = dict(learning_rate=3e-3, max_steps=240, per_device_train_batch_size=16, gradient_accumulation_steps=1, max_length=256, gradient_checkpointing=False)
 
 # %% ../nbs/00_recipe.ipynb #bd285c85
 @dataclass(frozen=True, kw_only=True)

@@ -237,7 +237,8 @@ def figures(self: Record) -> dict:  # Words and values
 def __repr__(self: Record): return f"{type(self).__name__}({str(self.path)!r}: {self.state}" + "".join(f", {v} {k}" for k, v in self.figures().items() if self.events and k in ("steps", "held-out loss", "exact match")) + ")"
 
 @patch
-def _curves(self: Record):
+def curves(self: Record) -> dict:  # steps, loss, evals and max_steps
+    "The losses, as the pictures take them"
     steps, evals = self.of_type("step"), self.of_type("eval")
     return dict(steps=[e["step"] for e in steps], loss=[e["loss"] for e in steps], evals=[(e["step"], e["loss"]) for e in evals],
                 max_steps=(self.of_type("start") or [{}])[-1].get("max_steps"))
@@ -254,7 +255,7 @@ def _repr_html_(self: Record):
         more = dict(modules=modules, sigmas=sigma, module=modules[best]["name"], sigma=sigma[best, :r], band=bands[best])
     r = self.recipe
     title = f"{r.model} · {r.data if isinstance(r.data, str) else 'rows'} · {r.quant} · r = {r.r} · {self.state}"
-    return str(card_html(title, **self._curves(), **more, figures=list(self.figures().items()), line=f"Adapter in {self.path/'adapter'}"))
+    return str(card_html(title, **self.curves(), **more, figures=list(self.figures().items()), line=f"Adapter in {self.path/'adapter'}"))
 
 # %% ../nbs/11a_record.ipynb #54fd9679
 @patch
@@ -280,7 +281,7 @@ def report(self: Record,
     fields = [(k, v if isinstance(v, (str, int, float)) else str(v)[:200]) for k, v in r.changed().items()]
     spectra = dict(modules=modules_of(self.spectra), sigmas=self.spectra.to_arrays()[1], bands=self.noise_bands())
     title = f"{r.model} on {r.data if isinstance(r.data, str) else 'rows'}"
-    path.write_text(report_html(title, fields, list(self.figures().items()), **self._curves(), **spectra, samples=self.samples(), checks=self.checks, code=r.to_python()), encoding="utf-8")
+    path.write_text(report_html(title, fields, list(self.figures().items()), **self.curves(), **spectra, samples=self.samples(), checks=self.checks, code=r.to_python()), encoding="utf-8")
     return path
 
 # %% ../nbs/11a_record.ipynb #3692f1fd

@@ -198,7 +198,7 @@ def _go(self: Run, checkpoint):
     last = Run._last() if Run._last else None
     if last is not None and last is not self: last.release()
     Run._last = weakref.ref(self)
-    view = Run.viewer(self) if Run.viewer else None
+    view = self.viewer(self) if self.viewer else None
     if view: self.on(view)
     self._asked, self.state = False, "loading"
     if checkpoint is None: self._model = None

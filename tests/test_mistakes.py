@@ -40,7 +40,7 @@ CASES = {
     "a PNG as data": (lambda t: dict(data=png(t)), ["data", "not a text file"]),
     "no such data": (lambda t: dict(data="no/such/file.jsonl"), ["data", "no/such/file.jsonl"]),
     "no such task": (lambda t: dict(data="petit/translat"), ["'translat'", "Did you mean 'translate'?"]),
-    "no such split": (lambda t: dict(split="valid"), ["split", "'valid'"]),
+    "no such split": (lambda t: dict(data="petit/translate", split="valid"), ["split", "'valid'"]),
     "everything cut away": (lambda t: dict(max_length=2), ["max_length", "Raise max_length"]),
 }
 
@@ -91,6 +91,6 @@ def test_adapter_of_another_kind(kind, changes, tmp_path):
 
 def test_one_line_in_the_shell_and_in_a_notebook(tmp_path):
     (tmp_path/"r.yaml").write_text("lora:\n  rank: 8\n")
-    done = subprocess.run([sys.executable, "-m", "loranb.cli", "train", str(tmp_path/"r.yaml")], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", "from loranb.cli import main; raise SystemExit(main())", "train", str(tmp_path/"r.yaml")], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "'rank'" in done.stderr
     assert RecipeError("r must be").  _render_traceback_() == ["RecipeError: r must be"]

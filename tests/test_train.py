@@ -25,7 +25,7 @@ def test_twice_in_one_process(whole, tmp_path):
 
 def test_in_another_process(whole, tmp_path):
     RECIPE.to_yaml(tmp_path/"r.yaml")
-    done = subprocess.run([sys.executable, "-m", "loranb.cli", "train", str(tmp_path/"r.yaml"), "--out", str(tmp_path/"run")], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", "from loranb.cli import main; raise SystemExit(main())", "train", str(tmp_path/"r.yaml"), "--out", str(tmp_path/"run")], capture_output=True, text=True, check=True)
     assert fingerprint(Run.open(tmp_path/"run")) == fingerprint(whole)
     assert json.loads(done.stdout.splitlines()[-1])["state"] == "done"
 
