@@ -14,7 +14,7 @@ from .readings import loss_reading, map_reading, spectrum_reading
 # %% ../nbs/12a_report.ipynb #af45cd89
 def _block(head, *kids, grow="1 1 320px"): return tag("div", tag("div", head, style="font-weight:600;margin-bottom:4px"), *kids, style=f"flex:{grow};min-width:0")
 def _loss(steps, loss, evals, max_steps, **kw): return loss_svg(steps, loss, [e[0] for e in evals], [e[1] for e in evals], max_steps, **kw)
-def _say(text): return tag("p", text, style=f"margin:6px 0 0;padding-left:9px;border-left:3px solid {ACCENT};font-size:12.5px")
+def _say(text): return tag("p", text.replace(" %", "\u00a0%"), style=f"margin:6px 0 0;padding-left:9px;border-left:3px solid {ACCENT};font-size:12.5px")
 
 # %% ../nbs/12a_report.ipynb #697927ca
 def card_html(
@@ -42,12 +42,12 @@ _style = Html("""<meta charset="utf-8"><meta name="viewport" content="width=devi
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--ink2:#a8b2bd;--bg:#111417;--line:#39414a;--bg2:#1f2429}}
 body{margin:24px auto;max-width:1000px;padding:0 18px;background:var(--bg);color:var(--ink);font:14px/1.5 system-ui,sans-serif}
 h1{font-size:20px}h2{font-size:15px;margin:0 0 8px}section{border:1px solid var(--line);border-radius:10px;padding:14px 16px;margin:14px 0;break-inside:avoid-page;overflow-x:auto}
-.two{display:flex;flex-wrap:wrap;gap:0 40px}.two>*{flex:1 1 260px}p{color:var(--ink2);margin:6px 0}pre{background:var(--bg2);border-radius:8px;padding:10px 12px;overflow:auto}
+.two{display:flex;flex-wrap:wrap;gap:0 40px}.two>*{flex:1 1 300px;min-width:0}p{color:var(--ink2);margin:6px 0}pre{background:var(--bg2);border-radius:8px;padding:10px 12px;overflow:auto}
 @media print{:root{--ink:#000;--ink2:#333;--bg:#fff;--line:#bbb;--bg2:#fff}body{margin:0;max-width:none}section{overflow:visible}pre{white-space:pre-wrap}}</style>""")
 
 def _section(head, *kids): return tag("section", tag("h2", head), *kids)
 def _mark(ok): return {True: "✓ ", False: "✗ ", None: ""}[ok]
-def _cut(text, n=1500): return text if len(text) <= n else text[:n] + " …"
+def _read(text): return tag("p", text.replace(" %", "\u00a0%"))
 
 # %% ../nbs/12a_report.ipynb #66ff00d0
 def report_html(
@@ -65,7 +65,7 @@ def report_html(
     tables = [tag("div", tag("h2", head), table_html([(k, "–" if v is None else v) for k, v in pairs])) for head, pairs in (("Figures", figures), ("Configuration", configuration)) if pairs]
     if tables: parts.append(tag("section", tag("div", tables, class_="two")))
     if len(steps): parts.append(_section("Is it learning, and does it hold on text it has not seen?", _loss(steps, loss, evals, max_steps, width=900, height=240),
-        tag("p", loss_reading(steps, loss, evals))))
+        _read(loss_reading(steps, loss, evals))))
     if sigmas is not None: parts += _spectra_sections(list(modules), np.asarray(sigmas, float), bands)
     if samples: parts.append(_section("The same prompts, before and after", table_html([[_cut(s["prompt"]), _cut(s.get("target") or "–"), _mark(s.get("before_ok")) + _cut(s["before"]),
         _mark(s.get("after_ok")) + _cut(s["after"])] for s in list(samples)[:100]], ("prompt", "wanted", "base", "with adapter"))))
@@ -74,6 +74,8 @@ def report_html(
     return "<!doctype html>\n" + page
 
 # %% ../nbs/12a_report.ipynb #6dfc4d14
+def _cut(text, n=1500): return text if len(text) <= n else text[:n] + " …"
+
 def _spectra_sections(modules, s, bands):
     norm = np.sqrt((s**2).sum(1))
     pick = np.sort(np.argsort(-norm)[:256])
@@ -81,7 +83,9 @@ def _spectra_sections(modules, s, bands):
     b, best = None if bands is None else np.asarray(bands, float), int(norm.argmax())
     band = None if b is None else b[best]
     r = modules[best].get("r", s.shape[1])
-    return [_section("Which layers learned?", model_map(modules, s), tag("p", map_reading(modules, s))),
-            _section(f"The module that moved most: {modules[best]['name']}", spectrum_svg(s[best, :r], band, title=modules[best]["name"]), tag("p", spectrum_reading(s[best, :r], band))),
+    name = modules[best]["name"]
+    pair = [tag("div", tag("h2", "Which layers learned?"), model_map(modules, s), _read(map_reading(modules, s))),
+            tag("div", tag("h2", f"The module that moved most: {name}"), spectrum_svg(s[best, :r], band, title=name), _read(spectrum_reading(s[best, :r], band)))]
+    return [tag("section", tag("div", pair, class_="two")),
             _section("Singular values of BA, all modules", multiples_svg([modules[i] for i in pick], s[pick], None if b is None else b[pick]),
                 tag("p", "Logarithmic, one axis for all; grey is what noise would give, the dashed line stands at 99 % of the energy." + few))]
