@@ -59,7 +59,7 @@ function render({ model, el }) {
       return { x, text: `step ${count(i < 0 ? te[j] : t[i])}: ${words}`, marks: [s("line", { class: "hair", x1: x, x2: x, y1: ax.y1, y2: ax.y0 }),
         i >= 0 && s("circle", { class: "dot", fill: "var(--accent)", cx: x, cy: ax.y(line[i]), r: 4 }), held && s("circle", { class: "held", cx: ax.x(te[j]), cy: ax.y(ye[j]), r: 4 })] };
     } });
-  const state = h("span", { role: "status" }), steps = h("span", {}), note = h("p", { class: "error" }), table = h("table", {});
+  const state = h("span", { role: "status" }), steps = h("span", {}), note = h("p", { class: "error", "aria-live": "polite" }), table = h("table", {});
   const details = h("details", { ontoggle: () => cleanup.ask() }, h("summary", {}, "show table"), h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Loss, as a table" }, table));
   body.append(plot.root, h("div", { class: "row tiny under" }, h("span", {}, h("i", { "aria-hidden": "true" }), state, steps), details), note);
 
@@ -96,7 +96,7 @@ function render({ model, el }) {
     say(state, STATES[now]);
     say(steps, step || max ? ` · step ${count(step)}${max ? ` of ${count(max)}` : ""}` : "");
     const running = ["loading", "training", "stopping"].includes(now), text = model.get("message") || running && model.get("buttons") && model.get("stop_help") || "";
-    say(note, text); note.classList.toggle("quiet", now !== "failed");
+    say(note, text); note.classList.toggle("quiet", now !== "failed" && now !== "ready");
     if (details.open) drawTable();
   }
   const cleanup = Object.assign(() => {}, { ask: () => {} });
