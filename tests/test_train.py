@@ -150,3 +150,17 @@ def test_accumulation_gives_the_same_gradient(tmp_path):
 def test_every_quantization_trains(quant, tmp_path):
     run = Run(RECIPE.replace(quant=quant, max_steps=2, eval_steps=0), tmp_path/"run").train()
     assert run.state == "done" and all(ok for ok, _ in run.checks)
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_stop_while_the_next_rows_are_fetched(tmp_path, monkeypatch, at):
+    from loranb.guard import Guard
+    recipe = RECIPE.replace(data=[{"prompt": f"{i} =", "completion": f" {i}"} for i in range(36)], test_size=4)  # four steps an epoch
+    end = fingerprint(Run(recipe, tmp_path/"whole").train())
+    run = Run(recipe, tmp_path/"run")
+    caller = lambda: sys._getframe(2).f_code.co_name
+    monkeypatch.setattr(Guard, "poll", lambda self: run.stop() if caller() == "on_step_begin" and run.steps == at else None)
+    run.train()
+    assert (run.state, run.steps) == ("stopped", at)
+    monkeypatch.undo()
+    assert fingerprint(run.resume()) == end
