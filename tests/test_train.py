@@ -38,6 +38,7 @@ def test_stopped_and_resumed(whole, tmp_path, at):
     run.subscribers.clear()
     torch.manual_seed(5)
     run.generate("Translate to French: the cat sleeps.")
+    with torch.no_grad(): run.model.eval()(torch.tensor([[5, 6]]))  # outside loranb's care: may repack the base
     assert fingerprint(run.resume()) == fingerprint(whole) and run.state == "done"
 
 

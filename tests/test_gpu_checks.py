@@ -1,0 +1,14 @@
+"The GPU checks themselves work: their CPU half runs here. What they show of a GPU, only a GPU can."
+import importlib.util, json, pathlib, subprocess, sys
+
+import torch
+
+SCRIPT = pathlib.Path(__file__).parent/"gpu/first_light.py"
+
+
+def test_first_light_runs(tmp_path):
+    done = subprocess.run([sys.executable, str(SCRIPT), "--out", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(next(tmp_path.glob("first_light*.json")).read_text())
+    assert result["policy"]["T4 (7.5)"] == "torch.float16" and result["policy"]["A100 (8.0)"] == "torch.bfloat16"
+    if not torch.cuda.is_available(): assert all(c["resumed to the same bits"] for c in result["cases"])
