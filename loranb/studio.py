@@ -56,9 +56,7 @@ def clicked(self: Live,
 ):
     "A button was pressed"
     kind = content.get("kind")
-    if kind == "stop" and self.run and content.get("run") == self.monitor.run_id:
-        self.run.stop()
-        self.monitor.state = self.run.state
+    if kind == "stop" and self.run and content.get("run") == self.monitor.run_id: self.run.stop()
     elif kind in self.clicks: self.clicks[kind]()
 
 # %% ../nbs/13_studio.ipynb #07bd650a
@@ -115,6 +113,7 @@ def _on_start(self: Live, e):
 @patch
 def _on_step(self: Live, e):
     self.monitor.append(e["step"], e["loss"])
+    if self.monitor.state != self.run.state: self.monitor.state = self.run.state
     self.tokens, self.seconds, self.peak = .9*self.tokens + e["tokens"], .9*self.seconds + e["seconds"], max(self.peak, e["memory"])
     done = e["step"] - self.first
     left = (time.monotonic() - self.began)/done*(self.monitor.max_steps - e["step"]) if done > 0 else None
@@ -180,7 +179,7 @@ def view(
     live = Live()
     display(live.box)
     live.handle = display(HTML(""), display_id=True)
-    live.clicks = dict(resume=lambda: hand_to_main(lambda: again(live)))
+    live.clicks = dict(resume=lambda: hand_to_main(lambda: again(live)), train=lambda: live.say("Run the cell again to train from the beginning."))
     return live.follow(run)
 
 Run.viewer = staticmethod(view)
@@ -215,7 +214,7 @@ class Studio:
         self.recipe, self.run, self.live, self._busy = recipe or Recipe(), None, Live(), False
         self.flow, self.quantize, self.rank, self.rows, self.settings, self.code, self.log = Flow(), Quantize(), Rank(), Rows(), Settings(), Code(), Log()
         self.panels = (self.quantize, self.rank, self.rows, self.settings)
-        self.show_recipe(); self.show_model(); self.show_data()
+        self.show_recipe(); self.show_model(); self.show_data(); self.show_flow()
         for p in self.panels: p.observe(self._edited, [n for n in p.trait_names() if n in CONFIGURED])
         self.rows.observe(lambda c: self.show_row(), "row")
         self.live.monitor.observe(lambda c: self.show_flow(), ["state", "step"])
