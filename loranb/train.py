@@ -106,7 +106,7 @@ def _after_step(self: Run, step, last, seconds):
     self._lr = self._trainer.lr_scheduler.get_last_lr()[0]
     self.emit("step", step=step, loss=loss, learning_rate=lr, tokens=int(tokens), seconds=seconds, memory=memory())
     if not np.isfinite(loss): raise FloatingPointError(f"the loss of step {step} is {loss}")
-    due = lambda every: last or self._asked or step == 1 or bool(every and step % every == 0)
+    due = lambda every: last or self._asked or bool(every) and (step == 1 or step % every == 0)
     if due(self.recipe.spectra_steps): self._measure_spectra(step)
     if due(self.recipe.eval_steps) and self._data.test: self.emit("eval", step=step, loss=self._eval_loss())
 
