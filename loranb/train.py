@@ -226,9 +226,9 @@ def _go(self: Run, checkpoint):
 @patch
 def _train(self: Run, checkpoint, say):
     try:
-        with self.guard.interruptible(), quiet():
+        with self.guard.interruptible():
             self._load(say)
-            self._start(checkpoint)
+            with quiet(): self._start(checkpoint)
         self.state = "stopping" if self._asked else "training"
         with quiet():
             try: self._build().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
