@@ -258,7 +258,7 @@ def _classify(rng, split):
 
 def _chat(rng, split):
     s = world.random_story(rng, split); q,a = rng.choice(world.questions(s))
-    return f'{world.tell(s)} {q}', a
+    return f'Read this story: {world.tell(s)} {q}', a
 
 def _check(name):
     if name not in TASKS: raise RecipeError(f"data is 'petit/{name}': petit has the tasks {', '.join(TASKS)}.{nearest(name, TASKS)}")

@@ -415,8 +415,7 @@ def english_verb(
     neg,f = ('not' if clause.negation=='not' else ''),lambda form: english_form(v, form)
     if clause.tense=='future': return 'will', f'{neg} {often} {f("base")}'
     if v=='be' or clause.tense=='imperfect':
-        be = dict(present={'1s':'am', '3s':'is'}.get(p, 'are')).get(clause.tense, 'was' if p[1]=='s' else 'were')
-        be = 'was' if p=='1s' and clause.tense!='present' else be
+        be = {'1s':'am', '3s':'is'}.get(p, 'are') if clause.tense=='present' else 'was' if p[1]=='s' else 'were'
         return be, f'{neg} {often}' + ('' if v=='be' else f' {f("ing")}')
     if neg or clause.question: return ('did' if clause.tense=='past' else 'does' if p=='3s' else 'do'), f'{neg} {often} {f("base")}'
     return '', f'{often} {f("past" if clause.tense=="past" else "s" if p=="3s" else "base")}'
