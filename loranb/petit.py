@@ -17,7 +17,7 @@ from .recipe import RecipeError, nearest
 # %% ../nbs/01b_petit.ipynb #8cc0dcdf
 def path()->Path:   # folder with config, weights and tokenizer
     "The folder of the built-in base."
-    return Path(world.__file__).parent/'base'/'petit'
+    return Path(world.__file__).parent/'models'/'petit'
 
 # %% ../nbs/01b_petit.ipynb #14f9ad80
 SPECIAL = ['<s>', '</s>', '<pad>', '<user>', '<assistant>']
@@ -219,7 +219,7 @@ def save(
 # %% ../nbs/01b_petit.ipynb #3556a4a1
 def make(
     out,                # folder to write
-    steps:int=1200,     # optimizer steps
+    steps:int=800,      # optimizer steps
     seed:int=42,        # of text and weights
     batch:int=16,       # rows in a step
     length:int=512,     # tokens in a row

@@ -148,7 +148,8 @@ def replace(self: Recipe,
 @patch
 def changed(self: Recipe) -> dict:  # Fields and values, in the order of the definition
     "Model, data, quant and r, and each field that is not at its default"
-    plain, always = Recipe(model=self.model, r=self.r), ("model", "quant", "r", "data")
+    plain = Recipe(model=self.model, r=self.r, use_rslora=self.use_rslora)
+    always = {"model", "quant", "r", "data", *(["use_rslora"] if self.use_rslora else [])}
     return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != getattr(plain, f.name) or f.name in always}
 
 # %% ../nbs/00_recipe.ipynb #bb83bdc3
