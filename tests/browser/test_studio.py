@@ -40,7 +40,7 @@ def test_quickstart_studio(lab, tmp_path):
     nb = lab.notebook(path="studio.ipynb", size=(1180, 1500))
     try:
         studio = at("Studio(Recipe")
-        nb.run(studio)
+        nb.run(at("from loranb import")), nb.run(studio)
         nb.page.locator(".lrb.monitor").wait_for(timeout=90_000)
         nb.wait_idle(90)
 
@@ -98,8 +98,7 @@ def test_quickstart_finetune_and_interrupt(lab):
     nb = lab.notebook(path="finetune.ipynb", size=(1180, 1500))
     try:
         train, ask = at("run = finetune"), at("run.generate")
-        nb.run(at("from loranb import Recipe, Studio"))
-        nb.page.locator(".lrb.monitor").first.wait_for(timeout=90_000)
+        nb.run(at("from loranb import"))
         nb.run(at("recipe = Recipe("))
         nb.run(train)
         live = nb.cell(train).locator(".lrb.monitor")
