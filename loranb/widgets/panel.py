@@ -20,17 +20,20 @@ def static(
     "The text of a JavaScript or CSS file of the package"
     return (files("loranb")/"static"/name).read_text(encoding="utf-8")
 
+# %% ../../nbs/widgets/panel.ipynb #5d1f0c3b
+class _Drawn(type(anywidget.AnyWidget)):
+    def __new__(meta, name, bases, space, js=None):
+        names = ["panel", *js.split()] if js else []
+        styles = [n for n in names if (files("loranb")/"static"/f"{n}.css").is_file()]
+        if js: space |= dict(_esm="".join(static(f"{n}.js") for n in names), _css="".join(static(f"{n}.css") for n in styles))
+        return super().__new__(meta, name, bases, space)
+
+    def __init__(cls, name, bases, space, js=None): super().__init__(name, bases, space)
+
 # %% ../../nbs/widgets/panel.ipynb #d7f0e78f
-class Panel(anywidget.AnyWidget):
+class Panel(anywidget.AnyWidget, metaclass=_Drawn):
     "A widget drawn by `static/NAME.js` after `static/panel.js`, styled by `panel.css` and, where there is one, `NAME.css`"
     _esm, _css = "export default { render() {} }", ""
-
-    def __init_subclass__(cls, js=None, **kw):
-        if js:
-            names = ["panel", *js.split()]
-            cls._esm = "".join(static(f"{n}.js") for n in names)
-            cls._css = "".join(static(f"{n}.css") for n in names if (files("loranb")/"static"/f"{n}.css").is_file())
-        super().__init_subclass__(**kw)
 
     def text(self) -> str:
         "The panel in one line, for those who read rather than look"

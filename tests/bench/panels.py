@@ -4,7 +4,8 @@ import json, pathlib, sys
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]/"browser"))
-from page import chromium, panel_page
+from lab import chromium
+from page import panel_page
 from loranb.widgets.spectra_views import Course, LayerMap, Spectrum
 
 KINDS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()

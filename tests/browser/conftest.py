@@ -1,7 +1,8 @@
 """Fixtures for the tests in a real browser. Without Chromium they are skipped in plain sight; with CI=true that is a failure."""
 import copy, os, pathlib
 import pytest
-from lab import CHROMIUM, KERNELS, start
+from lab import CHROMIUM, KERNELS, chromium, start
+from page import panel_page
 
 def pytest_collection_modifyitems(items):
     here = pathlib.Path(__file__).parent
@@ -9,12 +10,30 @@ def pytest_collection_modifyitems(items):
         if here in item.path.parents: item.add_marker("browser")
 
 @pytest.fixture(scope="session")
-def any_lab(tmp_path_factory):
+def browser():
+    "The one browser of the session."
     if not CHROMIUM:
         reason = "Chromium is missing: install it (Debian: apt-get install chromium) or name it in $CHROMIUM"
         if os.environ.get("CI") == "true": pytest.fail(reason)
         pytest.skip(reason)
-    with start(tmp_path_factory.mktemp("lab"), kernels=KERNELS) as lab: yield lab
+    with chromium() as b: yield b
+
+@pytest.fixture(scope="session")
+def any_lab(tmp_path_factory, browser):
+    with start(tmp_path_factory.mktemp("lab"), browser, kernels=KERNELS) as lab: yield lab
+
+@pytest.fixture
+def show(browser):
+    "`show(*widgets)` puts panels on a static page; what went wrong on it fails the test."
+    pages = []
+    def make(*widgets, **kw):
+        pages.append(panel_page(browser, *widgets, **kw))
+        pages[-1].wait_for_timeout(60)
+        return pages[-1]
+    yield make
+    for p in pages:
+        assert not p.errors
+        p.close()
 
 @pytest.fixture(scope="session", params=KERNELS)
 def lab(any_lab, request):

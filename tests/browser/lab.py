@@ -1,6 +1,6 @@
 """A real JupyterLab in headless Chromium, driven from Python: a private server on a free port, and notebooks as objects.
 
-    with start(folder) as lab:
+    with chromium() as browser, start(folder, browser) as lab:
         nb = lab.notebook(["1+1", "print('two')"])
         nb.run(0); nb.run(1); nb.wait_idle()
         assert nb.output(1) == "two" and not nb.errors
@@ -38,12 +38,20 @@ def write_kernelspec(data, name, pythonpath, env):
     (folder/"kernel.json").write_text(json.dumps(spec))
 
 @contextlib.contextmanager
-def start(folder, kernels=None, pythonpath=(), env=None, settings=None):
-    """A `Lab` whose notebooks lie in `folder`.
+def chromium():
+    "A headless browser; playwright allows one at a time in a process."
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=CHROMIUM_ARGS)
+        try: yield browser
+        finally: browser.close()
+
+@contextlib.contextmanager
+def start(folder, browser, kernels=None, pythonpath=(), env=None, settings=None):
+    """A `Lab` whose notebooks lie in `folder` and are opened in `browser`.
 
     kernels: {name: ipykernel version, or None for the one installed}; {"python3": None} when not given.
     pythonpath, env: more folders and variables for every kernel (the repository is always on the path). settings: {"package:plugin": {...}} for JupyterLab."""
-    from playwright.sync_api import sync_playwright
     folder = pathlib.Path(folder).resolve()
     own = folder/".lab"
     shutil.rmtree(own, ignore_errors=True)
@@ -65,8 +73,6 @@ def start(folder, kernels=None, pythonpath=(), env=None, settings=None):
         stack.callback(_end, server)
         url = f"http://127.0.0.1:{port}"
         _wait(lambda: _answers(f"{url}/api/status?token={token}") or _alive(server, log), 60, "JupyterLab did not start")
-        browser = stack.enter_context(sync_playwright()).chromium.launch(executable_path=CHROMIUM, headless=True, args=CHROMIUM_ARGS)
-        stack.callback(browser.close)
         yield Lab(folder, url, token, browser, next(iter(kernels or {"python3": None})))
 
 def _end(server):

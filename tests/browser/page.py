@@ -1,7 +1,5 @@
 """Panels on a static page in Chromium with a pretended model: what their ES modules do without a kernel"""
-import base64, contextlib, json
-
-from lab import CHROMIUM
+import base64, json
 
 MODEL = """
 const bytes = text => new DataView(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
@@ -51,15 +49,6 @@ def receive(page, i, **traits):
 def message(page, i, content, buffers=()):
     "Send the panel `i` what Python's `send` would send"
     page.evaluate("([i, content, buffers]) => models[i].message(content, buffers)", [i, content, [base64.b64encode(b).decode() for b in buffers]])
-
-
-@contextlib.contextmanager
-def chromium():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        try: yield browser
-        finally: browser.close()
 
 
 def panel_page(browser, *widgets, width=282, columns=1, theme="light", **kw):

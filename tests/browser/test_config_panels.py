@@ -1,8 +1,7 @@
 """The configuration panels by keyboard and mouse, without a kernel"""
-import json, os
+import json
 
 import pytest
-from lab import CHROMIUM
 from loranb.recipe import Recipe
 from loranb.widgets.code import Code
 from loranb.widgets.flow import Flow
@@ -10,32 +9,12 @@ from loranb.widgets.quantize import Quantize
 from loranb.widgets.rank import Rank
 from loranb.widgets.rows import Rows
 from loranb.widgets.settings import Settings
-from page import chromium, panel_page, state
+from page import panel_page, state
 
 SHAPES = dict(q=(192, 192), k=(96, 192), v=(96, 192), o=(192, 192), gate=(512, 192), up=(512, 192), down=(192, 512))
 TARGETS = [dict(name=f"{k}_proj", short=k, m=m, n=n, count=4) for k, (m, n) in SHAPES.items()]
 HOSTILE = [["\u202e<script>window.hit=1</script>\x00", "learned"], ["<img src=x onerror=window.hit=1>", "context"], ["\n", "context"], ["مرحبا", "learned"],
            ["👩‍👩‍👧", "special"], ["W"*300, "special-learned"], ["", "context"], ["Z͑ͫ̓ͪ̂ͫ̽͏A", "context"]]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        if os.environ.get("CI") == "true": pytest.fail("Chromium is missing")
-        pytest.skip("Chromium is missing")
-    with chromium() as b: yield b
-
-
-@pytest.fixture
-def show(browser):
-    pages = []
-    def make(*widgets, **kw):
-        pages.append(panel_page(browser, *widgets, **kw))
-        return pages[-1]
-    yield make
-    for p in pages:
-        assert not p.errors
-        p.close()
 
 
 def paced(**kw): return Settings(total=4000, max_steps=400, per_device_train_batch_size=32, gradient_accumulation_steps=1, learning_rate=4e-3, **kw)

@@ -1,39 +1,17 @@
 """The live panels in Chromium, fed as a kernel would feed them: geometry, sentences, buttons, keys, memory of what was sent"""
-import os, re
+import re
 
 import numpy as np
 import pytest
-from lab import CHROMIUM
 from loranb import plots
 from loranb.widgets.monitor import Monitor
 from loranb.widgets.now import Now
 from loranb.widgets.samples import Samples
 from loranb.widgets.spectra_views import Course, LayerMap, Spectrum
-from page import chromium, message, panel_page, plain, receive, state
+from page import message, panel_page, plain, receive, state
 
 KINDS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
 VIEWS = LayerMap, Spectrum, Course
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        if os.environ.get("CI") == "true": pytest.fail("Chromium is missing")
-        pytest.skip("Chromium is missing")
-    with chromium() as b: yield b
-
-
-@pytest.fixture
-def show(browser):
-    pages = []
-    def make(*widgets, **kw):
-        pages.append(panel_page(browser, *widgets, **kw))
-        pages[-1].wait_for_timeout(60)
-        return pages[-1]
-    yield make
-    for p in pages:
-        assert not p.errors
-        p.close()
 
 
 def learning(layers=4, r=16, frames=12, seed=0):
