@@ -77,7 +77,7 @@ def _core(gram_A, gram_B):
     s = ((z_A*(var_A @ z_A)).sum(-2) + (z_B*(var_B @ z_B)).sum(-2)).sqrt()
     second = ((size_A[..., None]*z_A.sum(-2) + size_B[..., None]*z_B.sum(-2))/S.square()).square()
     bound = (1 + math.sqrt(S.shape[-1]))*s/S + ((bias_A + bias_B).abs()[..., None]/2 + second)*S
-    error = torch.where(S[..., 0] > 0, bound.amax(-1)/S[..., 0] + 4*S.shape[-1]*_U64, 0.)
+    error = torch.where(S[..., 0] > 0, bound.amax(-1)/S[..., 0] + _U64*(32 + 4*S.shape[-1]), 0.)
     return S, torch.where(weak_A + weak_B < 0.1, error, torch.inf)
 
 # %% ../nbs/05_spectra.ipynb #5b0eb704
@@ -99,7 +99,7 @@ def _by_qr(A, B):
     if not (A.isfinite().all() and B.isfinite().all()): return torch.full((r,), torch.nan), torch.nan
     S = torch.linalg.svdvals((torch.linalg.qr(B, mode="r").R @ torch.linalg.qr(A.mT, mode="r").R.mT).cpu())
     size = torch.linalg.matrix_norm(B*torch.linalg.vector_norm(A, dim=-1)).cpu()
-    return torch.nn.functional.pad(S, (0, r - len(S))), _U64*(8*math.sqrt(r) + k/4)*size/S[0] if size > 0 else 0.
+    return torch.nn.functional.pad(S, (0, r - len(S))), _U64*((8*math.sqrt(r) + k/4)*size/S[0] + 32 + k/4) if size > 0 else 0.
 
 # %% ../nbs/05_spectra.ipynb #db307483
 @torch.no_grad()

@@ -108,7 +108,7 @@ def test_quickstart_finetune_and_interrupt(lab):
         picture = nb.cell(train).locator(".lrb.monitor svg").first
         seen = set()
         until(lambda: seen.add(picture.inner_html()) or len(seen) > 5, 60, "the loss does not move")
-        assert nb.status() == "busy"
+        assert nb.waiting()
         nb.interrupt()
         until(lambda: "stopped" in live.inner_text(), 60, "the interrupt did not stop it")
         nb.wait_idle(60)
