@@ -99,7 +99,7 @@ def _by_qr(A, B):
     if not (A.isfinite().all() and B.isfinite().all()): return torch.full((r,), torch.nan), torch.nan
     S = torch.linalg.svdvals((torch.linalg.qr(B, mode="r").R @ torch.linalg.qr(A.mT, mode="r").R.mT).cpu())
     size = torch.linalg.matrix_norm(B*torch.linalg.vector_norm(A, dim=-1)).cpu()
-    return torch.nn.functional.pad(S, (0, r - len(S))), _U64*((8*math.sqrt(r) + k/4)*size/S[0] + 32 + k/4) if size > 0 else 0.
+    return torch.nn.functional.pad(S, (0, r - len(S))), _U64*((8*math.sqrt(r) + k/4)*size/S[0] + 32 + k/4) if S[0] > 0 else 0.
 
 # %% ../nbs/05_spectra.ipynb #db307483
 @torch.no_grad()

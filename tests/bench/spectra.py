@@ -33,7 +33,10 @@ def main(r, repeat):
         least, median[dtype] = timed(lambda: Spectra.of(parts), repeat)
         name, bound = str(dtype).removeprefix("torch."), Spectra.of(parts).error.max()
         print(f"loranb, {len(parts)} modules, r={r}, {name:8}: {median[dtype]:7.1f} ms median, {least:.1f} ms least of {repeat}; relative error <= {bound:.0e}; limit {LIMIT} ms at r=16")
-    f = adapter(r, torch.float32)[0]
+    parts = adapter(r, torch.float32)
+    floor, _ = timed(lambda: [(f.A @ f.A.T, f.B.T @ f.B) for f in parts], repeat)
+    print(f"floor, the float32 products A A^T and B^T B alone: {floor:.1f} ms least of {repeat}")
+    f = parts[0]
     W = f.B @ f.A
     dense, _ = timed(lambda: torch.linalg.svdvals(W), 1)
     every = dense*sum((m*n*min(m, n)) for m, n in SHAPES.values())*32/4096**3
