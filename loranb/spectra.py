@@ -101,8 +101,17 @@ def _by_qr(A, B):
     size = torch.linalg.matrix_norm(B*torch.linalg.vector_norm(A, dim=-1)).cpu()
     return torch.nn.functional.pad(S, (0, r - len(S))), _U64*((8*math.sqrt(r) + k/4)*size/S[0] + 32 + k/4) if S[0] > 0 else 0.
 
+# %% ../nbs/05_spectra.ipynb #fbafdbbe
+@contextmanager
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(before)
+
 # %% ../nbs/05_spectra.ipynb #db307483
 @torch.no_grad()
+@_one_thread()
 def _values(blocks):
     blocks = [tuple([x.cpu() for x in X] if X[0].device.type == "mps" else X for X in block) for block in blocks]  # no float64 there
     items = [pair for block in blocks for pair in zip(*block)]

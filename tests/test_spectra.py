@@ -149,6 +149,15 @@ def test_reduced_float32_products_are_not_used(precision):
     finally: torch.set_float32_matmul_precision(before)
     assert (S - T).abs().max() <= error*S[0] and error < 1e-5
 
+def test_the_number_of_threads_is_left_as_it_was():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        singular_values(torch.randn(2, 5), torch.randn(6, 2))
+        with pytest.raises(RecipeError): singular_values(torch.randn(2, 5), torch.randn(6, 3))
+        assert torch.get_num_threads() == 2
+    finally: torch.set_num_threads(before)
+
 def test_numbers_at_the_ends_of_float64():
     A, B = torch.randn(2, 5, dtype=torch.float64), torch.randn(6, 2, dtype=torch.float64)
     S, _ = singular_values(A, B)
