@@ -270,6 +270,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'loranb.spectra._gram64': ('spectra.html#_gram64', 'loranb/spectra.py'),
                                 'loranb.spectra._measured': ('spectra.html#_measured', 'loranb/spectra.py'),
                                 'loranb.spectra._norms': ('spectra.html#_norms', 'loranb/spectra.py'),
+                                'loranb.spectra._one_thread': ('spectra.html#_one_thread', 'loranb/spectra.py'),
                                 'loranb.spectra._root': ('spectra.html#_root', 'loranb/spectra.py'),
                                 'loranb.spectra._spot': ('spectra.html#_spot', 'loranb/spectra.py'),
                                 'loranb.spectra._tensor': ('spectra.html#_tensor', 'loranb/spectra.py'),
