@@ -58,7 +58,14 @@ const id = name => `lrb-${name}-${Math.random().toString(36).slice(2, 10)}`;  //
 function typed(model, name, attrs, { show = v => String(v ?? ""), read = t => t, commit = v => give(model, { [name]: v }) } = {}) {
   const box = h("input", { type: "text", autocomplete: "off", spellcheck: "false", "data-trait": name, ...attrs });
   let dirty = false;
-  const back = () => { dirty = false; const text = show(model.get(name)); if (box.value !== text) box.value = text; };
+  // A new value in a box whose whole text is selected is selected too: what is typed next replaces it.
+  const back = () => {
+    dirty = false;
+    const text = show(model.get(name)), all = box.getRootNode().activeElement === box && box.selectionEnd - box.selectionStart === box.value.length;
+    if (box.value === text) return;
+    box.value = text;
+    if (all) box.select();
+  };
   const done = () => {
     if (!dirty) return;
     const text = box.value.trim(), value = read(text), same = text === show(model.get(name));

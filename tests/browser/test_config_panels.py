@@ -9,7 +9,7 @@ from loranb.widgets.quantize import Quantize
 from loranb.widgets.rank import Rank
 from loranb.widgets.rows import Rows
 from loranb.widgets.settings import Settings
-from page import panel_page, state
+from page import panel_page, receive, state
 
 SHAPES = dict(q=(192, 192), k=(96, 192), v=(96, 192), o=(192, 192), gate=(512, 192), up=(512, 192), down=(192, 512))
 TARGETS = [dict(name=f"{k}_proj", short=k, m=m, n=n, count=4) for k, (m, n) in SHAPES.items()]
@@ -171,6 +171,20 @@ def test_steps_and_passes_give_way_to_each_other(show):
     page.keyboard.press("Enter")
     assert sent(page) == [dict(num_train_epochs=3, max_steps=-1)]
     page.wait_for_function("document.querySelector('[data-trait=max_steps]').placeholder === '375'")
+
+
+def test_a_value_that_arrives_under_a_selection_is_typed_over(show):
+    page = show(paced())
+    box = page.get_by_role("textbox", name="passes")
+    for text in "", "7":
+        box.fill(text)
+        page.keyboard.press("Escape")
+        box.select_text()
+        receive(page, 0, max_steps=-1, num_train_epochs=3)
+        page.wait_for_function("document.querySelector('[data-trait=num_train_epochs]').value === '3'")
+        page.keyboard.type("2.5")
+        page.keyboard.press("Enter")
+        assert get(page, "num_train_epochs") == 2.5 and box.input_value() == "2.5"
 
 
 def test_code_tabs_and_copy(show):
