@@ -2,7 +2,7 @@
 __version__ = "0.1.0"
 
 # Names are imported when they are first asked for (PEP 562), so that `import loranb` costs next to nothing.
-_where = dict(Recipe="recipe", RecipeError="recipe", load_base="base", attach="base", Factors="factors", factors="factors",
+_where = dict(Recipe="recipe", RecipeError="recipe", load_base="base", attach="base", AdapterError="factors", Factors="factors", factors="factors",
               singular_values="spectra", Spectra="spectra", Adapter="adapters", Run="train", finetune="studio", Studio="studio")
 __all__ = sorted(_where)
 
