@@ -197,7 +197,7 @@ def _glyph(kind, x, y, colour="currentColor"):
 
 def _rank_marks(ax, f, y):
     places = [(kind, at + .5, word) for kind, at, word in (("k90", f["k90"], f"90 %: {f['k90']}"), ("k99", f["k99"], f"99 %: {f['k99']}"), ("rank", f["entropy_rank"], f"entropy rank {num(f['entropy_rank'])}"))]
-    return [o for i, (kind, at, word) in enumerate(places) for o in (_glyph(kind, float(ax.x(at)), ax.y0+7), _glyph(kind, 8 + 76.*i, y-4), _text(17 + 76.*i, y, word))]
+    return [o for i, (kind, at, word) in enumerate(places) for o in (_glyph(kind, float(ax.x(at)), ax.y0+7), _glyph(kind, 8 + 67.*i, y-4), _text(17 + 67.*i, y, word))]
 
 # %% ../nbs/09b_plots.ipynb #2ed949d8
 def spectrum_svg(
@@ -212,7 +212,7 @@ def spectrum_svg(
     s, f = np.nan_to_num(np.asarray(sigma, float), posinf=0), spectrum_figures(sigma, band)
     n, at, known = len(s), k or f["k99"], f["noise"] is not None
     a = [] if aware is None or not np.nansum(aware) else np.asarray(aware, float)*f["norm"]/math.sqrt(np.nansum(np.square(aware)))
-    ax = Axes(width, height, (0.5, n+0.5), _sigma_range(s, band if known else ()), top=22, bottom=70)
+    ax = Axes(width, height, (0.5, n+0.5), _sigma_range([*s, *a], band if known else ()), top=22, bottom=70)
     gap = float(ax.x(2)-ax.x(1))
     kids = ax.grid(range(1, n+1, max(1, math.ceil((n-1)/(width/40)))), 44)
     if known: kids += [tag("rect", x=ax.x0, y=float(ax.y(band[1])), width=ax.x1-ax.x0, height=float(ax.y(band[0])-ax.y(band[1])), fill=GREY, fill_opacity=".25"), *_noise_key(2, height-24)]
@@ -221,7 +221,7 @@ def spectrum_svg(
         c = GREY if known and v <= band[1] else ACCENT
         kids += [_line(ax.x(i), ax.y0, ax.x(i), ax.y(v), c, stroke_width=min(3., gap*.4)), tag("circle", cx=float(ax.x(i)), cy=float(ax.y(v)), r=min(4.5, gap*.4), fill=c)]
     kids += [_glyph("aware", float(ax.x(i)), float(ax.y(v)), LEARN) for i, v in enumerate(a, 1) if v > 0]
-    if len(a): kids += [_glyph("aware", 160., height-28., LEARN), _text(169, height-24, "as the data sees it")]
+    if len(a): kids += [_glyph("aware", 160., height-28., LEARN), _text(169, height-24, "as data sees it")]
     if not f["norm"]: return svg(width, height, kids, label=f"Singular values of {title or 'one update'}. {spectrum_reading(sigma, band)}")
     x, left, word = float(ax.x(at+.5)), at > n/2, f"99 % of the energy: k = {at}" if at == f["k99"] else f"cut at k = {at}"
     kids += [*_rank_marks(ax, f, height-5), _line(x, 6, x, ax.y0, WARM, stroke_width=1.6, stroke_dasharray="5 4"), _text(x+(-6 if left else 6), 14, word, "end" if left else None, fill_opacity=1)]
@@ -396,9 +396,9 @@ def trim_svg(
     points = {n: np.array(rows, float).reshape(-1, 2)*[100/total, 100] for n, rows in curves.items()}
     ax = Axes(width, height, (0, 100), _sigma_range(np.concatenate([p[:, 1] for p in points.values()] or [[]]), ()), left=48, right=22, top=20, bottom=height-150)
     kids = ax.grid(()) + [_text(ax.x(v), 166, f"{v} %", "middle") for v in (0, 25, 50, 75, 100)] + [_text(2, 10, "expected error, %"), _text(2, 206, "measured, nats")]
-    for n in sorted(points, key=lambda n: (n == rule, n == "uniform")):
+    for n in sorted((n for n in points if (points[n][:, 1] > 0).any()), key=lambda n: (n == rule, n == "uniform")):
         look = dict(stroke=ACCENT, stroke_width=2) if n == rule else dict(stroke=GREY, stroke_width=1.5, stroke_dasharray="5 4" if n == "uniform" else None, stroke_opacity=None if n == "uniform" else ".6")
-        kids.append(tag("path", d=_path(ax.x(points[n][:, 0]), ax.y(points[n][:, 1])), fill="none", **look))
+        kids.append(tag("path", d=_path(*zip(*((ax.x(p), ax.y(e)) for p, e in points[n] if e > 0))), fill="none", **look))
     own, kl = [(p, v) for n, p, v in measured if n == rule], [v for *_, v in measured]
     low = Axes(width, height, (0, 100), _sigma_range(kl, ()), left=48, right=22, top=214, bottom=26)
     kids += low.grid(()) if kl else [_text(ax.x(50), 238, "not measured", "middle")]
