@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .factors import factors
 from .functional import Functional, Watch
 from .recipe import RecipeError
-from .spectra import gram_singular_values
+from .values import gram_singular_values
 
 # %% ../nbs/10b_live.ipynb #ce35add0
 class Meter:
