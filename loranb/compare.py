@@ -259,7 +259,9 @@ def critical_spike(
 ) -> float:
     "The strength at which a spike begins to show above W's spectrum"
     sigma = torch.as_tensor(sigma, dtype=torch.float64)
-    return _D(sigma[0], torch.cat([sigma[1:], sigma.new_zeros(min(m, n) - len(sigma))]), m, n)**-0.5
+    first, last = ((3*math.pi*(4*k - 1)/8)**(2/3) for k in (1, min(20, len(sigma))))
+    unit = (sigma[0] - sigma[:20][-1])/(last - first) if last > first else 0.
+    return _D(sigma[0] + unit, sigma, m, n)**-0.5 if unit > 0 else math.nan
 
 # %% ../nbs/06c_compare.ipynb #aa4eb2ac
 def outlier(
@@ -321,7 +323,7 @@ def intruders(
 def _intruder_row(f, W, k, eps):
     (X, base), S, k = _left(W), _svd(f)[1], min(k, f.m, f.n)
     (count, share), (count0, share0) = (_intruding(X, W, delta, k, eps) for delta in (f.delta().cpu(), _rotated(f, S)))
-    theta = critical_spike(base, f.m, f.n) if len(base) > 1 and base[0] > base[1] else math.nan
+    theta = critical_spike(base, f.m, f.n)
     chance = math.sqrt(2/f.m)*float(torch.erfinv(torch.tensor(0.5, dtype=torch.float64)**(1/X.shape[1])))
     return dict(module=f.name, k=k, intruders=count, intruders_random=count0, energy_share=share, energy_share_random=share0,
                 random_cosine=min(1., chance), theta=theta, spike_margin=float(S[0])/theta if len(S) else 0.)

@@ -41,7 +41,8 @@ _PLAIN = torch.float32, torch.float16, torch.bfloat16, torch.float64
 
 def _lent(layer):
     own = [(k, p) for k, p in layer.named_parameters(recurse=False) if p.dtype in _PLAIN and not p.is_meta]
-    return {k: torch.zeros_like(p) if k == "bias" else p.detach().to(torch.promote_types(p.dtype, torch.float32)) for k, p in own}
+    wide = {k: p.detach().to(torch.promote_types(p.dtype, torch.float32)) for k, p in own}
+    return {k: torch.zeros_like(p) if k == "bias" else p for k, p in wide.items()}
 
 def _call(layer, x):
     training, layer.training = layer.training, True
@@ -59,7 +60,7 @@ def _device(layer): return next((t.device for t in [*layer.parameters(), *layer.
 def _scaled(X, like):
     X = torch.as_tensor(X).detach().cpu().double()
     scale = X.abs().amax(0).clamp(min=1e-300)
-    return (X/scale).mT.to(_dtype(like)).to(_device(like)), scale
+    return (X/scale).mT.to(_dtype(like)).to(_device(like)).contiguous(), scale
 
 # %% ../nbs/06a_weight.ipynb #48c2d6d5
 def _forward(layer, X):
