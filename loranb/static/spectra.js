@@ -3,7 +3,7 @@ const short = kind => kind.replace(/_proj$/, "");
 const listed = a => a.length > 1 ? `${a.slice(0, -1).join(", ")} and ${a[a.length - 1]}` : a[0];
 const percent = v => v === null || Number.isNaN(v) ? "–" : `${num(100 * v, 2)} %`;
 const bytes = n => { for (const [unit, letter] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) if (n >= unit) return `${num(n / unit)} ${letter}`; return `${num(n)} B`; };
-const COLUMNS = { aware: 2, effect: 2, share: 1, relative: 1, drift: 1 };
+const COLUMNS = { aware: 2, effect: 2, share: 1, chance: 1, relative: 1, drift: 1 };
 // The frames: out of the traits, and appended as messages bring them. `st.sigma[t]` is one Float32Array of modules x r; `st.columns[name]` holds the steps and rows of a measured column.
 function frames(model, ask) {
   const st = { modules: [], r: 0, steps: [], sigma: [], band: [], columns: {} };
