@@ -408,7 +408,7 @@ def trim_svg(
         x, y = ax.x(points[rule][at, 0]), ax.y(points[rule][at, 1])
         kids += [_line(x, ax.y1, x, height-24, WARM, stroke_width=1.6, stroke_dasharray="5 4"), tag("circle", cx=float(x), cy=float(y), r=5.5, fill="none", stroke=WARM, stroke_width=2.2)]
     kids += [_line(2, height-9, 18, height-9, ACCENT, stroke_width=2), _text(24, height-5, rule)]
-    if "uniform" in points and rule != "uniform": kids += [_line(122, height-9, 138, height-9, GREY, stroke_width=1.5, stroke_dasharray="5 4"), _text(144, height-5, "the same rank everywhere")]
+    if "uniform" in points and rule != "uniform": kids += [_line(84, height-9, 100, height-9, GREY, stroke_width=1.5, stroke_dasharray="5 4"), _text(106, height-5, "same rank everywhere")]
     return svg(width, height, kids, label=f"Expected error by the parameters kept. {trim_reading(curves, rule, at, total, itemsize, measured)}")
 
 # %% ../nbs/09b_plots.ipynb #894df6c9

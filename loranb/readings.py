@@ -108,7 +108,7 @@ def noise_rank(
     r: int,  # Rank
 ) -> float:  # Between 1 and r
     "The entropy rank that pure noise would have"
-    return r*math.exp(-(r/m + r/n)/8)
+    return max(1., r*math.exp(-(r/m + r/n)/8))
 
 # %% ../nbs/09a_readings.ipynb #97108f74
 def trim_figures(

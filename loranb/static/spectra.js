@@ -59,7 +59,7 @@ function figures(sigma, band) {
   const k = share => total ? energy.findIndex(e => e >= share * total) + 1 : 0;
   return { r: s.length, norm: Math.sqrt(total), k90: k(0.9), k99: k(0.99), top_share: total ? s[0] ** 2 / total : 0, entropy_rank: total ? Math.exp(entropy) : 0, noise: Number.isFinite(band[1]) ? noise : null };
 }
-const noiseRank = o => o.r * Math.exp(-(o.r / o.m + o.r / o.n) / 8);
+const noiseRank = o => Math.max(1, o.r * Math.exp(-(o.r / o.m + o.r / o.n) / 8));
 // What is left of an update cut to rank k, and its error at worst and on average.
 function trimFigures(sigma, k, aware) {
   let kept = 0, energy = 0, tail = 0, total = 0;

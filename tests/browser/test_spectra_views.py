@@ -1,8 +1,11 @@
 """The linked views of the spectra in Chromium: the k slider, the map and the time slider move what they should, and say what Python says"""
+import re
+
 import numpy as np
 import pytest
-from loranb import readings
+from loranb import plots, readings
 from loranb.widgets.spectra_views import Course, LayerMap, Spectrum
+from loranb.widgets.trim_views import Directions, TrimAdvisor
 from page import message, receive
 
 KINDS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
@@ -250,6 +253,51 @@ def test_small_modules_and_one_direction(linked):
     for v in views[1:]: v.selected = "b"
     agree(page, views)
     assert text(page, ".cutrow b") == "Nothing to cut yet" and "B is still zero after 30 steps" in text(page, ".course .read")
+
+
+def test_directions_follow(show):
+    modules, frames = learning()
+    views = [fed(v, modules, frames, selected="layers.2.up_proj") for v in (LayerMap, Directions)]
+    page = show(*views, width=380, columns=2)
+    page.evaluate(LINK, ["selected", "at"])
+    agree(page, views)
+    page.locator("[role=gridcell][aria-label^='layers.0.k_proj']").click()
+    views[1].selected = views[0].selected = "layers.0.k_proj"
+    agree(page, views)
+    sigma, effect = views[1]._matched()
+    dots = np.array([[float(c.get_attribute(k)) for k in ("cx", "cy")] for c in page.locator(".directions svg circle.stem").all()])
+    still = plots.directions_svg(modules, sigma, effect, 1, width=page.evaluate("document.querySelector('.directions svg').viewBox.baseVal.width"))
+    assert np.abs(dots - np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', still), float)).max() <= 0.11 and page.locator(".directions .others").get_attribute("d").count("M") == 28*16
+    page.locator(".directions .chart").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".directions .unseen").text_content() == f"σ1 = {readings.num(float(sigma[1, 0]))}, effect {readings.num(float(effect[1, 0]))}"
+    for i, v in enumerate(views): v.at = 20; receive(page, i, at=20)
+    agree(page, views)
+    assert "not measured yet" in text(page, ".directions svg")
+
+
+def test_a_cut_is_chosen_by_slider_and_keys(show):
+    k = np.arange(1, 17)
+    curves = {n: [*zip(k*8000, a*0.78**k*(k < 16))] for n, a in (("uniform", 1.1), ("energy", 0.8), ("fisher", 0.5))}
+    curves["energy"] = curves["energy"][::2]
+    advisor = TrimAdvisor(curves, measured=[["fisher", 8000*i, 0.08*0.7**i] for i in (2, 4, 8, 12)])
+    page = show(advisor, width=380)
+    agree(page, [advisor])
+    slider = page.get_by_label("Size of the cut")
+    for key, point in (("Home", 0), ("ArrowRight", 1), ("End", 15), ("ArrowLeft", 14)):
+        slider.press(key)
+        advisor.point = point
+        agree(page, [advisor])
+        assert text(page, ".trim pre") == advisor.line() and page.evaluate("models[0].get('point')") == point
+    ring = page.locator(".trim .ring").bounding_box()
+    page.get_by_label("Rule for what to keep").select_option("energy")
+    page.wait_for_timeout(60)
+    advisor.rule, advisor.point = "energy", 7
+    agree(page, [advisor])
+    assert page.evaluate("models[0].get('point')") == 7 and 'rule="energy"' in text(page, ".trim pre") and page.locator(".trim .ring").bounding_box() != ring
+    drag(page, slider, 0)
+    advisor.point = 0
+    agree(page, [advisor])
 
 
 def test_links_in_a_notebook(notebook):
