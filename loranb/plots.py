@@ -309,7 +309,7 @@ def map_svg(
     if selected: kids.append(tag("rect", fill="none", stroke=WARM, stroke_width=2.5, **cell(*selected)))
     kids += [tag("rect", x=left+i*6., y=foot+12, width=6, height=7, fill=ACCENT, fill_opacity=f"{.07+.93*i/23:.2f}") for i in range(24)]
     if math.isfinite(mark): kids.append(_line(left + 144*part(mark), foot+9, left + 144*part(mark), foot+22, stroke_width=1.6))
-    noise = f" · noise {fmt(mark)}" if math.isfinite(mark) else ""
+    noise = f" · {'random' if title == METRICS['share'] else 'noise'} {fmt(mark)}" if math.isfinite(mark) else ""
     kids += [_text(left, foot+32, fmt(lo)), _text(left+144, foot+32, fmt(hi), "end"), _text(left, foot+47, title + noise)]
     return svg(max(width, left+190), foot+52, kids, label=label or f"{title or 'Values'} by layer and module, from {fmt(lo)} to {fmt(hi)}")
 
@@ -321,13 +321,14 @@ def model_map(
     metric: str = "norm",  # What the colour shows: a key of `METRICS`
     column=None,  # For a measured one: shape (modules,), or (modules, r) for the sensitivity
     bands=None,  # Noise by module, shape (modules, 2)
+    chance=None,  # Output share of random updates by module, shape (modules,)
 ) -> Svg:  # The picture
     "One figure of every module as a map"
     rows, columns, place = module_grid(modules)
     v = map_values(sigmas, metric, column)
     at = [tuple(map(int, p)) for p in zip(*np.nonzero(place >= 0)) if modules[place[tuple(p)]]["name"] == selected]
-    return map_svg(rows, columns, np.append(v, np.nan)[place], METRICS[metric], map_format(metric), at[0] if at else None, map_scale(modules, v, metric, bands),
-        f"{METRICS[metric]} by layer and module. {map_reading(modules, sigmas, metric, column)}")
+    return map_svg(rows, columns, np.append(v, np.nan)[place], METRICS[metric], map_format(metric), at[0] if at else None, map_scale(modules, v, metric, bands, chance),
+        f"{METRICS[metric]} by layer and module. {map_reading(modules, sigmas, metric, column, chance)}")
 
 # %% ../nbs/09b_plots.ipynb #47502d80
 def multiples_svg(
@@ -407,7 +408,7 @@ def trim_svg(
         x, y = ax.x(points[rule][at, 0]), ax.y(points[rule][at, 1])
         kids += [_line(x, ax.y1, x, height-24, WARM, stroke_width=1.6, stroke_dasharray="5 4"), tag("circle", cx=float(x), cy=float(y), r=5.5, fill="none", stroke=WARM, stroke_width=2.2)]
     kids += [_line(2, height-9, 18, height-9, ACCENT, stroke_width=2), _text(24, height-5, rule)]
-    if "uniform" in points and rule != "uniform": kids += [_line(122, height-9, 138, height-9, GREY, stroke_width=1.5, stroke_dasharray="5 4"), _text(144, height-5, "the same rank everywhere")]
+    if "uniform" in points and rule != "uniform": kids += [_line(84, height-9, 100, height-9, GREY, stroke_width=1.5, stroke_dasharray="5 4"), _text(106, height-5, "same rank everywhere")]
     return svg(width, height, kids, label=f"Expected error by the parameters kept. {trim_reading(curves, rule, at, total, itemsize, measured)}")
 
 # %% ../nbs/09b_plots.ipynb #894df6c9

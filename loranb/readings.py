@@ -108,7 +108,7 @@ def noise_rank(
     r: int,  # Rank
 ) -> float:  # Between 1 and r
     "The entropy rank that pure noise would have"
-    return r*math.exp(-(r/m + r/n)/8)
+    return max(1., r*math.exp(-(r/m + r/n)/8))
 
 # %% ../nbs/09a_readings.ipynb #97108f74
 def trim_figures(
@@ -259,13 +259,15 @@ def map_scale(
     values,  # One figure a module, shape (modules,); `nan` where unknown
     metric: str = "norm",  # A key of `METRICS`
     bands=None,  # Noise by module, shape (modules, 2)
-) -> tuple:  # The lower end, the upper end, and the figure that noise would have (`nan` where it has none)
-    "The ends of the colour scale, and where noise lies on it"
+    chance=None,  # Output share of random updates by module, shape (modules,)
+) -> tuple:  # The lower end, the upper end, and the figure that chance would give (`nan` where it gives none)
+    "The ends of the colour scale, and where chance lies on it"
     v, mark = np.asarray(values, float), math.nan
     rooms = [m for m in modules if m.get("m") and m.get("n")]
     if metric == "entropy_rank" and rooms: mark = max(noise_rank(m["m"], m["n"], m["r"]) for m in rooms)
     if metric == "top_share" and rooms: mark = max(((1 + math.sqrt(m["r"]/m["m"]))*(1 + math.sqrt(m["r"]/m["n"])))**2/m["r"] for m in rooms)
     if metric == "norm" and bands is not None and len(modules): mark = float(np.mean([math.sqrt(m.get("r", 1))*(b[0] + b[1])/2 for m, b in zip(modules, np.asarray(bands, float))]))
+    if metric == "share" and chance is not None and np.isfinite(chance).any(): mark = float(np.nanmean(np.asarray(chance, float)))
     lo = 1. if metric == "entropy_rank" else min((1/m.get("r", 1) for m in modules), default=0.) if metric == "top_share" else 0.
     top = [o for o in (*v, mark) if math.isfinite(o)]
     return lo, float(max([lo, *top])), mark
@@ -276,6 +278,7 @@ def map_reading(
     sigmas,  # Singular values by module, shape (modules, r)
     metric: str = "norm",  # A key of `METRICS`
     column=None,  # For a measured one: shape (modules,), or (modules, r) for the sensitivity
+    chance=None,  # Output share of random updates by module, shape (modules,)
 ) -> str:  # One or two sentences
     "Which modules learned most and least"
     v, energy = map_values(sigmas, metric, column), np.sum(np.asarray(sigmas, float)**2, 1)
@@ -284,8 +287,9 @@ def map_reading(
     if not np.isfinite(v).any(): return f"Not measured yet: {METRICS[metric]}." if metric in MEASURED else "Singular values are not numbers: the training diverged."
     hi, lo, (most, least), fmt = int(np.nanargmax(v)), int(np.nanargmin(v)), _words[metric], map_format(metric)
     say = lambda words, i: f"{words} {_called(modules, i)} ({fmt(v[i])})"
-    text, noise = f"{say(most, hi)}, {say(least, lo)}.", map_scale(modules, v, metric)[2]
+    text, noise = f"{say(most, hi)}, {say(least, lo)}.", map_scale(modules, v, metric, chance=chance)[2]
     if metric == "norm" and _fits(modules): return text + _holders(modules, energy)
+    if metric == "share" and not math.isnan(noise): return f"{text} Random updates of these sizes would give {fmt(noise)}."
     return text if math.isnan(noise) else f"{text} Noise would give {'up to ' * (metric == 'top_share')}{fmt(noise)}."
 
 # %% ../nbs/09a_readings.ipynb #1f02cf92

@@ -7,6 +7,7 @@ from loranb.widgets.monitor import Monitor
 from loranb.widgets.now import Now
 from loranb.widgets.samples import Samples
 from loranb.widgets.spectra_views import Course, LayerMap, Spectrum, link_views
+from loranb.widgets.trim_views import Directions, TrimAdvisor, trim_rows
 
 MODULES = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=4, scaling=1.0) for l in range(2) for k in ("q_proj", "up_proj")]
 VIEWS = LayerMap, Spectrum, Course
@@ -21,7 +22,7 @@ def listen(panel):
     return sent
 
 
-@pytest.mark.parametrize("panel", [Monitor, Now, Samples, *VIEWS])
+@pytest.mark.parametrize("panel", [Monitor, Now, Samples, *VIEWS, Directions, TrimAdvisor])
 def test_stands_alone(panel):
     p = panel()
     assert p.text() and p.still() == "" and "export default" in p._esm and ".lrb" in p._css
@@ -242,3 +243,23 @@ def test_alarms_come_first():
     v.at = -1
     v.append(100, np.full((4, 4), np.nan))
     assert v.reading() == "Singular values are not numbers since step 100: the training diverged." and v.still()
+
+
+def test_effects_stand_beside_the_values_of_their_step():
+    v = Directions(MODULES, selected=MODULES[1]["name"])
+    assert v.text() == "Which directions matter? Not measured yet: the effect of single directions on the loss." and v.still() == "" and len(v.frame()) == 0
+    v.append(10, *frame(1), effect=np.array([[0.1, 0.1, 3, 0.1]]*4))
+    v.append(20, *frame(2))
+    table = v.frame()
+    assert table.sigma.max() == 1 and len(table) == 16 and "In this module it is σ3 that it feels most." in v.reading() and v.still().startswith("<svg")
+
+
+def test_a_curve_is_plain_data():
+    import pandas as pd
+    curve = pd.DataFrame(dict(parameters=[100, 50], expected_error=[0.0, 0.04], relative_frobenius=[0, 0.1]))
+    assert trim_rows(curve) == [[50, 0.2], [100, 0.0]] and trim_rows(curve.drop(columns="expected_error")) == [[50, 0.1], [100, 0.0]]
+    a = TrimAdvisor({"fisher": curve, "uniform": [(50, 0.4)]}, total=200)
+    assert (a.rule, a.point, a.total) == ("fisher", 1, 200) and a.line().startswith("trim(adapter, parameters=100") and a.frame().share.tolist() == [0.25, 0.5, 0.25]
+    assert a.frame().kl.isna().all() and a.save and "Not measured at this size." in a.text()
+    assert TrimAdvisor().text() == "Can I shrink it? No cut has been computed yet." and TrimAdvisor().line() == "" and TrimAdvisor().still() == ""
+    with pytest.raises(TraitError, match="has no curve"): a.rule = "energy"

@@ -18,11 +18,13 @@ function valueOf(st, m, t, metric) {
   if (column) return found ? { v: found.values.reduce((a, v) => Number.isFinite(v) ? a + v : a, 0), step: found.step } : { v: NaN };
   return { v: finite(sigma) ? figures(sigma, [NaN, NaN])[metric] : NaN };
 }
+const mean = v => v.length ? v.reduce((a, b) => a + b, 0) / v.length : NaN;
 const known = v => v.filter(o => Number.isFinite(o));
 // The ends of the colours, and where noise lies between them.
 function mapScale(st, t, v, metric) {
   const o = st.modules, edge = m => ((1 + Math.sqrt(m.r / m.m)) * (1 + Math.sqrt(m.r / m.n))) ** 2 / m.r;
   const mark = !o.length ? NaN : metric === "entropy_rank" ? most(o.map(noiseRank)) : metric === "top_share" ? most(o.map(edge))
+    : metric === "share" ? mean(known(o.map((_, i) => (measured(st, "chance", i, t) || { values: [NaN] }).values[0])))
     : metric === "norm" ? o.reduce((a, m, i) => { const b = bandOf(st, i, t); return a + Math.sqrt(m.r) * (b[0] + b[1]) / 2; }, 0) / o.length : NaN;
   const lo = metric === "entropy_rank" ? 1 : metric === "top_share" && o.length ? least(o.map(m => 1 / m.r)) : 0;
   return { lo, hi: most(known([...v, mark]), lo), mark };
@@ -34,7 +36,7 @@ function mapReading(st, t, fits, v, metric, mark) {
   if (!known(v).length) return METRICS[metric][5] ? `Not measured yet: ${title}.` : "Singular values are not numbers: the training diverged.";
   const name = i => `${fits ? `${short(modules[i].kind)} of layer ${modules[i].layer}` : modules[i].name} (${show(v[i])})`;
   const text = `${up} ${name(v.indexOf(most(known(v))))}, ${down} ${name(v.indexOf(least(known(v))))}.`, by = new Map();
-  if (metric !== "norm" || !fits) return metric === "norm" || Number.isNaN(mark) ? text : `${text} Noise would give ${metric === "top_share" ? "up to " : ""}${show(mark)}.`;
+  if (metric !== "norm" || !fits) return metric === "norm" || Number.isNaN(mark) ? text : metric === "share" ? `${text} Random updates of these sizes would give ${show(mark)}.` : `${text} Noise would give ${metric === "top_share" ? "up to " : ""}${show(mark)}.`;
   modules.forEach((m, i) => by.set(short(m.kind || ""), (by.get(short(m.kind || "")) || 0) + sizes[i]));
   if (by.size < 3) return text;
   const names = []; let held = 0;
@@ -115,7 +117,7 @@ function render({ model, el }) {
     }
     const steps = known(found.map(f => f.step)), from = steps.length ? most(steps) : NaN;
     say(lo, t < 0 ? "" : show(ends.lo)); say(hi, t < 0 ? "" : show(ends.hi)); tick.hidden = !Number.isFinite(ends.mark) || t < 0; tick.style.left = `${100 * part(ends.mark)}%`;
-    say(note, tick.hidden ? column && steps.length && from !== st.steps[t] ? `measured at step ${count(from)}` : "" : `▏ noise would give ${show(ends.mark)}`);
+    say(note, tick.hidden ? column && steps.length && from !== st.steps[t] ? `measured at step ${count(from)}` : "" : `▏ ${metric === "share" ? "random updates" : "noise"} would give ${show(ends.mark)}`);
     tell(read, mapReading(st, t, g.fits, v, metric, ends.mark));
   }
   return follow(model, ["metric"], root, draw);

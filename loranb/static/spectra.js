@@ -3,7 +3,7 @@ const short = kind => kind.replace(/_proj$/, "");
 const listed = a => a.length > 1 ? `${a.slice(0, -1).join(", ")} and ${a[a.length - 1]}` : a[0];
 const percent = v => v === null || Number.isNaN(v) ? "–" : `${num(100 * v, 2)} %`;
 const bytes = n => { for (const [unit, letter] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) if (n >= unit) return `${num(n / unit)} ${letter}`; return `${num(n)} B`; };
-const COLUMNS = { aware: 2, effect: 2, share: 1, relative: 1, drift: 1 };
+const COLUMNS = { aware: 2, effect: 2, share: 1, chance: 1, relative: 1, drift: 1 };
 // The frames: out of the traits, and appended as messages bring them. `st.sigma[t]` is one Float32Array of modules x r; `st.columns[name]` holds the steps and rows of a measured column.
 function frames(model, ask) {
   const st = { modules: [], r: 0, steps: [], sigma: [], band: [], columns: {} };
@@ -59,7 +59,7 @@ function figures(sigma, band) {
   const k = share => total ? energy.findIndex(e => e >= share * total) + 1 : 0;
   return { r: s.length, norm: Math.sqrt(total), k90: k(0.9), k99: k(0.99), top_share: total ? s[0] ** 2 / total : 0, entropy_rank: total ? Math.exp(entropy) : 0, noise: Number.isFinite(band[1]) ? noise : null };
 }
-const noiseRank = o => o.r * Math.exp(-(o.r / o.m + o.r / o.n) / 8);
+const noiseRank = o => Math.max(1, o.r * Math.exp(-(o.r / o.m + o.r / o.n) / 8));
 // What is left of an update cut to rank k, and its error at worst and on average.
 function trimFigures(sigma, k, aware) {
   let kept = 0, energy = 0, tail = 0, total = 0;

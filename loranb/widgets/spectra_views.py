@@ -33,7 +33,7 @@ class View:
         return save_still(path, self.still(), self.question, self.about + self.reading(), self.doubt)
 
 # %% ../../nbs/widgets/spectra_views.ipynb #8ed72703
-COLUMNS = dict(aware=2, effect=2, share=1, relative=1, drift=1)
+COLUMNS = dict(aware=2, effect=2, share=1, chance=1, relative=1, drift=1)
 
 class SpectraView(View, Live):
     "What the views of the spectra share: modules, frames of singular values with their noise, a chosen module and a chosen step"
@@ -44,7 +44,7 @@ class SpectraView(View, Live):
     columns = Dict(help="The steps at which each of the columns below was measured").tag(sync=True)
     aware, effect = Bytes(help="Data-aware singular values, float32, shape (measured, modules, r)").tag(sync=True), Bytes(help="|sigma_i g_i|, same shape").tag(sync=True)
     share, relative = Bytes(help="Share of the output energy, float32, shape (measured, modules)").tag(sync=True), Bytes(help="Size against W, same shape").tag(sync=True)
-    drift = Bytes(help="How far A is from its start, relative, same shape").tag(sync=True)
+    chance, drift = Bytes(help="Share of the output that a random update of the same size would have").tag(sync=True), Bytes(help="How far A is from its start, relative, same shape").tag(sync=True)
 
     def __init__(self, modules=(), steps=(), frames=b"", bands=b"", columns=(), **kw):
         self._frames, self._columns = [], {}
@@ -77,7 +77,7 @@ def append(self:SpectraView,
     step: int,  # The step after which it was measured
     sigma,  # Singular values by module, descending, shape (modules, r)
     band=None,  # Lowest and highest that noise would give, shape (modules, 2)
-    **columns,  # Some of `COLUMNS`: shape (modules, r) for aware and effect, (modules,) for share, relative and drift; `None` and `nan` are not measured
+    **columns,  # Some of `COLUMNS`: shape (modules, r) for aware and effect, (modules,) for the others; `None` and `nan` are not measured
 ):
     "Add a frame; it reaches the browser with the next message"
     n, r = len(self.modules), max((m["r"] for m in self.modules), default=0)
@@ -167,10 +167,10 @@ class LayerMap(SpectraView, js="chart spectra layermap"):
         metric = self.metric if self.metric != "auto" else "share" if "share" in self._columns else "norm"
         return metric, self.measured(MEASURED[metric])[0] if metric in MEASURED else None
 
-    def reading(self) -> str: return map_reading(self.modules, self._sigmas(), *self._colour())
+    def reading(self) -> str: return map_reading(self.modules, self._sigmas(), *self._colour(), self.measured("chance")[0])
 
     def still(self) -> str:
-        return model_map(self.modules, self._sigmas(), self.selected, *self._colour(), self._frames[self._shown()][2]) if self._frames else ""
+        return model_map(self.modules, self._sigmas(), self.selected, *self._colour(), self._frames[self._shown()][2], self.measured("chance")[0]) if self._frames else ""
 
 # %% ../../nbs/widgets/spectra_views.ipynb #52ed8962
 @patch
