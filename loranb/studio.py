@@ -31,7 +31,7 @@ from .widgets.rank import Rank
 from .widgets.rows import Rows
 from .widgets.samples import Samples
 from .widgets.settings import Settings
-from .widgets.spectra_views import Course, LayerMap, Spectrum, link_views
+from .widgets.spectra_views import COLUMNS, Course, LayerMap, Spectrum, link_views
 
 # %% ../nbs/13_studio.ipynb #aef14352
 class Live:
@@ -131,7 +131,8 @@ def _on_spectra(self: Live, e):
     if not self.map.modules:
         for v in self.views: v.modules = modules_of(spectra)
     sigma, bands = spectra.to_arrays()[1], spectra.noise_band(self.run.learning_rates(e["step"]))
-    for v in self.views: v.append(e["step"], sigma, bands)
+    columns = {k: spectra.columns[k] for k in COLUMNS if k in spectra.columns}
+    for v in self.views: v.append(e["step"], sigma, bands, **columns)
 
 # %% ../nbs/13_studio.ipynb #b3c842d7
 @patch
