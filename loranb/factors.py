@@ -127,11 +127,12 @@ def _scaling(config, method, name, rows):
 
 # %% ../nbs/04c_factors.ipynb #cdff1d20
 _ORDER = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
+_LAST = ("lm_head", "embed_out", "score", "classifier")
 
 def _place(name):
     *front, last = [(0, int(o), "") if o.isdecimal() and len(o) < 10 else (1, 0, o) for o in re.sub(r"\[\d+\]$", "", name).split(".")]
     depth = max([i for i, o in enumerate(front) if o[0] == 0], default=-1) + 1
-    return front[:depth], _ORDER.index(last[2]) if last[2] in _ORDER else len(_ORDER), front[depth:], last
+    return last[2] in _LAST, front[:depth], _ORDER.index(last[2]) if last[2] in _ORDER else len(_ORDER), front[depth:], last
 
 # %% ../nbs/04c_factors.ipynb #ebb49d8e
 def _parameters(config, modules):

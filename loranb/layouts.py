@@ -164,7 +164,7 @@ def _tucker(name, t, wa, wb):
 
 # %% ../nbs/04a_layouts.ipynb #3e98c03d
 def _lokr(name, t, scaling):
-    P, Q = _side(name, t, "lokr_w1"), _side(name, t, "lokr_w2")
+    P, Q = (tuple(o.contiguous() for o in _side(name, t, w)) for w in ("lokr_w1", "lokr_w2"))
     if len(Q) == 1:
         M = torch.kron(P[1] @ P[0], Q[0]).reshape(P[1].shape[0]*Q[0].shape[0], -1)
         return MadeFactors(name, lambda: _dense(M), (*M.shape, min(M.shape)), scaling, "LoKr")
