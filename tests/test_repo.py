@@ -103,7 +103,7 @@ def places():
     where = {}
     for p in BOOKS:
         name = next((m[1] for c in cells(p) if (m := re.match(r"#\|\s*default_exp\s+(\S+)", "".join(c["source"])))), None)
-        if name: where[name] = {"widgets.panel": "12~0", "widgets.spectra_views": "12~1"}.get(name, "12~2") if p.parent.name == "widgets" else p.stem.split("_")[0]
+        if name: where[name] = {"widgets.panel": "12~0", "widgets.spectra_views": "12~1", "widgets.explorer": "12~3"}.get(name, "12~2") if p.parent.name == "widgets" else p.stem.split("_")[0]
     return where
 
 
