@@ -18,7 +18,7 @@ from ..functional import Functional
 from ..record import Record, modules_of
 from ..recipe import RecipeError
 from ..spectra import Spectra
-from ..trim import trim_curve
+from ..trim import trim, trim_curve
 from .panel import grid
 from .spectra_views import COLUMNS, Course, LayerMap, Spectrum, link_views
 from .trim_views import Directions, TrimAdvisor, trim_rows
@@ -31,7 +31,7 @@ class Explorer:
         adapter: str = "default",  # Which of its adapters
     ):
         self.map, self.spectrum, self.course, self.directions, self.trim = LayerMap(), Spectrum(), Course(), Directions(), TrimAdvisor()
-        self.views, self.source, self.adapter = (self.map, self.spectrum, self.course, self.directions), None, adapter
+        self.views, self.source, self.adapter, self.functional = (self.map, self.spectrum, self.course, self.directions), None, adapter, None
         link_views(*self.views)
         self.more = [widgets.ToggleButton(description=v.question, layout=dict(width="auto")) for v in (self.directions, self.trim)]
         self.below = widgets.VBox()
@@ -74,19 +74,42 @@ def sync(self: Explorer):
     for v in self.views: v.sync()
 
 # %% ../../nbs/widgets/explorer.ipynb #37d46af0
+_SHARES = (1, .95, .9, .85, .8, .75, .65, .5, .35, .25, .18, .125, .09, .0625)
+
+@patch
+def parts(self: Explorer) -> list:
+    "The factors of what is shown"
+    source = self.source
+    if isinstance(source, Record): source = source.adapter.path
+    if isinstance(source, Spectra): source = source.parts
+    if source is None: raise RecipeError("explorer: there is no adapter yet to be trimmed; it is there when a run has saved one.")
+    return source if isinstance(source, list) else factors(source, self.adapter)
+
 @patch
 def advise(self: Explorer,
     functional: Functional = None,  # What the directions do on data, by `loranb.functional.functional`
 ):
     "Give the trim advisor its curves"
-    source = self.source.adapter.path if isinstance(self.source, Record) else self.source.parts if isinstance(self.source, Spectra) else self.source
-    if source is None: raise RecipeError("explorer: there is no adapter yet to be trimmed; it is there when the run has saved one.")
-    parts = source if isinstance(source, list) else factors(source, self.adapter)
-    rules = ["energy"] + ["output", "fisher"]*(functional is not None)
+    parts, self.functional, rules = self.parts(), functional, ["energy"] + ["output", "fisher"]*(functional is not None)
     if isinstance(self.source, Record): self.trim.code = 'run.adapter.trim(parameters={parameters}, rule="{rule}"' + ", functional=functional"*(functional is not None) + ').save("trimmed")'
-    self.trim.total, self.trim.itemsize = sum(f.r*(f.m + f.n) for f in parts), parts[0].A.element_size()
-    curves = {rule: trim_rows(trim_curve(parts, functional, rule)) for rule in rules}
-    with self.trim.hold_sync(): self.trim.curves, self.trim.rule, self.trim.point = curves, rules[-1], 0
+    self.trim.total, self.trim.itemsize, self.trim.measured = sum(f.r*(f.m + f.n) for f in parts), parts[0].A.element_size(), []
+    curves = {rule: trim_rows(trim_curve(parts, functional, rule, _SHARES)) for rule in rules}
+    last = curves[rules[-1]]
+    with self.trim.hold_sync(): self.trim.curves, self.trim.rule, self.trim.point = curves, rules[-1], next((i for i, (_, e) in enumerate(last) if e <= .1), len(last) - 1)
+
+# %% ../../nbs/widgets/explorer.ipynb #c5be1f4f
+@patch
+def measure(self: Explorer,
+    model,  # The `PeftModel` that the adapter is of
+    batches,  # Dictionaries with input_ids, attention_mask and labels
+):
+    "Measure every third cut of every rule: the divergence of the predictions, in nats a token"
+    if not self.trim.curves: self.advise()
+    parts, batches, out = self.parts(), list(batches), []
+    for rule, curve in self.trim.curves.items():
+        for p, _ in curve[::3]:
+            out.append([rule, p, trim(parts, parameters=p, rule=rule, functional=self.functional).measure(model, batches)["kl"]])
+            self.trim.measured = out
 
 # %% ../../nbs/widgets/explorer.ipynb #90298a32
 @patch

@@ -96,7 +96,7 @@ def test_quickstart_studio(lab, tmp_path):
             for theme in ("light", "dark"):
                 nb.theme(theme)
                 for width in (1180, 800):
-                    nb.size(width + 190, 2400)
+                    nb.size(width + 190, 3300)
                     time.sleep(.8)
                     nb.shot(SHOTS/f"studio-{theme}-{width}.png", ".lrb-studio")
         assert not nb.errors, nb.errors
