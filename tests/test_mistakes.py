@@ -76,7 +76,7 @@ def test_no_right_to_write(tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="no right to write"): Run(Recipe(), tmp_path/"out").train()
 
 
-@pytest.mark.parametrize("kind,changes", [("DoRA", dict(use_dora=True)), ("IA3", None), ("PiSSA", dict(init_lora_weights="pissa"))])
+@pytest.mark.parametrize("kind,changes", [("IA3", None), ("PiSSA", dict(init_lora_weights="pissa"))])
 def test_adapter_of_another_kind(kind, changes, tmp_path):
     from peft import IA3Config, LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
