@@ -107,14 +107,6 @@ def residual(
     return float(S[0] + slack), float(np.linalg.norm(S) + slack*min(len(S), *B.shape[:1], A.shape[1])**0.5)
 
 # %% ../nbs/06d_trim.ipynb #a9bc2876
-def _rounding(f, g, sigma, kept):
-    "Bound on the norm of what rounding to the stored type did to the kept part"
-    if not kept.any(): return 0.
-    u, top = torch.finfo(g.A.dtype).eps/2*1.01, np.sqrt(sigma[kept].max())
-    tiny = torch.finfo(g.A.dtype).smallest_normal*(f.m + f.n)
-    whole = np.sqrt(sigma[kept].sum())*u + tiny
-    return whole*top + (top + whole)*whole + 1e-12*top**2
-
 def _certified(f, g, sigma, kept, found):
     spectral, frobenius = residual(f, g)
     size = float(np.linalg.norm(sigma))
@@ -122,7 +114,8 @@ def _certified(f, g, sigma, kept, found):
     if found is None: return row
     i = found.names.index(f.name)
     o = found.modules[i]
-    lost = float((np.sqrt(found.energy[i][~kept].sum().clip(0)) + _rounding(f, g, sigma, kept)*np.sqrt(o["input_energy"]))**2)
+    rounding = residual(cut(f, kept, torch.float64), g)[0] if g.r else 0.
+    lost = float((np.sqrt(found.energy[i][~kept].sum().clip(0)) + rounding*np.sqrt(o["input_energy"]))**2)
     return row | dict(output_error=lost, output_error_se=float(found.energy_error[i][~kept].sum()), of_update=lost/max(o["output_energy"], 1e-300), of_base=lost/max(o["base_energy"], 1e-300))
 
 # %% ../nbs/06d_trim.ipynb #871144db
