@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .base import exact_4bit
+from .base import exact_4bit, is_repacked
 from .recipe import RecipeError
 from .spectra import Spectra, rank_for_energy
 
@@ -330,7 +330,8 @@ def evaluating(
 def _one_batch(watch, model, weights, batch):
     batch = {k: v.to(model.device) for k, v in batch.items()}
     with torch.set_grad_enabled("labels" in batch): out = model(**batch, use_cache=False)
-    if "labels" not in batch: return
+    if "labels" not in batch or not out.loss.requires_grad: return
+    if is_repacked(model): raise RecipeError("model: its 4-bit weights were repacked for this CPU by an evaluation outside loranb, and gradients through them are wrong. Load it again.")
     scale = 1024. if any(p.dtype == torch.float16 for p in model.parameters()) else 1.
     watch.take_gradients(1/scale, torch.autograd.grad(out.loss*scale, weights, allow_unused=True))
 
