@@ -136,8 +136,9 @@ def _since_start(g):
 
 def _functional(found, names, r):
     n = len(names)
-    out, at = dict(aware=np.full((n, r), np.nan, np.float32), effect=np.full((n, r), np.nan, np.float32), share=np.full(n, np.nan, np.float32)), {k: i for i, k in enumerate(names)}
+    out, at = {k: np.full((n, r)[:d], np.nan, np.float32) for k, d in dict(aware=2, effect=2, share=1, chance=1).items()}, {k: i for i, k in enumerate(names)}
     for o, tilde, effect in zip(found.modules, found.sigma_tilde, found.effect):
         if (i := at.get(o["module"])) is None: continue
-        out["aware"][i, :len(tilde)], out["effect"][i, :len(effect)], out["share"][i] = tilde, np.abs(effect), o["output_energy_share"]
+        out["aware"][i, :len(tilde)], out["effect"][i, :len(effect)] = tilde, np.abs(effect)
+        out["share"][i], out["chance"][i] = o["output_energy_share"], o["random_share"]
     return out

@@ -190,8 +190,8 @@ def _sigma_range(sigma, bands):
 def _noise_key(x, y): return [tag("rect", x=float(x), y=float(y-8), width=14, height=9, fill=GREY, fill_opacity=".25"), _text(x+19, y, "what noise would give")]
 
 # %% ../nbs/09b_plots.ipynb #b5504a40
-def _glyph(kind, x, y, colour="currentColor"):
-    d = dict(k90=f"M{x-4:.1f} {y+4:.1f}h8l-4 -7z", k99=f"M{x-4:.1f} {y+4:.1f}h8l-4 -7z", rank=f"M{x:.1f} {y-4:.1f}l4 4l-4 4l-4 -4z", aware=f"M{x:.1f} {y-4:.1f}l4 4l-4 4l-4 -4z")[kind]
+def _glyph(kind, x, y, colour="currentColor", a=4):
+    d = dict(k90=f"M{x-4:.1f} {y+4:.1f}h8l-4 -7z", k99=f"M{x-4:.1f} {y+4:.1f}h8l-4 -7z", rank=(diamond := f"M{x:.1f} {y-a:.1f}l{a:.1f} {a:.1f}l-{a:.1f} {a:.1f}l-{a:.1f} -{a:.1f}z"), aware=diamond)[kind]
     hollow = kind in ("k99", "aware")
     return tag("path", d=d, fill="none" if hollow else colour, stroke=colour if hollow else None, stroke_width=1.3 if hollow else None, fill_opacity=None if hollow else ".75")
 
@@ -220,7 +220,7 @@ def spectrum_svg(
         if v <= 0: continue
         c = GREY if known and v <= band[1] else ACCENT
         kids += [_line(ax.x(i), ax.y0, ax.x(i), ax.y(v), c, stroke_width=min(3., gap*.4)), tag("circle", cx=float(ax.x(i)), cy=float(ax.y(v)), r=min(4.5, gap*.4), fill=c)]
-    kids += [_glyph("aware", float(ax.x(i)), float(ax.y(v)), LEARN) for i, v in enumerate(a, 1) if v > 0]
+    kids += [_glyph("aware", float(ax.x(i)), float(ax.y(v)), LEARN, min(4., gap*.4)) for i, v in enumerate(a, 1) if v > 0]
     if len(a): kids += [_glyph("aware", 160., height-28., LEARN), _text(169, height-24, "as data sees it")]
     if not f["norm"]: return svg(width, height, kids, label=f"Singular values of {title or 'one update'}. {spectrum_reading(sigma, band)}")
     x, left, word = float(ax.x(at+.5)), at > n/2, f"99 % of the energy: k = {at}" if at == f["k99"] else f"cut at k = {at}"

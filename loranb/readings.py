@@ -10,6 +10,7 @@ __all__ = ['METRICS', 'MEASURED', 'num', 'percent', 'size', 'duration', 'smooth'
 
 # %% ../nbs/09a_readings.ipynb #31a51a08
 import math
+from decimal import ROUND_HALF_UP, Context
 
 import numpy as np
 
@@ -22,8 +23,8 @@ def num(
     if v is None or math.isnan(v): return "–"
     if math.isinf(v): return "∞" if v > 0 else "−∞"
     if abs(v) >= 1000: return f"{math.floor(v + 0.5):,}"
-    if v and abs(v) < 1e-6: return repr(float(f"{v:.{digits}g}")).replace("e-0", "e-")
-    return np.format_float_positional(float(f"{v:.{digits}g}"), trim="-")
+    v = float(Context(digits, ROUND_HALF_UP).create_decimal_from_float(float(v)))
+    return repr(v).replace("e-0", "e-") if v and abs(v) < 1e-6 else np.format_float_positional(v, trim="-")
 
 # %% ../nbs/09a_readings.ipynb #18ff783c
 def percent(
@@ -251,7 +252,7 @@ def map_format(
     metric: str,  # A key of `METRICS`
 ):  # A function of one number
     "How a figure of the map is written"
-    return (lambda v: "–" if v != v else f"{100*v:.0f} %") if metric == "top_share" else percent if metric in ("share", "relative") else num
+    return (lambda v: "–" if v != v else f"{math.floor(100*v + 0.5)} %") if metric == "top_share" else percent if metric in ("share", "relative") else num
 
 # %% ../nbs/09a_readings.ipynb #8ff9092e
 def map_scale(
@@ -304,7 +305,7 @@ def _holders(modules, energy):
     for k in sorted(by, key=lambda k: -by[k]):
         names, held = names + [k], held + by[k]
         if held >= 2/3*total: break
-    return f" The {' and '.join([', '.join(names[:-1])]*(len(names) > 1) + names[-1:])} modules hold {100*held/total:.0f} % of the energy."
+    return f" The {' and '.join([', '.join(names[:-1])]*(len(names) > 1) + names[-1:])} modules hold {math.floor(100*held/total + 0.5)} % of the energy."
 
 # %% ../nbs/09a_readings.ipynb #63bcc04a
 def directions_reading(

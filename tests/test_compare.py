@@ -9,9 +9,9 @@ from hypothesis import given, settings, strategies as st
 
 from loranb import compare
 from loranb.base import attach, is_repacked, load_base
-from loranb.compare import (alignment, amplification, base_gain, cancellation, combine, cosine, critical_spike, distance, drift, forgetting, from_start,
+from loranb.compare import (alignment, amplification, base_gain, cancellation, cosine, critical_spike, distance, drift, forgetting, from_start,
                             gaussian_spike, inner, intruders, magnitude_direction, outlier, overlap, principal_angles, relative_size)
-from loranb.factors import AdapterError, Factors, factors
+from loranb.factors import AdapterError, Factors, factors, start_of, summed
 from loranb.recipe import Recipe, RecipeError
 from loranb.spectra import Spectra
 from loranb.weight import Weight, weight
@@ -138,6 +138,34 @@ def test_adapters_are_left_out_and_merged_ones_refused(bases):
     with pytest.raises(RecipeError, match="no module 'elsewhere'"): weight(model, "elsewhere")
     with pytest.raises(RecipeError, match="LayerNorm"): Weight(torch.nn.LayerNorm(4))
 
+class Convolution(torch.nn.Module):
+    def __init__(self): super().__init__(); self.layer = torch.nn.Conv2d(4, 6, 3)
+    def forward(self, x): return self.layer(x)
+
+def adapted_models():
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, GPT2Config, GptOssConfig, MixtralConfig
+    torch.manual_seed(0)
+    made = dict(init_lora_weights=False, r=2)
+    gpt2 = AutoModelForCausalLM.from_config(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=40, n_positions=16))
+    moe = AutoModelForCausalLM.from_config(MixtralConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, vocab_size=40, num_local_experts=3))
+    oss = AutoModelForCausalLM.from_config(GptOssConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=8, vocab_size=40,
+                                                        num_local_experts=3, num_experts_per_tok=2))
+    yield "gpt2", get_peft_model(gpt2, LoraConfig(target_modules=["c_attn", "c_proj", "wte"], fan_in_fan_out=True, **made)), 4
+    yield "convolution", get_peft_model(Convolution(), LoraConfig(target_modules=["layer"], **made)), 1
+    yield "experts", get_peft_model(moe, LoraConfig(target_modules=["q_proj"], target_parameters=["experts.gate_up_proj", "experts.down_proj"], **made)), 7
+    yield "transposed experts", get_peft_model(oss, LoraConfig(target_modules=[], target_parameters=["experts.gate_up_proj"], **made)), 3
+
+@pytest.mark.parametrize("kind,model,n", list(adapted_models()), ids=lambda o: o if isinstance(o, str) else "")
+def test_the_weight_is_oriented_as_its_update(kind, model, n):
+    "W + BA by `weight` and `Factors` is what PEFT makes of it by merging"
+    parts = factors(model)
+    before = {f.name: weight(model, f.name).dense() + f.delta() for f in parts}
+    assert len(before) == n and len(amplification(parts, model)) == n
+    merged = model.merge_and_unload()
+    for name, W in before.items(): close(weight(merged, name).dense(), W, 1e-5)
+    with pytest.raises(RecipeError, match="another base"): weight(merged, "experts.none[9]")
+
 @cases
 @given(m=st.integers(30, 120), n=st.integers(30, 120), k=st.integers(1, 5), p=st.sampled_from([0., 0.3, 1., 3.]), seed=st.integers(0, 2**31))
 def test_top_is_what_its_residual_says(m, n, k, p, seed):
@@ -233,7 +261,7 @@ def test_inner_products_and_sums(m, n, r, r2, seed):
     dx, dy = x.delta(), y.delta()
     close(inner(x, y), float((dx*dy).sum()), 1e-9*float(dx.norm()*dy.norm()) + 1e-9)
     close(cosine(x, y)["cosine"], float((dx*dy).sum()/dx.norm()/dy.norm()), 1e-8)
-    close(combine([x, y]).delta(), dx + dy, 1e-9)
+    close(summed([x, y]).delta(), dx + dy, 1e-9)
     o = cancellation([x, y])
     close(o["ratio"], float((dx + dy).norm()**2/(dx.norm()**2 + dy.norm()**2)), 1e-8)
     true = torch.linalg.svdvals(dx + dy)
@@ -244,8 +272,8 @@ def test_sums_that_cancel_and_add():
     f = update(20, 30, 4, 0)
     close(cancellation([f, Factors("", f.A, -f.B, f.scaling)])["ratio"], 0); close(cancellation([f]*3)["ratio"], 3); close(cosine(f, f)["cosine"], 1)
     g = update(20, 30, 4, 1)
-    close(combine([f, Factors("", g.A, g.B, -g.scaling)]).delta(), f.delta() - g.delta())
-    with pytest.raises(RecipeError, match="one shape"): combine([f, update(20, 31, 4, 0)])
+    close(cancellation([f, Factors("", g.A, g.B, -g.scaling)])["ratio"], (f.delta() - g.delta()).norm()**2/(f.delta().norm()**2 + g.delta().norm()**2))
+    with pytest.raises(RecipeError, match="cannot be added"): cancellation([f, update(20, 31, 4, 0)])
     with pytest.raises(RecipeError, match="20x31"): inner(f, update(20, 31, 4, 0))
 
 def test_nulls_of_cosine_and_cancellation():
@@ -300,21 +328,23 @@ def test_null_of_magnitude_and_direction():
     along = Factors("layer", torch.linalg.svd(W)[2][:1], 0.5*(W @ torch.linalg.svd(W)[2][0])[:, None], 1.)
     assert magnitude_direction([along], net(W)).iloc[0].dM > 1.3*magnitude_direction([along], net(W)).iloc[0].dM_null
 
-def test_a_dora_adapter_has_its_own_lengths():
+class Table(torch.nn.Module):
+    def __init__(self): super().__init__(); self.layer = torch.nn.Embedding(12, 10)
+    def forward(self, x): return self.layer(x)
+
+@pytest.mark.parametrize("kind", ["linear", "embedding"])
+def test_a_dora_adapter_has_its_own_lengths(kind):
     from peft import LoraConfig, get_peft_model
     torch.manual_seed(0)
-    model = get_peft_model(Net(torch.nn.Linear(12, 10)), LoraConfig(r=2, target_modules=["layer"], use_dora=True, init_lora_weights=False))
-    layer = model.base_model.model.layer
-    W, f = layer.base_layer.weight.detach().double(), Factors("layer", layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"])
-    f.magnitude = layer.lora_magnitude_vector["default"].weight.detach()*1.3
-    layer.lora_magnitude_vector["default"].weight.data.copy_(f.magnitude)
+    model = get_peft_model(Net(torch.nn.Linear(12, 10)) if kind == "linear" else Table(), LoraConfig(r=2, target_modules=["layer"], use_dora=True, init_lora_weights=False))
+    length = model.base_model.model.layer.lora_magnitude_vector["default"].weight
+    length.data *= 1.3
+    f, W = factors(model)[0], weight(model, "layer").dense()
     o = magnitude_direction([f], model).iloc[0]
-    new = layer.base_layer.weight.detach().double() + layer.get_delta_weight("default").detach().double()
     model.merge_adapter()
-    merged = layer.base_layer.weight.detach().double()
-    close(o.dM, (merged.norm(dim=1) - W.norm(dim=1)).abs().mean(), 1e-6)
-    close(o.dD, (1 - torch.nn.functional.cosine_similarity(merged, W)).mean(), 1e-6)
-    close(torch.nn.functional.cosine_similarity(merged, new), torch.ones(10), 1e-6)
+    merged = Weight(model.get_base_model().layer.base_layer).dense()
+    close(o.dM, (merged.norm(dim=1) - W.norm(dim=1)).abs().mean(), 1e-5)
+    close(o.dD, (1 - torch.nn.functional.cosine_similarity(merged, W)).mean(), 1e-5)
 
 @pytest.mark.parametrize("m,n,r,p", [(60, 50, 4, 0.), (60, 50, 4, 1.), (200, 150, 16, 0.5), (200, 150, 16, 1.)])
 def test_null_of_the_projected_weight(m, n, r, p):
@@ -463,7 +493,7 @@ def step(model, batch, lr=1e-2):
 def test_all_of_it_on_a_quantized_base(quant):
     "After one step the update lies in A's row space; then every measure of W runs, and equals the same measure of the unpacked weight"
     model, tok = small(quant)
-    copy = [Factors(f.name, f.A.clone(), f.B.clone(), f.scaling) for f in factors(model)]
+    copy = start_of(model)
     batch = text(tok)
     step(model, batch)
     spectra = Spectra.of(model)

@@ -94,7 +94,7 @@ KINDS = {
     "LoKr, both decomposed": lambda t: other("LoKrConfig", r=2, decompose_both=True, decompose_factor=4),
     "LoKr, both whole": lambda t: other("LoKrConfig", r=64, alpha=5),
     "LoKr on convolutions": lambda t: other("LoKrConfig", convs(), r=1, target_modules=["0", "1", "2"]),
-    "LoKr on convolutions, Tucker": lambda t: other("LoKrConfig", net(torch.nn.Conv2d(16, 16, 3), torch.nn.Conv1d(16, 16, 3)), r=1, target_modules=["0", "1"], use_effective_conv2d=True),
+    "LoKr on convolutions, Tucker": lambda t: other("LoKrConfig", net(torch.nn.Conv2d(36, 36, 3), torch.nn.Conv1d(36, 36, 3)), r=2, target_modules=["0", "1"], use_effective_conv2d=True),
     "LoKr on a Conv1d, whole": lambda t: other("LoKrConfig", net(torch.nn.Conv1d(4, 8, 3)), r=8, target_modules=["0"]),
     "AdaLoRA": lambda t: other("AdaLoraConfig", init_r=6, target_r=2, lora_alpha=5, total_step=10),
     "orthogonal": lambda t: lora(init_lora_weights="orthogonal"),

@@ -50,7 +50,7 @@ function peekAt(st, m, t) {
     s("path", { class: "stems", d: sigma.map((v, i) => v > 0 ? `M${ax.x(i + 1).toFixed(1)} ${H}V${ax.y(v).toFixed(1)}` : "").join(""), "stroke-width": Math.max(0.8, Math.min(3, 60 / o.r)) }));
   const rows = Object.entries(METRICS).map(([k, d]) => [d[0], valueOf(st, m, t, k), d[4]]).filter(([, f]) => Number.isFinite(f.v)), old = rows.map(([, f]) => f.step).filter(v => v !== undefined && v !== st.steps[t]);
   return [h("div", { class: "mono" }, o.name), h("div", { class: "row" }, h("span", {}, `${o.m} × ${o.n}`, h("br"), `r ${o.r} · scaling ${num(o.scaling)}`), spark),
-    h("div", { class: "facts" }, rows.map(([name, f, show]) => h("span", {}, `${name} `, h("b", {}, show(f.v)), f.step !== undefined && f.step !== st.steps[t] && "*"))), old.length > 0 && h("div", {}, `* measured at step ${[...new Set(old)].map(count).join(", ")}`)];
+    h("div", { class: "facts" }, rows.map(([name, f, show]) => h("span", {}, `${name} `, h("b", {}, show(f.v).replace(" %", "\u00a0%")), f.step !== undefined && f.step !== st.steps[t] && "*"))), old.length > 0 && h("div", {}, `* measured at step ${[...new Set(old)].map(count).join(", ")}`)];
 }
 function render({ model, el }) {
   const { root, body, subline, at: when } = asks(el, model, "Which layers learned?", "layermap");

@@ -88,8 +88,7 @@ function spectrumReading(sigma, band, aware, asked) {
 }
 // A card with a question, and behind its "?" what the answer does not prove.
 function asks(el, model, title, cls) {
-  const text = h("p", {}), why = h("details", { class: "why" }, h("summary", { "aria-label": "What this does not prove", title: "What this does not prove" }, "?"), text), made = card(el, { title, cls, extra: why }), when = h("span", { class: "when" });
-  why.addEventListener("toggle", () => { text.textContent = model.get("doubt") || ""; });
+  const text = h("p", {}, model.get("doubt") || ""), why = h("details", { class: "why" }, h("summary", { "aria-label": "What this does not prove", title: "What this does not prove" }, "?"), text), made = card(el, { title, cls, extra: why }), when = h("span", { class: "when" });
   why.addEventListener("keydown", e => { if (e.key === "Escape") { why.open = false; why.firstChild.focus(); } });
   made.root.addEventListener("pointerdown", e => { if (!why.contains(e.target)) why.open = false; });
   made.root.querySelector("h3").append(when);

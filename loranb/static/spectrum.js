@@ -1,5 +1,6 @@
-const GLYPHS = { k90: (x, y) => `M${x - 4} ${y + 4}h8l-4 -7z`, k99: (x, y) => `M${x - 4} ${y + 4}h8l-4 -7z`, rank: (x, y) => `M${x} ${y - 4}l4 4l-4 4l-4 -4z`, aware: (x, y) => `M${x} ${y - 4}l4 4l-4 4l-4 -4z` };
-const glyph = (kind, x, y) => s("path", { class: `glyph ${kind}`, d: GLYPHS[kind](x, y) });
+const GLYPHS = { k90: (x, y) => `M${x - 4} ${y + 4}h8l-4 -7z`, k99: (x, y) => `M${x - 4} ${y + 4}h8l-4 -7z`, rank: (x, y, a) => `M${x} ${y - a}l${a} ${a}l${-a} ${a}l${-a} ${-a}z` };
+GLYPHS.aware = GLYPHS.rank;
+const glyph = (kind, x, y, a = 4) => s("path", { class: `glyph ${kind}`, d: GLYPHS[kind](x, y, a) });
 const NAMES = ["error at worst", "error expected", "error measured", "energy kept", "module", "adapter"];
 function render({ model, el }) {
   const H = 246, { root, body, subline, at: when } = asks(el, model, "Is my rank too high?", "spectrum"), read = h("p", { class: "read" });
@@ -35,7 +36,7 @@ function render({ model, el }) {
         const x = ax.x(i + 1), y = ax.y(v), c = v <= band[1] ? "quiet" : "stem";
         return [s("line", { class: c, x1: x, x2: x, y1: ax.y0, y2: y, "stroke-width": Math.min(3, gap * 0.4) }), s("circle", { class: c, cx: x, cy: y, r: Math.min(4.5, gap * 0.4) })];
       }),
-      scaled.flatMap((v, i) => v > 0 ? [glyph("aware", ax.x(i + 1), ax.y(v))] : []), scaled.length > 0 && [glyph("aware", 160, H - 28), label(169, H - 24, "as data sees it")],
+      scaled.flatMap((v, i) => v > 0 ? [glyph("aware", ax.x(i + 1), ax.y(v), Math.min(4, gap * 0.4))] : []), scaled.length > 0 && [glyph("aware", 160, H - 28), label(169, H - 24, "as data sees it")],
       f.norm > 0 && [...marks.flatMap(([kind, v, text], i) => [glyph(kind, ax.x(v + 0.5), ax.y0 + 7), glyph(kind, 8 + 67 * i, H - 9), label(17 + 67 * i, H - 5, text)]),
         s("line", { class: "cut", x1: at, x2: at, y1: 6, y2: ax.y0 }), label(at + (left ? -6 : 6), 14, k === f.k99 ? `99 % of the energy: k = ${k}` : `cut at k = ${k}`, { class: "cut", "text-anchor": left ? "end" : "start" })],
       !sigma.length && label(W / 2, H / 2, "no spectrum yet", { class: "empty", "text-anchor": "middle" }));
