@@ -127,7 +127,7 @@ class Figure:
     ):
         self.question, self.panels, self.reading, self.data, self.caveat = question, panels, reading, data, caveat
         self.width, self._plot = 720, height
-        self._said, self._noted = _wrap(reading, 112), _wrap(caveat, 124)
+        self._said, self._noted = _wrap(reading, 104), _wrap(caveat, 114)
 
     def __repr__(self): return "\n".join(filter(None, [self.question, self.reading, self.caveat]))
 
@@ -219,14 +219,15 @@ def still(self: Figure) -> Svg:
     kids = [_text(12, 24, self.question, fill_opacity="1", font_size=16, font_weight=600), *_legend_svg(self.panels)]
     for p, rect in zip(self.panels, rects): kids += _panel_svg(p, rect)
     kids += [_text(12, below + 17*i, o, fill_opacity="1", font_size=12.5) for i, o in enumerate(self._said)]
-    kids += [_text(12, below + 17*len(self._said) + 5 + 15*i, o, font_size="11.5", fill_opacity=".8") for i, o in enumerate(self._noted)]
+    kids += [_text(12, below + 17*len(self._said) + 5 + 15*i, o, font_size="11.5", fill_opacity=".9") for i, o in enumerate(self._noted)]
     return svg(self.width, self._height(), kids, label=f"{self.question} {self.reading}")
 
 @patch
 def _height(self: Figure): return self._rects()[1] + 17*len(self._said) + 15*len(self._noted) + 8
 
 # %% ../nbs/09d_charts.ipynb #2e0ffa41
-_INK = "#77808a"
+_INK = "#78818b"
+_pages = "@media(prefers-color-scheme:{}){{.infolayer text,.cartesianlayer text{{fill:{}!important}}}}"
 
 def _plain(v): return [None if isinstance(o, float) and not math.isfinite(o) else o for o in np.asarray(v, object).tolist()]
 
@@ -268,7 +269,7 @@ def _note(text, x, y, whole, **font):
 def _notes(self: Figure, size):
     rects, below = self._rects()
     notes = [_note("<br>".join(_safe(self._said)), 12, below - 10, size, size=12.5) | dict(yanchor="top")]
-    if self._noted: notes.append(_note("<br>".join(_safe(self._noted)), 12, below + 17*len(self._said) - 4, size, size=11.5) | dict(yanchor="top", opacity=.85))
+    if self._noted: notes.append(_note("<br>".join(_safe(self._noted)), 12, below + 17*len(self._said) - 4, size, size=11.5) | dict(yanchor="top"))
     for p, (x0, y0, x1, y1) in zip(self.panels, rects):
         if p.title: notes.append(_note(*_safe([p.title]), x0 - p.left + 4, y0 - 13, size, size=11.5))
         if p.x: notes.append(_note(*_safe([p.x]), (x0 + x1)/2, y1 + 28, size) | dict(xanchor="center"))
@@ -314,7 +315,8 @@ def save(self: Figure,
     if kind == ".svg": text = str(self.still)
     else:
         drawn = self.figure.to_html(include_plotlyjs=include_plotlyjs, full_html=False, config=dict(displaylogo=False))
-        head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        style = "".join(_pages.format(*o) for o in (("light", "#57606a"), ("dark", "#b1bac4")))
+        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"><style>{style}</style>'
         text = f'<!doctype html><html lang="en">{head}{tag("title", self.question)}<body style="margin:24px">{drawn}</body></html>'
     path.write_text(text, encoding="utf-8")
     return path
