@@ -99,6 +99,7 @@ def test_quickstart_studio(lab, tmp_path):
                     nb.size(width + 190, 3300)
                     time.sleep(.8)
                     nb.shot(SHOTS/f"studio-{theme}-{width}.png", ".lrb-studio")
+                    if width == 1180: nb.shot(SHOTS/f"views-{theme}.png", ".lrb-g3"), nb.shot(SHOTS/f"more-{theme}.png", ".lrb-g2e")
         assert not nb.errors, nb.errors
     finally: nb.close()
 

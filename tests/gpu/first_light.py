@@ -61,6 +61,7 @@ def one(base, root, quant, dtype, steps=12):
         "finite loss": all(abs(e["loss"]) < 1e4 for e in events), "loss fell": events[-1]["loss"] < whole.of_type("step")[0]["loss"], "stop obeyed": obeyed,
         "resumed to the same bits": fingerprint(whole) == fingerprint(stopped), "resumed, relative gap of sigma": float(gap), "proof": all(ok for ok, _ in whole.checks),
         "modules": len(live), "spectra ms": round(1e3*seconds, 1), "spectra error stated": float(live.error.max()), "spectra error measured": worst,
+        "share of the time for measuring %": round(100*whole.of_type("spectra")[-1]["cost"]/sum(e["seconds"] for e in whole.of_type("step")), 2),
         "tokens a second": round(sum(e["tokens"] for e in events)/sum(e["seconds"] for e in events)), "peak memory GB": peak and round(peak/1e9, 2)}
 
 
