@@ -228,13 +228,14 @@ def noise_bands(self: Record,
 @patch
 def figures(self: Record) -> dict:  # Words and values
     "The run in a few figures"
-    steps, evals = self.of_type("step"), self.of_type("eval")
+    steps, evals, spectra = self.of_type("step"), self.of_type("eval"), self.of_type("spectra")
     seconds, match = sum(e["seconds"] for e in steps), [e["exact_match"] for e in evals if "exact_match" in e]
     start = (self.of_type("start") or [{}])[-1]
     d = {"steps": f"{self.steps} of {start.get('max_steps', '?')}", "held-out loss": num(evals[-1]["loss"]) if evals else None,
          "exact match": f"{match[-1]:.0%}" if match else None, "trained parameters": f"{start.get('trainable_parameters', 0):,}",
          "time": duration(seconds), "tokens a second": num(sum(e["tokens"] for e in steps)/seconds) if seconds else None,
-         "memory": size(max(e["memory"] for e in steps)) if steps else None}
+         "memory": size(max(e["memory"] for e in steps)) if steps else None,
+         "measuring": f"{spectra[-1]['cost']/seconds:.1%} of the time" if spectra and seconds else None}
     return {k: v for k, v in d.items() if v is not None}
 
 # %% ../nbs/11a_record.ipynb #b4ead4b7

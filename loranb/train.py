@@ -130,7 +130,7 @@ def memory() -> int:
 def _seen(self: Run, step, sigma, columns):
     write_frame(self.path, step, dict(sigma=sigma, **columns))
     self.spectra_history.append((step, Spectra.from_arrays(self._modules, sigma, columns)))
-    self.emit("spectra", step=step, frame=len(self.spectra_history) - 1)
+    self.emit("spectra", step=step, frame=len(self.spectra_history) - 1, cost=self._meter.spent if self._meter else 0.)
     self._alarm(step)
 
 @patch

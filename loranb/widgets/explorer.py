@@ -6,6 +6,7 @@
 __all__ = ['Explorer']
 
 # %% ../../nbs/widgets/explorer.ipynb #cff89957
+from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -118,7 +119,7 @@ def unfold(self: Explorer):
     shown = [v for b, v in zip(self.more, (self.directions, self.trim)) if b.value]
     if self.trim in shown and not self.trim.curves:
         try: self.advise()
-        except RecipeError as e: shown[shown.index(self.trim)] = widgets.HTML(value=f"<p>{e}</p>")
+        except RecipeError as e: shown[shown.index(self.trim)] = widgets.HTML(value=f"<p>{escape(str(e))}</p>")
     self.below.children = [grid(*shown, columns="g2e")] if shown else []
 
 @patch(as_prop=True)

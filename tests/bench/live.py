@@ -50,13 +50,16 @@ def measure(shape, batch, pairs):
     return median, statistics.median(b - a for a, b in zip(without, with_))/median, auto.measured, n, auto.spent/auto.elapsed, len(meter.start)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=[*SIZES])
-    chosen = parser.parse_args().only
+def main(only=None):
     print(f"{'':16} {'modules':>8} {'step s':>8} {'every step':>11} {'default pace':>13}   {'frames':>12}   limit {100*LIMIT:.0f} %")
     for name, (shape, batch, pairs) in SIZES.items():
-        if chosen and name != chosen: continue
+        if only and name != only: continue
         second, every, frames, n, share, modules = measure(shape, batch, pairs)
         print(f"{name:16} {modules:8} {second:8.3f} {100*every:10.1f}% {100*share:12.2f}%   {frames:4} of {n:4}   {'holds' if share <= LIMIT*1.25 else 'EXCEEDED'}")
         gc.collect()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=[*SIZES])
+    main(**vars(parser.parse_args()))

@@ -1,7 +1,7 @@
 """Singular values of B A for all 224 modules of a LLaMA-7B adapter on one core, beside PEFT's dense routes and a dense SVD. Run: python tests/bench/spectra.py"""
 import argparse, logging, statistics, tempfile, time, warnings
 
-import torch
+import live, torch, weight
 
 from loranb.factors import Factors
 from loranb.spectra import Spectra, singular_vectors
@@ -87,3 +87,7 @@ if __name__ == "__main__":
     p.add_argument("--repeat", type=int, default=15)
     p.add_argument("--no-dense", action="store_true", help="leave out the dense routes, which take minutes")
     main(**vars(p.parse_args()))
+    print("U^T W V on a 4-bit base")
+    weight.main(4096, 16, 5)
+    print("a run that measures")
+    live.main()
