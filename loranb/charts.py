@@ -97,11 +97,12 @@ def _ends(marks, axis, log):
     pad = (hi - lo)/20 or 0.5
     return 0. if 0 <= lo < hi/2 else lo - pad, hi + pad
 
-def _ticks(ends, log):
+def _ticks(ends, log, room):
     lo, hi = sorted(ends)
     if log: return [(t, num(t)) for t in log_ticks(lo, hi)]
-    mag = 10**math.floor(math.log10((hi - lo)/5))
-    step = next(m*mag for m in (1, 2, 5, 10) if m*mag >= (hi - lo)/5)
+    part = (hi - lo)/min(5, max(2, room//55))
+    mag = 10**math.floor(math.log10(part))
+    step = next(m*mag for m in (1, 2, 5, 10) if m*mag >= part*(1 - 1e-9))
     return [(t, num(t)) for t in (round(i*step, 12) for i in range(math.ceil(lo/step - 1e-9), math.floor(hi/step + 1e-9) + 1))]
 
 # %% ../nbs/09d_charts.ipynb #9effd30b
@@ -147,7 +148,7 @@ def _rects(self: Figure):
     for p in self.panels:
         ends.append((x + p.left, top, x + p.left + free/len(self.panels), bottom))
         x = ends[-1][2] + right
-    below = bottom + 20 + 16*any(p.x for p in self.panels) + 36*any(p.map for p in self.panels)
+    below = bottom + max(20 + 16*bool(p.x) + 34*bool(p.map) for p in self.panels)
     return ends, below + 22
 
 # %% ../nbs/09d_charts.ipynb #45ad9f7b
@@ -189,9 +190,9 @@ def _panel_svg(p, rect):
     x0, y0, x1, y1 = rect
     px, py = (lambda v: _at(v, p.xlim, "x" in p.log, x0, x1)), (lambda v: _at(v, p.ylim, "y" in p.log, y1, y0))
     kids = [_text(x0 - p.left + 4, y0 - 9, p.title, fill_opacity="1")] if p.title else []
-    for t, words in p.yticks if p.yticks is not None else _ticks(p.ylim, "y" in p.log):
+    for t, words in p.yticks if p.yticks is not None else _ticks(p.ylim, "y" in p.log, y1 - y0):
         kids += [None if p.map else _line(x0, py(t), x1, py(t), stroke_opacity=".14"), _text(x0 - 6, py(t) + 4, words, "end")]
-    kids += [_text(px(t), y1 + 16, words, "middle") for t, words in (p.xticks if p.xticks is not None else _ticks(p.xlim, "x" in p.log))]
+    kids += [_text(px(t), y1 + 16, words, "middle") for t, words in (p.xticks if p.xticks is not None else _ticks(p.xlim, "x" in p.log, x1 - x0))]
     kids += [k for o in p.marks for k in _mark_svg(o, px, py)]
     if p.x: kids.append(_text((x0 + x1)/2, y1 + 32, p.x, "middle"))
     return kids + (_scale_svg(p, x0, y1 + 24 + 16*bool(p.x)) if p.map else [])
@@ -257,9 +258,9 @@ def _axis(p, side, start, stop, size, i):
     ends, ticks, other = (p.xlim, p.xticks, "y") if side == "x" else (p.ylim, p.yticks, "x")
     log = side in p.log
     a = dict(domain=[start/size, stop/size], anchor=other + str(i or ""), range=[math.log10(o) for o in ends] if log else list(ends), type="log" if log else "linear", zeroline=False,
-        showgrid=side == "y" and not p.map, gridcolor="rgba(125,133,144,.2)", tickfont=dict(size=11), ticks="", automargin=False)
-    ticks = ticks if ticks is not None else _ticks(ends, True) if log else None
-    return a | (dict(nticks=6) if ticks is None else dict(tickvals=[t for t, _ in ticks], ticktext=_safe(w for _, w in ticks)))
+        showgrid=side == "y" and not p.map, gridcolor="rgba(125,133,144,.2)", tickfont=dict(size=11), ticks="", tickangle=0, automargin=False)
+    ticks = ticks if ticks is not None else _ticks(ends, True, 0) if log else None
+    return a | (dict(nticks=min(6, max(3, int(stop - start)//55))) if ticks is None else dict(tickvals=[t for t, _ in ticks], ticktext=_safe(w for _, w in ticks)))
 
 def _note(text, x, y, whole, **font):
     return dict(text=text, x=x/whole[0], y=1 - y/whole[1], xref="paper", yref="paper", showarrow=False, xanchor="left", yanchor="middle", align="left", font=dict(size=11, color=_INK) | font)

@@ -35,10 +35,11 @@ def _part(spectra, module, model=None):
     return parts[module]
 
 # %% ../nbs/12_figures.ipynb #289ce518
-def _called(o): return f"{o['layer']} {short(o['kind'])}" if o["layer"] >= 0 else short(o["kind"])
+def _called(o): return f"{short(o['kind'])} {o['layer']}" if o["layer"] >= 0 else short(o["kind"])
 
 def _along(modules):
-    if len(modules) <= 6: return [(i, _called(o)) for i, o in enumerate(modules)]
+    alone = len({o["layer"] for o in modules}) == 1
+    if len(modules) <= (8 if alone else 4): return [(i, short(o["kind"]) if alone else _called(o)) for i, o in enumerate(modules)]
     first = {o["layer"]: i for i, o in reversed(list(enumerate(modules)))}
     ticks = [(i, "other" if layer < 0 else f"layer {layer}" if len(first) < 7 else str(layer)) for layer, i in sorted(first.items(), key=lambda o: o[1])]
     return ticks[::math.ceil(len(ticks)/12)]
@@ -50,6 +51,8 @@ def _per_module(modules, y, name, fmt=num, **kw):
 def _across(y):
     y = np.asarray(y, float)
     return (np.arange(len(y)), y) if len(y) > 1 else (np.array([-0.4, 0.4]), np.repeat(y, 2))
+
+def _scale(v): return "chance" if v == 0 else num(v)
 
 def _map(modules, values, lo, hi, name, title, hover, fmt=percent):
     rows, columns, place = module_grid(modules)
@@ -70,10 +73,10 @@ def _side_frame(f, g, side):
 
 def _side_map(o, side):
     v, (R, C) = np.where(o["phi"] > o["null"] + 2*o["sd"], _above(o["phi"], o["null"]), 0), o["phi"].shape
-    said = [[f"φ({i+1}, {j+1}) = {num(o['phi'][i, j])}, by chance {num(o['null'][i, j])} ± {num(o['sd'][i, j], 2)}" for j in range(C)] for i in range(R)]
+    said = [[f"{i+1}, {j+1}: {num(o['phi'][i, j])}, chance {num(o['null'][i, j])} ± {num(o['sd'][i, j], 2)}" for j in range(C)] for i in range(R)]
     few = lambda n: [(i, str(i + 1)) for i in sorted({0, *range(-1, n, max(1, -(-n//4)))} - {-1})]
     name = "above chance" if side == "right" else ""
-    return Panel([cells(v, 0, 1, name, said, lambda o: "chance" if o == 0 else num(o))], f"directions of the {'inputs' if side == 'right' else 'outputs'}, i up, j along", "",
+    return Panel([cells(v, 0, 1, name, said, _scale)], f"directions of the {'inputs' if side == 'right' else 'outputs'}, i up, j along", "",
                  xticks=few(C), yticks=few(R), ylim=(-.5, R - .5), left=34)
 
 # %% ../nbs/12_figures.ipynb #e5fa0c4b
@@ -109,9 +112,11 @@ def _one_overlap(f, g):
 # %% ../nbs/12_figures.ipynb #fe3cbb1d
 def _all_overlaps(pairs):
     def row(f, g):
-        o = {k: compare.overlap(f, g, side) for k, side in (("inputs", "right"), ("outputs", "left"))}
+        (U, _, V), (U2, _, V2) = compare._svd(f), compare._svd(g)
+        o, (a, b, c) = dict(inputs=compare.overlap(V, V2), outputs=compare.overlap(U, U2)), (compare.inner(*p) for p in ((f, f), (g, g), (f, g)))
         last = lambda v: float(v[-1, -1]) if v.size else math.nan
-        return dict(module=f.name, **{f"{k}_{n}" if n != "phi" else k: last(v[n]) for k, v in o.items() for n in ("phi", "null", "sd")}, cosine=compare.cosine(f, g)["cosine"], **_together(f, g))
+        return dict(module=f.name, **{f"{k}_{n}" if n != "phi" else k: last(v[n]) for k, v in o.items() for n in ("phi", "null", "sd")},
+                    cosine=c/math.sqrt(a*b) if a*b else math.nan, ratio=1 + 2*c/(a + b) if a + b else math.nan)
     return pd.DataFrame([row(f, g) for f, g in pairs])
 
 def _all_reading(t):
@@ -131,10 +136,11 @@ def overlap(
     pairs = compare._common(_spectra(x), _spectra(y))
     if module is None and len(pairs) > 1:
         t, modules = _all_overlaps(pairs), modules_of(Spectra.of([f for f, _ in pairs]))
+        v = {side: _above(t[side], t[f"{side}_null"]) for side in ("inputs", "outputs")}
+        top = float(np.nanmax([0.01, *v["inputs"], *v["outputs"]]))
         def of(side):
             said = [f"{o.module}: {num(getattr(o, side))}, by chance {num(getattr(o, f'{side}_null'))} ± {num(getattr(o, f'{side}_sd'), 2)}" for o in t.itertuples()]
-            v = _above(t[side], t[f"{side}_null"])
-            return _map(modules, v.clip(lower=0), 0, float(max(v.max(), 0.01)), "of the way to 1", f"{side}, above chance", said, lambda o: "chance" if o == 0 else num(o))
+            return _map(modules, v[side].clip(lower=0), 0, top, "share above chance", f"the {side} that they {'read' if side == 'inputs' else 'write'}", said, _scale)
         return Figure("Do two adapters learn the same?", [of("inputs"), of("outputs")], _all_reading(t), t, _SAME_A)
     if module is not None and module not in (names := [f.name for f, _ in pairs]): raise RecipeError(f"module={module!r} is not in both adapters.{nearest(module, names)}")
     return _one_overlap(*next(o for o in pairs if module in (None, o[0].name)))
@@ -159,8 +165,8 @@ def amplification(
     spectra = _spectra(spectra)
     t, modules = compare.amplification(spectra, model), modules_of(spectra)
     x, random = _across(t.random)
-    marks = [band(x, *(_across(t.random*(1 + s*t.random_sd))[1] for s in (-2, 2))), chance(x, random, "W in random directions"), line(*_across(t.own), "W in its own strongest r", LEARN),
-             _per_module(modules, t.projected, "W in the update's directions, ‖UᵀWV‖", colour=WARM), _per_module(modules, t.frobenius, "the update, ‖ΔW‖")]
+    marks = [band(x, *(_across(t.random*(1 + s*t.random_sd))[1] for s in (-2, 2))), chance(x, random, "random directions"), line(*_across(t.own), "W's own strongest r", LEARN),
+             _per_module(modules, t.projected, "W in the update's directions", colour=WARM), _per_module(modules, t.frobenius, "the update")]
     return Figure("Does it amplify what W already had?", [Panel(marks, "Frobenius norm", "", log="y", xlim=(-.6, len(t) - .4), xticks=_along(modules), left=52)], _amplification_reading(t), t, _TABLE7)
 
 # %% ../nbs/12_figures.ipynb #9bfb117c
@@ -196,7 +202,7 @@ def _forgetting_reading(t, kl):
 def _spike_panel(t, modules):
     if "theta" in t: y, title, null = t.spike_margin, "σ₁(ΔW) / critical spike of W", chance(*_across(np.ones(len(t))), "would begin to show")
     else: y, title, null = t.relative_spectral, "σ₁(ΔW) / σ₁(W)", chance(*_across(t.gaussian), "would begin to show")
-    return Panel([null, _per_module(modules, y, "update")], title, "", xlim=(-.6, len(t) - .4), ylim=(0, 1.05*max(float(np.nanmax(y)), 1 if "theta" in t else t.gaussian.max())), xticks=_along(modules))
+    return Panel([null, _per_module(modules, y, "update")], title, "", xlim=(-.6, len(t) - .4), ylim=(0, 1.05*float(np.nanmax([*y, *null["y"]]))), xticks=_along(modules))
 
 def _intruder_panel(t, modules):
     marks = [chance(*_across(t.energy_share_random), "random directions of these sizes"), _per_module(modules, t.energy_share, "update", percent)]
@@ -253,11 +259,11 @@ def _rank_reading(modules, ranks, uniform, cost, at):
         o = cost[cost["rank"] == at].sum(numeric_only=True)
         by = {}
         for m in modules: by[short(m["kind"])] = by.get(short(m["kind"]), 0) + m["m"] + m["n"]
-        most = max(by, key=by.get)
-        return f"At r = {at} in all {len(modules)} modules: {int(o.parameters):,} parameters, {size(o.bytes)} in a file, {size(o.training_bytes)} in training. {most} takes {percent(by[most]/sum(by.values()))} of it."
+        most = [k for k in by if by[k] == max(by.values())]
+        return f"At r = {at} in all {len(modules)} modules: {int(o.parameters):,} parameters, {size(o.bytes)} in a file, {size(o.training_bytes)} in training. {' and '.join(most)} take{'s'*(len(most) == 1)} {percent(by[most[0]]/sum(by.values()))}{' each'*(len(most) > 1)}."
     hi, lo = int(np.nanargmax(ranks)), int(np.nanargmin(ranks))
     used = int(sum(k*(m["m"] + m["n"]) for k, m in zip(ranks, modules) if k == k))
-    return (f"{used:,} parameters, which would be r = {num(uniform)} everywhere: the probe would give {_called(modules[hi])} most (r = {int(ranks[hi])}) and {_called(modules[lo])} least (r = {int(ranks[lo])}).")
+    return (f"{used:,} parameters, which would be r = {num(uniform)} everywhere: the probe would give most to {modules[hi]['name']} (r = {int(ranks[hi])}) and least to {modules[lo]['name']} (r = {int(ranks[lo])}).")
 
 # %% ../nbs/12_figures.ipynb #45d70d03
 def rank_budget(
@@ -274,7 +280,7 @@ def rank_budget(
     cost, found = _costs(modules, sorted({*ranks, at}), itemsize, optimizer), functional
     plan, proposed, uniform = _proposed(found, modules, parameters) if found is not None else (None, None, None)
     width = np.array([o["m"] + o["n"] for o in modules], float)
-    v, what = (width/width.sum(), "share of the parameters") if plan is None else (proposed, f"proposed rank; evenly {num(uniform)}")
+    v, what = (width/width.sum(), "share of the parameters") if plan is None else (proposed, f"rank; evenly {num(uniform)}")
     fmt = percent if plan is None else num
     heat = _map(modules, v, 0, float(np.nanmax(v)), what, "one rank everywhere" if plan is None else "after the probe", [f"{o['name']}: {fmt(x)}" for o, x in zip(modules, v)], fmt)
     if plan is not None: cost = cost.merge(pd.DataFrame(dict(module=[o["name"] for o in modules], proposed=proposed)), on="module")
@@ -294,19 +300,27 @@ def _stream(f, model):
     d, last = E.shape[1], f.name.rpartition(".")[2]
     writes = f.m == d and (last in _WRITERS or f.n != d)
     if not writes and f.n != d: raise RecipeError(f"module={f.name!r} has {f.n} inputs and {f.m} outputs, and the residual stream {d}: it neither reads nor writes it. Take a projection at the edge of a block, such as q_proj or down_proj.")
-    T = (E if out is None or not writes else out.weight.detach()).cpu().double()
-    T = T - T.mean(0)
-    return T/T.norm(dim=1, keepdim=True).clamp(min=1e-30), writes
+    T = E if out is None or not writes else out.weight.detach()
+    if not T.is_floating_point(): raise RecipeError(f"the {'un' if writes else ''}embedding of this {type(base).__name__} is quantized, so its tokens cannot be compared with a direction")
+    return T, writes
+
+def _cosines(T, X):
+    "Of every row, less their mean, with every column; some thousand rows at a time"
+    blocks = T.split(8192)
+    mean, X = sum(o.float().sum(0) for o in blocks)/len(T), torch.nn.functional.normalize(X.to(T.device, torch.float32), dim=0)
+    return torch.cat([(torch.nn.functional.normalize(o.float() - mean, dim=1) @ X).cpu() for o in blocks])
 
 def _best(T, X):
-    "The null for these tokens: the median of the largest cosine over random directions"
-    R = torch.randn(T.shape[1], 64, generator=torch.Generator().manual_seed(0), dtype=T.dtype)
-    return T @ X, float((T @ (R/R.norm(dim=0))).abs().amax(0).median())
+    "The cosines, and their null for these tokens: the median of the largest over random directions"
+    R = torch.randn(T.shape[1], 64, generator=torch.Generator().manual_seed(0))
+    C = _cosines(T, torch.cat([X.float(), R], 1))
+    return C[:, :-64], float(C[:, -64:].abs().amax(0).median())
 
 # %% ../nbs/12_figures.ipynb #1904fc06
 def _token(tokenizer, i):
     text = tokenizer.decode([i])
-    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or f"#{i}"
+    text = text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+    return text if text.isprintable() and text and "\ufffd" not in text else f"#{i}"
 
 def _tokens_frame(tokenizer, C, S, null, count):
     rows = []
@@ -371,6 +385,6 @@ def alignment(
         null, sd = t[f"{side}_null"], t[f"{side}_sd"].fillna(0)
         marks += [band(t.k, (null - 2*sd).clip(lower=0), null + 2*sd), chance(t.k, null, "by chance, k/d"), line(t.k, t[side], name, colour)]
     far = f" The last directions of W are known to within {percent(t.residual.max())} of its largest singular value." if t.residual.max() > 0 else ""
-    top = max(0.02, *(float(np.nanmax(t[c], initial=0)) for c in ("left", "right", "left_null", "right_null")))
+    top = float(np.nanmax([0.02, *t.left, *t.right, *t.left_null, *t.right_null]))
     note = f"The band is two standard deviations of a random update with this spectrum.{far} Where k/d differs between the two sides, each has its own dashed line."
     return Figure("Where in W does it act?", [Panel(marks, "share of the update", "k, the strongest directions of W", ylim=(0, 1.05*top))], _alignment_reading(t, f, int(min(max(1, f.r), t.k.max()))), t, note)
