@@ -18,7 +18,8 @@ _all_ = ["AdapterError", "Factors", "MadeFactors", "change", "summed"]
 
 # %% ../nbs/04c_factors.ipynb #1bde5296
 _TYPES = dict(LORA="LoRA", ADALORA="AdaLoRA", LOHA="LoHa", LOKR="LoKr", VERA="VeRA")
-_VARIANTS = dict(use_dora="DoRA", alora_invocation_tokens="aLoRA", monteclora_config="MonteCLoRA", kasa_config="KaSA", use_bdlora="BD-LoRA", velora_config="LoRA")
+_VARIANTS = dict(use_dora="DoRA", alora_invocation_tokens="aLoRA", monteclora_config="MonteCLoRA", kasa_config="KaSA", use_bdlora="BD-LoRA",
+    velora_config="LoRA")
 _REFUSED = dict(use_qalora="QA-LoRA", arrow_config="Arrow", megatron_config="Megatron's parallel layers")
 _PLAIN = ("loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config", "use_rslora", "use_effective_conv2d", *_VARIANTS)
 _ZERO = ("gaussian", "eva", "orthogonal", "mica", "true", "false", "lycoris")  # B A = 0 at the start, or the base stayed as it was
@@ -37,7 +38,8 @@ def _method(config, where):
     for field, value in config.items():
         if not value: continue
         if field in _REFUSED: _refuse(_REFUSED[field], where)
-        if (field.startswith("use_") or field.endswith("_config")) and field not in _PLAIN: _refuse(f"{field}={value!r:.40}, which this loranb does not know,", where)
+        if (field.startswith("use_") or field.endswith("_config")) and field not in _PLAIN:
+            _refuse(f"{field}={value!r:.40}, which this loranb does not know,", where)
     start = str(config.get("init_lora_weights", True)).lower()
     if start not in _ZERO and not start.startswith(_STARTED): _refuse(f"init_lora_weights={start!r}, which this loranb does not know,", where)
     return next((label for field, label in _VARIANTS.items() if config.get(field)), "MiCA" if start == "mica" else "LoRA")
@@ -76,7 +78,8 @@ def _layers(model, adapter):
         while type(wrappers[-1]).__name__ == "ParamWrapper": wrappers.append(wrappers[-1].base_layer)
         if len(wrappers) > 1: wrappers = [] if name.endswith(".base_layer") else wrappers[-2::-1]
         for layer in wrappers:
-            if not any(adapter in getattr(layer, part, ()) for part in getattr(layer, "adapter_layer_names", ()) if part[:4] in ("lora", "hada", "lokr", "vera")): continue
+            if not any(adapter in getattr(layer, part, ()) for part in getattr(layer, "adapter_layer_names", ()) if part[:4] in ("lora", "hada", "lokr",
+                "vera")): continue
             parameter = getattr(layer, "parameter_name", "weight")
             yield _bare(plain_name(name)) + (f".{parameter}" if parameter != "weight" else ""), layer
 
@@ -135,8 +138,13 @@ def _place(name):
     return last[2] in _LAST, front[:depth], _ORDER.index(last[2]) if last[2] in _ORDER else len(_ORDER), front[depth:], last
 
 # %% ../nbs/04c_factors.ipynb #ebb49d8e
+def _names(config, field):
+    names = config.get(field) or []
+    if not isinstance(names, list) or not all(isinstance(o, str) for o in names): raise AdapterError(f"{field}={names!r:.80} is not a list of names")
+    return names
+
 def _parameters(config, modules):
-    targets, renamed = config.get("target_parameters") or [], {}
+    targets, renamed = _names(config, "target_parameters"), {}
     for name in modules:
         inner, ends = _bare(name), {t.rpartition(".")[2] for t in targets}
         own = sorted((o for o in ends if any(f".{inner}.{o}".endswith(f".{t}") for t in targets)), key=_place)
@@ -151,14 +159,15 @@ def _of_tensors(name, tensors, config, method, expert):
         if X.is_floating_point() and not X.isfinite().all(): raise AdapterError(f"{name}: {part} holds NaN or infinite numbers; the training diverged")
     rows = next((len(X) for part, X in tensors.items() if part in ("lora_A", "lora_embedding_A") and X.ndim), 0)
     r, scaling = _scaling(config, method, name, rows)
-    if rows % r or rows//r > 1 and not expert: raise AdapterError(f"{name}: the configuration says r={r}, and lora_A has {rows} rows; which is right decides its scaling")
+    if rows % r or rows//r > 1 and not expert:
+        raise AdapterError(f"{name}: the configuration says r={r}, and lora_A has {rows} rows; which is right decides its scaling")
     return factors_of(name, tensors, scaling, method, max(1, rows//r), _blocks(config, name))
 
 def _blocks(config, name):
     bd = config.get("use_bdlora")
     if not isinstance(bd, dict): return 1, 1
     n = _number(bd.get("nblocks"), "nblocks", name, whole=True)
-    return tuple(n if any(str(o) in name for o in bd.get(f"target_modules_bd_{side}") or []) else 1 for side in "ab")
+    return tuple(n if any(o in name for o in _names(bd, f"target_modules_bd_{side}")) else 1 for side in "ab")
 
 # %% ../nbs/04c_factors.ipynb #c01ad7a9
 def _of_files(source, adapter):
@@ -220,7 +229,8 @@ def factors(
     parts, config = _parts(source, adapter)
     if start is None and _started(config):
         raise AdapterError(f"init_lora_weights={config['init_lora_weights']!r}: B A was not zero at the start, so it is not what was learned. "
-                           "Give start=start_of(model) from before the training, or the folder of an adapter saved then; or start='zero' to see B A as it stands")
+                           "Give start=start_of(model) from before the training, or the folder of an adapter saved then; "
+                           "or start='zero' to see B A as it stands")
     if start is None or isinstance(start, str) and start == "zero": return parts
     before = {f.name: f for f in (start if isinstance(start, list) else _parts(start, adapter)[0])}
     missing = [f.name for f in parts if f.name not in before]
@@ -244,10 +254,12 @@ def others(
 def _left(header):
     shapes = {key: shape for key, (_, shape) in header.items()}
     modules, rest = modules_in(shapes)
-    found = [dict(name=name, what="lengths of rows (DoRA)", shape=shapes[parts["lora_magnitude_vector"]], norm=None) for name, parts in modules.items() if "lora_magnitude_vector" in parts]
+    found = [dict(name=name, what="lengths of rows (DoRA)", shape=shapes[parts["lora_magnitude_vector"]], norm=None) for name, parts in modules.items()
+        if "lora_magnitude_vector" in parts]
     for key in rest:
         name = plain_name(key)
-        what = ("tokens" if "trainable_tokens" in key else "bias" if key.endswith("bias") else "a copy of the base's weight" if ".base_layer." in key else "shared projection"
+        what = ("tokens" if "trainable_tokens" in key else "bias" if key.endswith("bias") else "a copy of the base's weight" if ".base_layer." in key
+            else "shared projection"
                 if name in ("vera_A", "vera_B") else "whole module")
         found.append(dict(name=name, what=what, shape=shapes[key], norm=None))
     return found
@@ -266,9 +278,12 @@ def _beside(model, adapter, norms):
                 found.append(_other(f"{name}.{key}", "whole module", X.shape, (lambda: (X.double() - before[key].double()).norm()) if same else None))
         if kind == "TrainableTokensLayer" and adapter in getattr(o, "trainable_tokens_delta", ()):
             X = o.trainable_tokens_delta[adapter]
-            found.append(_other(name.removesuffix(".token_adapter"), "tokens", X.shape, lambda: (X.double() - o.trainable_tokens_original[adapter].to(X.device).double()).norm()))
-        if adapter in getattr(o, "lora_magnitude_vector", ()): found.append(_other(name, "lengths of rows (DoRA)", o.lora_magnitude_vector[adapter].weight.flatten().shape))
+            found.append(_other(name.removesuffix(".token_adapter"), "tokens", X.shape,
+                lambda: (X.double() - o.trainable_tokens_original[adapter].to(X.device).double()).norm()))
+        if adapter in getattr(o, "lora_magnitude_vector", ()):
+            found.append(_other(name, "lengths of rows (DoRA)", o.lora_magnitude_vector[adapter].weight.flatten().shape))
         bias = getattr(o.lora_B[adapter], "bias", None) if adapter in getattr(o, "lora_B", ()) else None
         if bias is not None: found.append(_other(name, "bias of B", bias.shape, lambda: o.scaling[adapter]*bias.double().norm()))
     trained = getattr(model.peft_config[adapter], "bias", "none")
-    return found + ([_other(plain_name(n), "bias", X.shape) for n, X in model.named_parameters() if n.endswith("bias") and X.requires_grad and "lora_" not in n] if trained in ("all", "lora_only") else [])
+    return found + ([_other(plain_name(n), "bias", X.shape) for n, X in model.named_parameters() if n.endswith("bias") and X.requires_grad
+        and "lora_" not in n] if trained in ("all", "lora_only") else [])

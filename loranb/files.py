@@ -44,11 +44,14 @@ def _natural(x): return isinstance(x, int) and not isinstance(x, bool) and 0 <= 
 def _checked(path, header, room):
     found, total = {}, 0
     for name, o in header.items():
+        if len(name) > 1000 or not name.isprintable(): raise _broken(path, f"{name[:80]!r} is no name of a tensor")
         try: dtype, shape, (start, end) = o["dtype"], tuple(o["shape"]), o["data_offsets"]
         except (TypeError, KeyError, ValueError): raise _broken(path, f"tensor {name[:200]!r} has no type, shape and place") from None
-        if dtype not in _BITS or len(shape) > 8 or not all(map(_natural, (*shape, start, end))): raise _broken(path, f"tensor {name[:200]!r} has type {dtype!r:.40} and shape {shape!r:.80}")
+        if str(dtype) not in _BITS or len(shape) > 8 or not all(map(_natural, (*shape, start, end))):
+            raise _broken(path, f"tensor {name[:200]!r} has type {dtype!r:.40} and shape {shape!r:.80}")
         if not start <= end <= room: raise _broken(path, f"tensor {name[:200]!r} ends at byte {end:,} of {room:,}; the file is cut off or its header is wrong")
-        if math.prod(shape)*_BITS[dtype] > 8*(end - start): raise _broken(path, f"tensor {name[:200]!r} of shape {shape} needs more than its {end - start:,} bytes")
+        if math.prod(shape)*_BITS[dtype] > 8*(end - start):
+            raise _broken(path, f"tensor {name[:200]!r} of shape {shape} needs more than its {end - start:,} bytes")
         found[name], total = (dtype, shape), total + end - start
     if total > LIMIT: raise AdapterError(f"{path} holds {total/2**30:.1f} GiB of tensors, more than loranb.files.LIMIT = {LIMIT/2**30:.1f} GiB")
     return found
@@ -88,7 +91,8 @@ def matching(
 ):
     "The value of the first expression that matches the end of a module's name, as PEFT matches them"
     for key, value in (pattern or {}).items():
-        if len(key) > 1000 or _NESTED.search(key): raise AdapterError(f"the pattern {key[:80]!r} repeats a repetition, which can take forever; write the modules' names instead")
+        if len(key) > 1000 or _NESTED.search(key):
+            raise AdapterError(f"the pattern {key[:80]!r} repeats a repetition, which can take forever; write the modules' names instead")
         try: found = re.match(rf"(.*\.)?({key})$", name)
         except re.error as e: raise AdapterError(f"the pattern {key[:80]!r} is no regular expression: {e}") from None
         if found: return value
@@ -102,7 +106,8 @@ def adapter_files(
     "Where the two files of a saved adapter are; from the Hub they are fetched"
     path = Path(source)
     if path.is_file():
-        if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"): raise AdapterError(f"{path} is a pickle, which can run code when it is opened; save the adapter with safe_serialization=True")
+        if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+            raise AdapterError(f"{path} is a pickle, which can run code when it is opened; save the adapter with safe_serialization=True")
         return path.parent/"adapter_config.json", path
     if not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)): return _from_hub(str(source))
     if not path.is_dir(): raise AdapterError(f"there is no folder {str(source)!r}")
@@ -127,7 +132,8 @@ def _from_hub(name):
         return Path(config), Path(hub.hf_hub_download(name, "adapter_model.safetensors"))
     except LocalEntryNotFoundError as e: raise AdapterError(f"there is no folder {name!r} here, and the Hub cannot be reached: {_first(e)}") from None
     except EntryNotFoundError as e: raise AdapterError(f"{name} on the Hub has no adapter_config.json with an adapter_model.safetensors: {_first(e)}") from None
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as e: raise e if isinstance(e, AdapterError) else AdapterError(f"there is no folder {name!r} here, and none on the Hub that can be read: {_first(e)}") from None
+    except (OSError, ValueError, hub.errors.HfHubHTTPError) as e: raise e if isinstance(e,
+        AdapterError) else AdapterError(f"there is no folder {name!r} here, and none on the Hub that can be read: {_first(e)}") from None
 
 def _first(e): return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
 
@@ -156,6 +162,7 @@ def modules_in(
             if found[2] in parts: raise AdapterError(f"the file has {found[2]} of {plain_name(found[1])} twice")
             parts[found[2]] = key
         elif re.search(r"\.(lora|hada|lokr)_", key) and not key.endswith(".bias") and not _IGNORED.search(key):
-            raise AdapterError(f"A tensor {re.split(r'[.](?=lora_|hada_|lokr_)', key)[-1]!r} is not known (found in {key}); it would change what the module's others mean")
+            raise AdapterError(f"A tensor {re.split(r'[.](?=lora_|hada_|lokr_)', key)[-1]!r} is not known (found in {key}); "
+                               "it would change what the module's others mean")
         else: rest.append(key)
     return modules, rest

@@ -104,7 +104,8 @@ def _lora(name, t, method, scaling, blocks):
         if t[o].numel() != len(A): raise AdapterError(f"{name}: {o} {tuple(t[o].shape)} does not fit A {tuple(A.shape)}")
         A = _wide(A)*_wide(t[o]).reshape(-1, 1)
     length = t.get("lora_magnitude_vector")
-    if length is not None and length.numel() not in (len(B), A.shape[1]): raise AdapterError(f"{name}: lora_magnitude_vector {tuple(length.shape)} does not fit B {tuple(B.shape)}")
+    if length is not None and length.numel() not in (len(B), A.shape[1]):
+        raise AdapterError(f"{name}: lora_magnitude_vector {tuple(length.shape)} does not fit B {tuple(B.shape)}")
     return Factors(name, A, B, scaling, method, None if length is None else length.flatten(), _NOTES.get(method, ""))
 
 def _wide(X): return X if X.dtype == torch.float64 else X.float()
@@ -116,7 +117,9 @@ _NOTES = {"DoRA": "the direction; the rows' lengths are learned beside it", "aLo
 def _vera(name, t, scaling):
     b, d, A, B = (t.get(o) for o in ("vera_lambda_b", "vera_lambda_d", "vera_A", "vera_B"))
     if any(o is None for o in (b, d)): raise AdapterError(f"{name} has no vera_lambda_{'b' if b is None else 'd'}")
-    if A is None or B is None: raise AdapterError(f"{name}: VeRA cuts its shared A and B to the size of each layer, which its file does not tell; load the adapter and read it from the model")
+    if A is None or B is None:
+        raise AdapterError(f"{name}: VeRA cuts its shared A and B to the size of each layer, "
+                           "which its file does not tell; load the adapter and read it from the model")
     if A.shape[0] != d.numel() or B.shape[1] != d.numel() or B.shape[0] < b.numel():
         raise AdapterError(f"{name}: VeRA's A {tuple(A.shape)}, B {tuple(B.shape)}, b {tuple(b.shape)} and d {tuple(d.shape)} do not fit together")
     return Factors(name, _wide(A)*_wide(d)[:, None], _wide(B[:b.numel()])*_wide(b)[:, None], scaling, "VeRA")
@@ -159,18 +162,21 @@ def _loha(name, t, scaling):
     return MadeFactors(name, lambda: _hadamard(A1, B1, A2, B2), (m, n, min(r, m, n)), scaling, "LoHa")
 
 def _tucker(name, t, wa, wb):
-    if t.ndim != 4 or t.shape[:2] != (len(wa), len(wb)): raise AdapterError(f"{name}: the core {tuple(t.shape)} does not fit {tuple(wa.shape)} and {tuple(wb.shape)}")
+    if t.ndim != 4 or t.shape[:2] != (len(wa), len(wb)):
+        raise AdapterError(f"{name}: the core {tuple(t.shape)} does not fit {tuple(wa.shape)} and {tuple(wb.shape)}")
     return torch.einsum("ijkl,jn->inkl", t, wb).flatten(1), wa.T
 
 # %% ../nbs/04a_layouts.ipynb #3e98c03d
 def _lokr(name, t, scaling):
-    P, Q = (tuple(o.contiguous() for o in _side(name, t, w)) for w in ("lokr_w1", "lokr_w2"))
+    P, Q = _side(name, t, "lokr_w1"), _side(name, t, "lokr_w2")
     if len(Q) == 1:
         M = torch.kron(P[1] @ P[0], Q[0]).reshape(P[1].shape[0]*Q[0].shape[0], -1)
         return MadeFactors(name, lambda: _dense(M), (*M.shape, min(M.shape)), scaling, "LoKr")
     (A1, B1), (A2, B2) = P, Q
     shape = len(B1)*len(B2), A1.shape[1]*A2.shape[1], len(A1)*len(A2)
-    return MadeFactors(name, lambda: (torch.kron(A1, A2), torch.kron(B1, B2)), shape, scaling, "LoKr", kronecker=(P, Q))
+    return MadeFactors(name, lambda: (_kron(A1, A2), _kron(B1, B2)), shape, scaling, "LoKr", kronecker=(P, Q))
+
+def _kron(X, Y): return (X[:, None, :, None]*Y[:, None]).flatten(2).flatten(0, 1)  # torch.kron fails on some strides
 
 def _side(name, t, w):
     if w in t:
@@ -211,7 +217,8 @@ def summed(
     "The factors of a sum of updates, by concatenation"
     if len(parts) == 1: return parts[0]
     first = parts[0]
-    if any((f.m, f.n) != (first.m, first.n) for f in parts): raise AdapterError(f"{first.name} is {' and '.join(f'{f.m}x{f.n}' for f in parts)} in the adapters; they cannot be added")
+    if any((f.m, f.n) != (first.m, first.n) for f in parts):
+        raise AdapterError(f"{first.name} is {' and '.join(f'{f.m}x{f.n}' for f in parts)} in the adapters; they cannot be added")
     def make(): return torch.cat([f.A.detach().double() for f in parts]), torch.cat([f.scaling*f.B.detach().double() for f in parts], 1)
     return MadeFactors(first.name, make, (first.m, first.n, sum(f.r for f in parts)), 1., "+".join(f.method for f in parts))
 

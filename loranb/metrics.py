@@ -171,5 +171,6 @@ def hard_threshold(
     known, median = gavish_donoho(min(m, n)/max(m, n))
     if noise is not None: return known*math.sqrt(max(m, n))*noise
     if len(sigma) < min(m, n) or np.count_nonzero(sigma) < 0.75*min(m, n):
-        raise RecipeError(f"{len(sigma)} singular values of a {m}x{n} matrix do not tell its noise: the median of an update of low rank is no noise level. Give noise=")
+        raise RecipeError(f"{len(sigma)} singular values of a {m}x{n} matrix do not tell its noise: "
+                          "the median of an update of low rank is no noise level. Give noise=")
     return median*float(np.median(sigma))

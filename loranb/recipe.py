@@ -50,7 +50,7 @@ def _one_of(names): return (lambda v: v in names, f"one of {', '.join(names)}")
 RULES = dict(
     model=_text, trust_remote_code=_flag, split=_text, r=_count, max_length=_count, use_rslora=_flag, lora_alpha=_positive, learning_rate=_positive,
     num_train_epochs=_positive, max_steps=_limit, per_device_train_batch_size=_count, gradient_accumulation_steps=_count, save_steps=_some, eval_steps=_some,
-    spectra_steps=_some, test_size=_some, seed=_some, lora_dropout=_share, max_grad_norm=(lambda v: _is_num(v) and v >= 0, "a number, 0 (no clipping) or more"),
+    spectra_steps=(lambda v: _is_int(v) and v >= -1, "a whole number, -1 or more"), test_size=_some, seed=_some, lora_dropout=_share, max_grad_norm=(lambda v: _is_num(v) and v >= 0, "a number, 0 (no clipping) or more"),
     weight_decay=(lambda v: _is_num(v) and v >= 0, "a number, 0 or more"), warmup_steps=(lambda v: _is_num(v) and v >= 0, "a number of steps, or a share of them below 1"),
     gradient_checkpointing=_flag, bnb_4bit_use_double_quant=_flag, rank_pattern=_pattern, alpha_pattern=_pattern, quant=_one_of(QUANTS), dtype=_one_of(DTYPES),
     lr_scheduler_type=_one_of(SCHEDULES), optim=_one_of(OPTIMS), data=(lambda v: _text[0](v) if isinstance(v, str) else isinstance(v, (list, tuple)), "a file, a folder, a Hub name or a list of rows"),
@@ -104,7 +104,7 @@ class Recipe:
     max_grad_norm: float = 1.0  # Gradients are scaled down to this norm, 0 for never
     gradient_checkpointing: bool = None  # Recompute activations to save memory?
     eval_steps: int = 20  # Steps between measurements on the rows held out, 0 for the end only
-    spectra_steps: int = 10  # Steps between spectra of BA, 0 for the end only
+    spectra_steps: int = -1  # Steps between spectra of BA; 0 for the end only, -1 to stay below 2 % of the time
     save_steps: int = 100  # Steps between checkpoints, 0 for the end only
     seed: int = 42  # For the adapter's start, the order of the rows, dropout
 

@@ -6,7 +6,7 @@
 __all__ = ['STATES', 'new_folder', 'check_folder', 'Record', 'write_frame', 'read_frames', 'checkpoints', 'modules_of', 'Lines']
 
 # %% ../nbs/11a_record.ipynb #8c6df337
-import json, os, shutil, struct, sys, time
+import json, math, os, shutil, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class Record:
     ):
         self.recipe, self.path = recipe, Path(out) if out else new_folder(recipe)
         self.events, self.spectra_history, self.subscribers, self.state = [], [], [], "ready"
-        self._file = self._frames = None
+        self._file = None
 
     def on(self,
         fn,  # Called with each event
@@ -81,25 +81,35 @@ def emit(self: Record,
 
 # %% ../nbs/11a_record.ipynb #d05c4245
 def write_frame(
-    file,  # A binary file, open for appending
-    step: int,  # The step after which they were measured
-    sigma: np.ndarray,  # (modules, r) float32
+    path: Path,  # A run's folder
+    step: int,  # The step after which it was measured
+    columns: dict,  # Arrays by name: `sigma` (modules, r), and what else was measured
 ):
-    "Append a frame of singular values"
-    file.write(struct.pack("<3i", step, *sigma.shape) + np.ascontiguousarray(sigma, "<f4").tobytes())
-    file.flush()
+    "Append a frame to `spectra.bin`, and to `spectra.jsonl` what it holds and where"
+    with open(path/"spectra.bin", "ab") as f:
+        at = f.tell()
+        for v in columns.values(): f.write(np.ascontiguousarray(v, "<f4").tobytes())
+    with open(path/"spectra.jsonl", "a", encoding="utf-8") as f:
+        f.write(json.dumps(dict(step=step, at=at, columns={k: np.shape(v) for k, v in columns.items()})) + "\n")
 
 # %% ../nbs/11a_record.ipynb #6a2929ec
+def _whole_lines(path):
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try: yield json.loads(line)
+        except json.JSONDecodeError: return
+
 def read_frames(
-    path: Path,  # A file of frames
-):  # Yields (step, sigma)
-    "The frames of a file; a last one that is not whole is left out"
-    raw, at = Path(path).read_bytes(), 0
-    while at + 12 <= len(raw):
-        step, m, r = struct.unpack_from("<3i", raw, at)
-        if at + 12 + 4*m*r > len(raw): return
-        yield step, np.frombuffer(raw, "<f4", m*r, at + 12).reshape(m, r)
-        at += 12 + 4*m*r
+    path: Path,  # A run's folder
+):  # Yields the step and the columns of a frame
+    "The frames of a run; a last one that is not whole is left out"
+    raw = (path/"spectra.bin").read_bytes()
+    for e in _whole_lines(path/"spectra.jsonl"):
+        columns, at = {}, e["at"]
+        for k, shape in e["columns"].items():
+            n = math.prod(shape)
+            if at + 4*n > len(raw): return
+            columns[k], at = np.frombuffer(raw, "<f4", n, at).reshape(shape), at + 4*n
+        yield e["step"], columns
 
 # %% ../nbs/11a_record.ipynb #ed0a7901
 @patch
@@ -145,21 +155,21 @@ def checkpoints(
 def start_files(self: Record,
     step: int = 0,  # What was told after this step is cut away
 ):
-    "Open the files of events and frames for writing"
+    "Begin the files of events and frames anew, with what is kept of them"
     self.path.mkdir(parents=True, exist_ok=True)
     self.events = [e for e in self.events if e.get("step", 0) <= step and e["type"] not in ("stop", "error")]
     self.spectra_history = [f for f in self.spectra_history if f[0] <= step]
-    self._file, self._frames = open(self.path/"events.jsonl", "w", encoding="utf-8"), open(self.path/"spectra.bin", "wb")
+    for name in ("spectra.bin", "spectra.jsonl"): (self.path/name).unlink(missing_ok=True)
+    for s, spectra in self.spectra_history: write_frame(self.path, s, dict(sigma=spectra.to_arrays()[1], **spectra.columns))
+    self._file = open(self.path/"events.jsonl", "w", encoding="utf-8")
     for e in self.events: self._file.write(json.dumps(e) + "\n")
-    for s, spectra in self.spectra_history: write_frame(self._frames, s, spectra.to_arrays()[1])
     self._file.flush()
 
 @patch
 def close_files(self: Record):
     "Close them; a run that has ended writes nothing"
-    for f in (self._file, self._frames):
-        if f: f.close()
-    self._file = self._frames = None
+    if self._file: self._file.close()
+    self._file = None
 
 # %% ../nbs/11a_record.ipynb #76513368
 @patch
@@ -192,17 +202,12 @@ def open(cls: Record,
     return run
 
 # %% ../nbs/11a_record.ipynb #1b1c6d12
-def _whole_lines(path):
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try: yield json.loads(line)
-        except json.JSONDecodeError: return
-
 @patch
 def _read_spectra(self: Record):
     head = self.path/"run.json"
-    if not head.is_file() or not (self.path/"spectra.bin").is_file(): return
+    if not head.is_file() or not (self.path/"spectra.jsonl").is_file(): return
     modules = json.loads(head.read_text())["modules"]
-    self.spectra_history = [(s, Spectra.from_arrays(modules, sigma)) for s, sigma in read_frames(self.path/"spectra.bin")]
+    self.spectra_history = [(s, Spectra.from_arrays(modules, columns.pop("sigma"), columns)) for s, columns in read_frames(self.path)]
 
 # %% ../nbs/11a_record.ipynb #2869be77
 def modules_of(

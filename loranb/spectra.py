@@ -20,7 +20,8 @@ from .metrics import (_band, a_at_start, a_init_band, energy, energy_entropy_ran
                             nuclear_rank, participation_null, participation_ratio, rank_for_energy, stable_rank, walk_variance)
 from .values import TOLERANCE, _values, singular_values, singular_vectors
 
-_all_ = ["TOLERANCE", "singular_values", "singular_vectors", "energy", "rank_for_energy", "entropy_rank", "energy_entropy_rank", "stable_rank", "participation_ratio",
+_all_ = ["TOLERANCE", "singular_values", "singular_vectors", "energy", "rank_for_energy", "entropy_rank", "energy_entropy_rank", "stable_rank",
+    "participation_ratio",
          "nuclear_rank", "participation_null", "noise_ranks", "a_init_band", "a_at_start", "walk_variance", "noise_band", "gavish_donoho", "hard_threshold"]
 
 # %% ../nbs/05c_spectra.ipynb #48ecd372
@@ -30,8 +31,9 @@ class Spectra:
         modules: list,  # One dictionary a module: `name, m, n, r, scaling, error, method`
         sigma: list,  # One array (r,) a module, descending, float64
         parts: list|None = None,  # The `Factors` they came from, where these are at hand
+        columns: dict|None = None,  # What else was measured, one row a module, as `live` names it
     ):
-        self.modules, self.sigma, self.parts, self._source = modules, sigma, parts, None
+        self.modules, self.sigma, self.parts, self._source, self.columns = modules, sigma, parts, None, columns or {}
 
     def __len__(self): return len(self.modules)
     def __getitem__(self, key): return self.sigma[self.names.index(key) if isinstance(key, str) else key]
@@ -94,9 +96,11 @@ def _figures(o, s):
     s = np.asarray(s, float)
     full = s[:min(o["m"], o["n"])]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return dict(frobenius=np.linalg.norm(s), spectral=s[0], nuclear=s.sum(), **{f"k{p}": rank_for_energy(s, p/100) for p in (90, 95, 99)}, entropy_rank=entropy_rank(s),
+        return dict(frobenius=np.linalg.norm(s), spectral=s[0], nuclear=s.sum(), **{f"k{p}": rank_for_energy(s, p/100) for p in (90, 95, 99)},
+            entropy_rank=entropy_rank(s),
             energy_entropy_rank=energy_entropy_rank(s), participation_ratio=participation_ratio(s), participation_null=_null(o), stable_rank=stable_rank(s),
-            nuclear_rank=nuclear_rank(s), utilization=stable_rank(s)/o["r"], top1_share=energy(s)[0], sigma1_over_sigma2=s[0]/s[1] if len(full) > 1 else np.nan, condition=full[0]/full[-1])
+            nuclear_rank=nuclear_rank(s), utilization=stable_rank(s)/o["r"], top1_share=energy(s)[0],
+            sigma1_over_sigma2=s[0]/s[1] if len(full) > 1 else np.nan, condition=full[0]/full[-1])
 
 def _null(o): return participation_null(o["m"], o["n"], o["r"]) if o.get("method", "LoRA") in ("LoRA", "DoRA", "aLoRA", "MonteCLoRA") else np.nan
 
@@ -105,7 +109,8 @@ def _null(o): return participation_null(o["m"], o["n"], o["r"]) if o.get("method
 def summary(self: Spectra):  # A pandas DataFrame
     "One row a module: its sizes and its ranks, each by the function of that name"
     import pandas as pd
-    rows = [dict(module=o["name"], shape=(o["m"], o["n"]), r=o["r"], scaling=o["scaling"], method=o.get("method", "LoRA"), **_figures(o, s), error=o["error"]) for o, s in zip(self.modules, self.sigma)]
+    rows = [dict(module=o["name"], shape=(o["m"], o["n"]), r=o["r"], scaling=o["scaling"], method=o.get("method", "LoRA"), **_figures(o, s),
+        error=o["error"]) for o, s in zip(self.modules, self.sigma)]
     table = pd.DataFrame(rows).astype({k: int if k[1:].isdigit() else float for k in (_figures(self.modules[0], self.sigma[0]) if rows else ())})
     if rows: table.insert(table.columns.get_loc("nuclear") + 1, "energy_share", table.frobenius**2/max((table.frobenius**2).sum(), 1e-300))
     return table
@@ -179,6 +184,8 @@ def from_arrays(
     cls: Spectra,
     modules: list,  # As `to_arrays` gave them
     sigma: np.ndarray,  # (modules, r_max)
+    columns: dict|None = None,  # What else was measured; `error`, where it is there, replaces the modules' own
 ) -> Spectra:
     "Spectra from what `to_arrays` gave"
-    return cls(modules, [np.asarray(s[:o["r"]], np.float64) for o, s in zip(modules, sigma)])
+    if columns and "error" in columns: modules = [dict(o, error=float(e)) for o, e in zip(modules, columns["error"])]
+    return cls(modules, [np.asarray(s[:o["r"]], np.float64) for o, s in zip(modules, sigma)], columns=columns)

@@ -18,7 +18,10 @@ from . import evaluate
 from .adapters import save_adapter
 from .base import adapted, attach, is_repacked, load_base, quiet
 from .data import collate, find_rows, prepare
+from .factors import factors
 from .guard import Guard
+from .live import Meter
+from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder, checkpoints, write_frame
 from .spectra import Spectra
@@ -34,7 +37,7 @@ class Run(Record):
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
         super().__init__(recipe, out)
-        self._model = self._tok = self._data = self._trainer = None
+        self._model = self._tok = self._data = self._trainer = self._meter = None
         self._asked = False
 
 # %% ../nbs/11b_train.ipynb #48eb091d
@@ -73,6 +76,9 @@ def _callback_class():
             self.guard.poll()
             if self.run._asked: raise StopNow
             self.started = time.perf_counter()
+            self.run._meter.begin(state.global_step + 1, state.global_step + 1 >= state.max_steps)
+
+        def on_pre_optimizer_step(self, args, state, control, **kw): self.run._meter.gradients(self.run._unscaled())
 
         def on_substep_end(self, args, state, control, **kw): self.guard.poll()
 
@@ -106,9 +112,11 @@ def _after_step(self: Run, step, last, seconds):
     self._lr = self._trainer.lr_scheduler.get_last_lr()[0]
     self.emit("step", step=step, loss=loss, learning_rate=lr, tokens=int(tokens), seconds=seconds, memory=memory())
     if not np.isfinite(loss): raise FloatingPointError(f"the loss of step {step} is {loss}")
-    due = lambda every: last or self._asked or bool(every) and (step == 1 or step % every == 0)
-    if due(self.recipe.spectra_steps): self._measure_spectra(step)
-    if due(self.recipe.eval_steps) and self._data.test: self.emit("eval", step=step, loss=self._eval_loss())
+    self._meter.end(step, seconds, now=last or self._asked)
+    saved = bool(self.recipe.save_steps) and step % self.recipe.save_steps == 0
+    for frame in self._meter.ready(wait=last or self._asked or saved): self._seen(*frame)
+    every = self.recipe.eval_steps
+    if self._data.test and (last or self._asked or every and (step == 1 or step % every == 0)): self.emit("eval", step=step, loss=self._eval_loss())
 
 # %% ../nbs/11b_train.ipynb #51facd6d
 def memory() -> int:
@@ -119,13 +127,32 @@ def memory() -> int:
 
 # %% ../nbs/11b_train.ipynb #678ced9d
 @patch
-def _measure_spectra(self: Run, step):
-    self.spectra_history.append((step, Spectra.of(self._model)))
-    if self._frames: write_frame(self._frames, step, self.spectra.to_arrays()[1])
+def _seen(self: Run, step, sigma, columns):
+    write_frame(self.path, step, dict(sigma=sigma, **columns))
+    self.spectra_history.append((step, Spectra.from_arrays(self._modules, sigma, columns)))
     self.emit("spectra", step=step, frame=len(self.spectra_history) - 1)
+    self._alarm(step)
+
+@patch
+def _unscaled(self: Run):
+    scaler = getattr(self._trainer.accelerator, "scaler", None)
+    return 1/scaler.get_scale() if scaler is not None and not self.recipe.max_grad_norm else 1.
 
 @patch
 def _eval_loss(self: Run): return evaluate.held_out_loss(self._model, self._data.test, self._tok.pad_token_id, self.recipe.per_device_train_batch_size)
+
+# %% ../nbs/11b_train.ipynb #c2d97f06
+@patch
+def _alarm(self: Run, step):
+    told = {(e["kind"], name) for e in self.of_type("alarm") for name in e["modules"]}
+    recent, bands = self.spectra_history[-5:], [o.noise_band(self.learning_rates(t)) for t, o in self.spectra_history[-5:]]
+    steps, found, drift = [t for t, _ in recent], {}, recent[-1][1].columns["drift"]
+    for i, name in enumerate(self.spectra.names):
+        for _, kind, words in course_alarms(steps, [o.sigma[i] for _, o in recent], [b[i] for b in bands], float(drift[i])):
+            if (kind, name) not in told: found.setdefault(kind, []).append((name, words))
+    for kind, hits in found.items():
+        more = f" So it is in {len(hits) - 1} more." if len(hits) > 1 else ""
+        self.emit("alarm", step=step, kind=kind, modules=[name for name, _ in hits], message=f"{hits[0][0]}: {hits[0][1]}{more}")
 
 # %% ../nbs/11b_train.ipynb #b2cd2be0
 @patch
@@ -149,10 +176,11 @@ def _saved(self: Run, step):
 def _load(self: Run, say):
     rows = find_rows(self.recipe.data, self.recipe.split)
     say(f"loading {self.recipe.model}")
-    if self._model is None or is_repacked(self._model):
+    if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
         model, self._tok = load_base(self.recipe, say)
         self._model = attach(model, self.recipe)
+        self._meter = Meter(self._model, self.recipe.spectra_steps)
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
     if self._data is None:
         say("reading the data")
@@ -216,6 +244,7 @@ def _go(self: Run, checkpoint):
     try:
         with Guard(self.stop, getattr(view, "listen", None)) as self.guard: return self._train(checkpoint, getattr(view, "say", lambda text: None))
     finally:
+        if self._meter: self._meter.close()
         self.close_files()
         self._trainer = None
         if view:
@@ -243,10 +272,11 @@ def _train(self: Run, checkpoint, say):
 @patch
 def _start(self: Run, checkpoint):
     step, model = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model
+    self._modules = Spectra.of(factors(model, start="zero")).to_arrays()[0]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     libs = {n: version(n) for n in ("loranb", "torch", "transformers", "peft", "bitsandbytes", "accelerate")}
     self.write_head(versions=libs, python=platform.python_version(), device=device, threads=torch.get_num_threads(),
-                    dtype=str(model.get_base_model().loranb_dtype), modules=Spectra.of(model).to_arrays()[0])
+                    dtype=str(model.get_base_model().loranb_dtype), modules=self._modules)
     self.start_files(step)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted(model)), trainable_parameters=trained)
@@ -302,7 +332,7 @@ def _failed(self: Run, e):
 @patch
 def release(self: Run):
     "Give the model's memory back; it is loaded again when it is asked for"
-    self._model = self._trainer = None
+    self._model = self._trainer = self._meter = None
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 

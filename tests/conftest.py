@@ -2,6 +2,10 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("loranb", deadline=None)  # a busy machine is no mistake
+settings.load_profile("loranb")
 
 
 def pytest_addoption(parser): parser.addoption("--slow", action="store_true", help="run what takes minutes, as CI=true does")

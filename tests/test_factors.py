@@ -490,6 +490,10 @@ DAMAGES = [
     ("has type 'F32' and shape", entry_with(shape=[-4, -16])),
     ("has type 'F32' and shape", entry_with(shape=[10**60])),
     ("has type 'Q7'", entry_with(dtype="Q7")),
+    ("has type \\['F32'\\]", entry_with(dtype=["F32"])),
+    ("is no name of a tensor", header_with(lambda h: {k + "\n": v for k, v in h.items()})),
+    ("target_parameters=3 is not a list of names", config_with(target_parameters=3)),
+    ("target_modules_bd_a=", config_with(use_bdlora=dict(nblocks=2, target_modules_bd_a=[3]))),
     ("has no type, shape and place", entry_with(data_offsets=[0])),
     ("has no type, shape and place", header_with(lambda h: {k: 3 for k in h})),
     ("has no lora_B", tensors_with(lambda t, k: t.pop(k))),
@@ -542,6 +546,25 @@ def test_damaged_folders_give_one_sentence(tmp_path, good, message, damage):
     damage(folder)
     with pytest.raises(AdapterError, match=message) as e: factors(folder)
     assert len(str(e.value)) < 700 and "\n" not in str(e.value)
+
+def test_random_damage_raises_nothing_else(tmp_path, good):
+    import random, shutil
+    rng, refused = random.Random(0), 0
+    values = [None, -1, 0, 3, 10**30, math.nan, "x", "", [], {}, [1], {"a": 1}, True, 1.5, {"q_proj": None}, {"": 2}, [["a"]]]
+    for _ in range(400):
+        folder = shutil.copytree(good, tmp_path/"w", dirs_exist_ok=True)
+        path, config = folder/"adapter_model.safetensors", folder/"adapter_config.json"
+        data = bytearray(path.read_bytes())
+        how = rng.randrange(3)
+        if how == 0: data[rng.randrange(8 + int.from_bytes(data[:8], "little"))] = rng.randrange(256)
+        if how == 1: data = data[:rng.randrange(len(data))]
+        path.write_bytes(data)
+        if how == 2:
+            c = json.loads(config.read_text())
+            config.write_text(json.dumps(c | {rng.choice(list(c)): rng.choice(values)}))
+        try: Spectra.of(folder).summary()
+        except AdapterError as e: refused += "\n" not in str(e)
+    assert refused > 200
 
 def test_more_than_the_limit_is_refused_before_it_is_read(good, monkeypatch):
     monkeypatch.setattr(files, "LIMIT", 1000)

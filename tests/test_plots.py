@@ -78,7 +78,7 @@ def test_smoothing_keeps_a_constant_and_its_length(smooth_n):
 
 
 def test_numbers_as_the_browser_writes_them():
-    assert [readings.num(v) for v in (0.1, 0.00002, 1234.5, 999.96, 1e-9, -3.14159, math.nan, None)] == ["0.1", "0.00002", "1,235", "1000", "1e-9", "-3.14", "–", "–"]
+    assert [readings.num(v) for v in (0.1, 0.00002, 1234.5, 999.96, 1e-9, -3.14159, 0.5625, -0.5625, math.nan, None)] == ["0.1", "0.00002", "1,235", "1000", "1e-9", "-3.14", "0.563", "-0.563", "–", "–"]
 
 
 def big(layers=80, r=64):
@@ -126,3 +126,52 @@ def test_what_two_losses_say(losses, evals, words): assert words in readings.los
 
 
 def test_html_strings_are_json(): assert json.loads(json.dumps(plots.tag("b", "x"))) == "<b>x</b>"
+
+
+def rows(draw, n, r): return np.sort(np.array(draw(st.lists(st.lists(st.floats(0, 1e4, width=32), min_size=r, max_size=r), min_size=n, max_size=n)), float).reshape(n, r), 1)[:, ::-1]
+
+
+@quick
+@given(st.data())
+def test_any_update_gives_its_pictures_and_sentences(data):
+    n, r = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 5))
+    s, more = rows(data.draw, n, r), rows(data.draw, n, r)
+    modules = [dict(name=f"layers.{i}.q_proj", layer=i, kind="q_proj", m=r + 3, n=r + 4, r=r) for i in range(n)]
+    bands = data.draw(st.sampled_from([None, np.full((n, 2), (0.1, 0.2))]))
+    effect = np.where(more > 50, np.nan, more)
+    for metric in readings.METRICS:
+        column = effect if metric == "sensitivity" else more[:, 0]
+        parse(plots.model_map(modules, s, modules[-1]["name"], metric, column, bands, more[:, -1]))
+        lo, hi, mark = readings.map_scale(modules, readings.map_values(s, metric, column), metric, bands)
+        assert lo <= hi and (math.isnan(mark) or lo - 1e-9 <= mark <= hi)
+    parse(plots.directions_svg(modules, s, effect, n - 1))
+    for k in range(1, r + 1):
+        cut = readings.trim_figures(s[0], k, more[0])
+        assert 0 <= cut["share"] <= 1 and cut["worst"] <= s[0, 0] and (cut["expected"] is None or 0 <= cut["expected"] <= 1)
+        parse(plots.spectrum_svg(s[0], None, k, aware=more[0]))
+        if s[0].any(): assert readings.equal_ranks(s, cut["share"])[0] <= k
+    steps = range(10, 10*(n + 1), 10)
+    parse(plots.course_svg(steps, s, bands, shape=(8, 9), at=data.draw(st.integers(-1, n - 1))))
+    assert readings.course_reading(steps, s, bands)
+
+
+@pytest.mark.parametrize("m,n,r", [(192, 192, 16), (64, 512, 8), (4096, 256, 32)])
+def test_the_entropy_rank_of_noise(m, n, r):
+    rng = np.random.default_rng(0)
+    drawn = [readings.spectrum_figures(np.linalg.svd(np.linalg.qr(rng.normal(size=(m, r)))[1] @ np.linalg.qr(rng.normal(size=(n, r)))[1].T, compute_uv=False))["entropy_rank"] for _ in range(40)]
+    assert abs(np.mean(drawn)/readings.noise_rank(m, n, r) - 1) < 0.005
+
+
+@quick
+@given(st.dictionaries(st.sampled_from(["uniform", "energy", "a"]), st.lists(st.tuples(st.integers(1, 100), st.floats(0, 1)), min_size=1, max_size=6), max_size=3))
+def test_any_curves_give_a_picture(curves):
+    rule = next(iter(curves), "")
+    parse(plots.trim_svg(curves, rule, 0, 100, measured=[(rule, 5, 0.1)] if curves else []))
+    assert readings.trim_reading(curves, rule, 0, 100)
+
+
+def test_a_still_that_is_not_there_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="nothing to show"): plots.save_still(tmp_path/"a.svg", "", "t")
+    with pytest.raises(ValueError, match="must end in"): plots.save_still(tmp_path/"a.pdf", "<svg/>", "t")
+    page = plots.save_still(tmp_path/"a.html", plots.svg(1, 1), "<b>", "<script>").read_text()
+    assert "<script>" not in page and "&lt;b&gt;" in page and not re.search(r'(?:src|href)=|url\(|@import', page)

@@ -99,11 +99,11 @@ def test_badges_open_notebooks_that_exist():
 
 
 def places():
-    "Where each module stands in the order of the imports: its notebook's number; widgets stand between 12 and 13, panel first"
+    "Where each module stands in the order of the imports: its notebook's number; widgets stand between 12 and 13, panel first, then the views of the spectra"
     where = {}
     for p in BOOKS:
         name = next((m[1] for c in cells(p) if (m := re.match(r"#\|\s*default_exp\s+(\S+)", "".join(c["source"])))), None)
-        if name: where[name] = ("12~0" if name == "widgets.panel" else "12~1") if p.parent.name == "widgets" else p.stem.split("_")[0]
+        if name: where[name] = {"widgets.panel": "12~0", "widgets.spectra_views": "12~1", "widgets.explorer": "12~3"}.get(name, "12~2") if p.parent.name == "widgets" else p.stem.split("_")[0]
     return where
 
 

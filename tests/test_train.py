@@ -71,7 +71,7 @@ def test_events_and_frames(whole):
     steps = whole.of_type("step")
     assert [e["step"] for e in steps] == list(range(1, 9))
     assert all(set(e) >= {"step", "loss", "learning_rate", "tokens", "seconds"} for e in steps)
-    assert [s for s, _ in read_frames(whole.path/"spectra.bin")] == [1, 3, 6, 8] == [s for s, _ in again.spectra_history]
+    assert [s for s, _ in read_frames(whole.path)] == [1, 3, 6, 8] == [s for s, _ in again.spectra_history]
     assert (again.spectra.to_arrays()[1] == whole.spectra.to_arrays()[1]).all()
     assert all(ok for ok, _ in whole.checks)
 

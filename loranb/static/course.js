@@ -1,24 +1,49 @@
-function courseReading(t, sigma, band) {
+const MARKS_OF = { nan: "not a number", spike: "spike", still: "nothing learned" };
+const median = a => { const b = [...a].sort((x, y) => x - y), i = b.length >> 1; return b.length % 2 ? b[i] : (b[i - 1] + b[i]) / 2; };
+function courseAlarms(t, sigma, band, drift) {
+  const bad = sigma.findIndex(v => !finite(v)), n = t.length, last = t[n - 1];
+  if (bad >= 0) return [{ step: t[bad], kind: "nan", words: `Singular values are not numbers since step ${t[bad]}: the training diverged.` }];
+  if (!n || last < 20) return [];
+  if (!sigma[n - 1].some(v => v)) return [{ step: last, kind: "still", words: `B is still zero after ${last} steps: nothing is being learned here.` }];
+  if (drift !== null && drift < 0.01) return [{ step: last, kind: "still", words: `A is still at its start after ${last} steps: it moved by ${percent(drift)}.` }];
+  const q = sigma.map(v => v[1] > 0 ? v[0] / v[1] : NaN);
+  for (let j = 4; j < n; j++) {
+    const before = finite(q.slice(j - 4, j)) ? median(q.slice(j - 4, j)) : NaN;
+    if (sigma[j][0] > (Number.isFinite(band[j][1]) ? band[j][1] : 0) && q[j] > 2 * before && q[j] > 3)
+      return [{ step: t[j], kind: "spike", words: `At step ${t[j]} σ1/σ2 jumped from ${num(before, 2)} to ${num(q[j], 2)}: one direction took over.` }];
+  }
+  return [];
+}
+function courseReading(t, sigma, band, alarms) {
   const last = sigma[sigma.length - 1] || [], end = band[band.length - 1] || [NaN, NaN];
+  let alarm = alarms.map(a => a.words).join(" ");
+  if (alarm && !(sigma.every(finite) && last.some(v => v))) return alarm;
   if (t.length < 4 || !last.some(v => v)) return "Too early to say.";
+  if (alarm) alarm += " ";
   const top = Number.isFinite(end[1]) ? end[1] : 0, above = last.map(v => v > top), n = above.filter(v => v).length, quiet = last.length - n, mark = t[t.length - 1] - (t[t.length - 1] - t[0]) / 4;
   const i = Math.min(t.findIndex(v => v >= mark), t.length - 2), noise = quiet && top ? ` ${quiet} lie${quiet === 1 ? "s" : ""} within the noise.` : "", since = `since step ${t[i]}`;
-  if (!n) return `All ${last.length} directions lie within the noise.`;
+  if (!n) return `${alarm}All ${last.length} directions lie within the noise.`;
   const change = last.map((v, j) => sigma[i][j] > 0 ? v / sigma[i][j] - 1 : Infinity).filter((_, j) => above[j]), settled = change.filter(c => Math.abs(c) < 0.05).length;
-  if (settled === n) return `Settled: the ${n > 1 ? `${n} directions` : "direction"} above the noise changed by less than 5 % ${since}.${noise}`;
+  if (settled === n) return `${alarm}Settled: the ${n > 1 ? `${n} directions` : "direction"} above the noise changed by less than 5 % ${since}.${noise}`;
   const first = Number.isFinite(change[0]) ? `σ1 ${change[0] > 0 ? "grew" : "shrank"} by ${num(100 * Math.abs(change[0]), 2)} % ${since}` : `σ1 appeared ${since}`;
-  return `${first}; ${settled} of ${n} direction${n > 1 ? "s" : ""} above the noise ${settled === 1 ? "has" : "have"} settled.${noise}`;
+  return `${alarm}${first}; ${settled} of ${n} direction${n > 1 ? "s" : ""} above the noise ${settled === 1 ? "has" : "have"} settled.${noise}`;
+}
+// A small curve on the steps of the large one, from `floor` up, with what noise would give.
+function strip(ax, t, values, noise, top, height, floor, words) {
+  const hi = Math.max(floor + 1e-9, ...[...values, ...noise].filter(Number.isFinite)), y = v => top + height * (1 - (Math.min(Math.max(v, floor), hi) - floor) / (hi - floor));
+  const line = (a, cls, width) => { const pts = a.map((v, j) => [ax.x(t[j]), y(v)]).filter((_, j) => Number.isFinite(a[j])); return pts.length ? [s("path", { class: cls, d: path(pts), fill: "none", "stroke-width": width })] : []; };
+  return [label(2, top - 5, words), s("line", { class: "rule", x1: ax.x0, x2: ax.x1, y1: top + height, y2: top + height }), ...line(noise, "quiet dashed", 1.3), ...line(values, "stem", 1.8)];
 }
 function render({ model, el }) {
-  const { root, body, subline } = card(el, { title: "Has it converged?", cls: "course" }), read = h("p", { class: "read" });
-  let t = [], sigma = [], band = [];
+  const H = 300, { root, body, subline, at: when } = asks(el, model, "Has it converged?", "course"), read = h("p", { class: "read" });
+  let t = [], sigma = [], band = [], timer = 0;
   const nearestStep = at => { let best = 0; t.forEach((v, i) => { if (Math.abs(v - at) < Math.abs(t[best] - at)) best = i; }); return best; };
   const clamp = (v, n) => Math.min(Math.max(v, 0), n - 1);
-  const plot = chart(216, "Singular values by step", {
+  const plot = chart(H, "Singular values by step", {
     near: (x, y, ax) => {
       if (!t.length) return;
       const j = nearestStep((x - ax.x0) / (ax.x1 - ax.x0) * ax.xlim[1]), far = sigma[j].map(v => Math.abs(ax.y(v) - y));
-      return { i: far.indexOf(least(far)), step: t[j] };
+      return { i: Math.max(far.indexOf(least(far)), 0), step: t[j] };
     },
     move: (p, dx, dy) => t.length ? p ? { i: clamp(p.i + dy, sigma[0].length), step: t[clamp(nearestStep(p.step) + dx, t.length)] } : { i: 0, step: t[t.length - 1] } : undefined,
     read: (p, ax) => {
@@ -27,13 +52,28 @@ function render({ model, el }) {
       return { x, text: `σ${i + 1} = ${num(v)} at step ${count(t[j])}`, marks: [s("path", { d: line(ax, i), fill: "none", stroke: "var(--ink)", "stroke-width": 1.6 }), s("circle", { fill: "var(--accent)", cx: x, cy: ax.y(v), r: 5 })] };
     } });
   const line = (ax, i) => path(t.map((o, j) => [ax.x(o), sigma[j][i]]).filter(p => p[1] > 0).map(([x, v]) => [x, ax.y(v)]));
-  body.append(plot.root, h("div", { class: "reading" }, read));
-  function draw(st, m) {
+  // The slider over the frames; its right end follows the run. Replaying takes about eight seconds.
+  const go = i => set(model, "at", i >= t.length - 1 ? -1 : t[i]), now = () => shown({ steps: t }, model.get("at") ?? -1);
+  const icon = s("path", { fill: "currentColor" }), button = h("button", { type: "button", class: "play" }, s("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, icon));
+  const range = h("input", { type: "range", min: 0, step: 1, "aria-label": "Step shown", oninput: e => { pause(); go(+e.target.value); } }), where = h("span", { class: "tiny where" });
+  const look = () => { icon.setAttribute("d", timer ? "M2 1h3v10h-3zM7 1h3v10h-3z" : "M2 1l9 5l-9 5z"); button.setAttribute("aria-label", timer ? "Pause" : "Replay the run"); button.title = timer ? "Pause" : "Replay the run"; };
+  const pause = () => { clearTimeout(timer); timer = 0; look(); };
+  const tick = () => {
+    const i = now() + 1;
+    if (i < t.length) go(i);
+    if (i >= t.length - 1) return pause();
+    timer = setTimeout(tick, Math.min(400, Math.max(40, 8000 / t.length))); look();
+  };
+  button.addEventListener("click", () => { if (timer) return pause(); if (now() >= t.length - 1) go(0); timer = setTimeout(tick, 200); look(); });
+  look();
+  body.append(plot.root, h("div", { class: "replay" }, button, range, where), h("div", { class: "reading" }, read));
+  function draw(st, m, shownAt) {
     t = st.steps; sigma = t.map((_, j) => spectrumOf(st, m, j)); band = t.map((_, j) => bandOf(st, m, j));
-    const W = plot.width(), H = 216, r = sigma.length ? sigma[0].length : 0, last = Math.max(1, t[t.length - 1] || 0), name = m < 0 ? "" : st.modules[m].name;
-    const ax = axes(W, H, [0, last], sigmaRange([...sigma.flat(), ...band.flat()]), { top: 10, right: 26, bottom: 40 });
-    const known = band.map((b, j) => j).filter(j => band[j][0] > 0 && band[j][1] > 0), end = band[band.length - 1], top = end && end[0] > 0 && end[1] > 0 ? end[1] : 0;
-    const edge = k => known.map(j => [ax.x(t[j]), ax.y(band[j][k])]), reading = courseReading(t, sigma, band), lines = [], names = [], used = [];
+    const W = plot.width(), r = sigma.length ? sigma[0].length : 0, last = Math.max(1, t[t.length - 1] || 0), name = named(st, m), end = shownAt + 1, drift = measured(st, "drift", m, shownAt);
+    const ax = axes(W, H, [0, last], sigmaRange([...sigma.flat(), ...band.flat()]), { top: 14, right: 26, bottom: H - 168 });
+    const known = band.map((b, j) => j).filter(j => band[j][0] > 0 && band[j][1] > 0), final = band[band.length - 1], top = final && final[0] > 0 && final[1] > 0 ? final[1] : 0;
+    const alarms = courseAlarms(t.slice(0, end), sigma.slice(0, end), band.slice(0, end), drift && drift.values[0]);
+    const edge = k => known.map(j => [ax.x(t[j]), ax.y(band[j][k])]), reading = courseReading(t.slice(0, end), sigma.slice(0, end), band.slice(0, end), alarms), lines = [], names = [], used = [];
     for (let i = r - 1; i >= 0; i--) {
       const quiet = sigma[sigma.length - 1][i] <= top, d = line(ax, i);
       if (d) lines.push(s("path", { class: quiet ? "quiet" : "stem", "data-i": i + 1, d, fill: "none", "stroke-width": quiet ? 1 : i < 5 ? 2 : 1.2, "stroke-opacity": quiet ? 0.6 : Math.max(0.4, 1 - 0.13 * i) }));
@@ -43,10 +83,22 @@ function render({ model, el }) {
       if (v > top && used.every(u => Math.abs(u - y) >= 11)) { names.push(label(ax.x1 + 4, y + 4, `σ${i + 1}`)); used.push(y); }
     }
     fill(subline, "Step by step · ", h("span", { class: "mono" }, name || "no module"));
-    plot.draw(ax, `Singular values of ${name || "one update"} by step. ${reading}`, ax.grid(t.length ? linTicks(last, 3) : [], 26),
-      known.length && [s("path", { class: "noise", d: path([...edge(1), ...edge(0).reverse()]) + "Z" }), ...noiseKey(ax.x0, H - 5)], lines, names, !lines.length && label(W / 2, H / 2, "no spectrum yet", { class: "empty", "text-anchor": "middle" }));
-    tell(read, reading);
+    when(st, shownAt);
+    plot.draw(ax, `Singular values of ${name || "one update"} by step. ${reading}`, ax.grid(t.length ? linTicks(last, 3) : [], H - 184),
+      known.length > 0 && [s("path", { class: "noise", d: path([...edge(1), ...edge(0).reverse()]) + "Z" }), ...noiseKey(2, 204)], lines, names, t.length > 0 && strips(st.modules[m], ax, shownAt),
+      shownAt < t.length - 1 && [...[[0, ax.y0], [228, 25], [272, 25]].map(([y, height]) => s("rect", { class: "later", x: ax.x(t[shownAt]), y, width: Math.max(0, ax.x1 - ax.x(t[shownAt])) + 1, height })), s("line", { class: "hair", x1: ax.x(t[shownAt]), x2: ax.x(t[shownAt]), y1: ax.y1, y2: H - 4 })],
+      alarms.map(a => { const x = ax.x(a.step), left = a.step > last / 2; return [s("line", { class: "alarm", x1: x, x2: x, y1: 2, y2: ax.y0 }), label(x + (left ? -5 : 5), 10, MARKS_OF[a.kind], { class: "alarm", "text-anchor": left ? "end" : "start" })]; }).flat(),
+      !lines.length && label(W / 2, 90, "no spectrum yet", { class: "empty", "text-anchor": "middle" }));
+    tell(read, reading); read.classList.toggle("alarm", alarms.length > 0);
+    range.max = Math.max(1, t.length - 1); range.disabled = button.disabled = t.length < 2; slide(range, Math.max(shownAt, 0));
+    say(where, t.length ? `step ${count(t[shownAt])} of ${count(last)}` : "no step yet"); range.setAttribute("aria-valuetext", where.textContent);
   }
-  return follow(model, [], root, draw);
+  function strips(o, ax, at) {
+    const all = sigma.map(v => figures(v, [NaN, NaN])), rank = all.map(f => f.norm ? f.entropy_rank : NaN), norm = all.map(f => f.norm || NaN), noise = band.map(b => Math.sqrt(o.r) * (b[0] + b[1]) / 2);
+    const said = v => Number.isFinite(v) ? ` · noise ${num(v)}` : "";
+    return [...strip(ax, t, rank, t.map(() => noiseRank(o)), 230, 22, 1, `entropy rank ${num(rank[at])}${said(noiseRank(o))}`), ...strip(ax, t, norm, noise, 274, 22, 0, `size ‖ΔW‖ ${num(norm[at])}${said(noise[at])}`)];
+  }
+  const stop = follow(model, [], root, draw);
+  return () => { pause(); stop(); };
 }
 export default { render };

@@ -61,11 +61,12 @@ def dense(r, ours):
     "What PEFT and a plain SVD take for one 4096x4096 module, and by m n min(m, n) for all of them"
     from peft import LoraConfig, convert_to_lora, get_peft_model
     model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4096, 4096)), LoraConfig(r=r, target_modules=["0"], init_lora_weights=False))
+    model.add_adapter("two", LoraConfig(r=r, target_modules=["0"], init_lora_weights=False))
     delta = model.base_model.model[0].get_delta_weight("default").detach()
     ways = {"get_delta_weight, then svdvals": lambda: torch.linalg.svdvals(model.base_model.model[0].get_delta_weight("default").detach()),
             "svd of B A with vectors": lambda: torch.linalg.svd(delta, full_matrices=False),
             f"peft.convert_to_lora(rank={r})": lambda: convert_to_lora(model, rank=r, progressbar=False),
-            "add_weighted_adapter('svd')": lambda: model.add_weighted_adapter(["default"], [1.], "sum", combination_type="svd")}
+            "add_weighted_adapter(two, 'svd')": lambda: model.add_weighted_adapter(["default", "two"], [1., 1.], "sum", combination_type="svd")}
     print(f"dense routes at r={r}: one 4096x4096 module timed once, {MODULES} modules extrapolated as {WORK:.0f} of them")
     for name, f in ways.items():
         one, _ = timed(f, 1, warm=False)

@@ -61,16 +61,16 @@ def test_spectrum_and_course_have_the_geometry_of_the_stills(show, band):
     for i, v in enumerate(views):
         width = page.evaluate(f"document.querySelectorAll('svg')[{i}].viewBox.baseVal.width")
         t, s, b = v._course()
-        still = plots.spectrum_svg(s[-1], b[-1], title=v.selected, width=width) if i == 0 else plots.course_svg(t, s, b, title=v.selected, width=width)
+        still = plots.spectrum_svg(s[-1], b[-1], title=v.selected, width=width) if i == 0 else plots.course_svg(t, s, b, title=v.selected, shape=(192, 192), width=width)
         page_svg = page.locator("svg").nth(i)
         assert page_svg.get_attribute("aria-label") == re.search('aria-label="([^"]+)"', still)[1]
         if i == 0:
             dots = np.array([[float(c.get_attribute(k)) for k in ("cx", "cy")] for c in page_svg.locator("circle").all()])
             assert np.abs(dots - np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', still), float)).max() <= 0.11
         else:
-            lines = [points(p.get_attribute("d")) for p in page_svg.locator("path[data-i]").all()]
+            lines = [points(p.get_attribute("d")) for p in page_svg.locator("path[data-i], path.dashed, path.stem:not([data-i])").all()]
             there = [points(d) for d in re.findall(r' d="(M[^"Z]+)"', still)]
-            assert len(lines) == len(there) == 16 and max(np.abs(a - b).max() for a, b in zip(lines, there)) <= 0.11
+            assert len(lines) == len(there) == 16 + 4 - (not band) and max(np.abs(a - b).max() for a, b in zip(lines, there)) <= 0.11
 
 
 @pytest.mark.parametrize("layers,r", [(4, 16), (2, 1), (3, 64)])
@@ -179,12 +179,14 @@ def test_map_by_keyboard(show):
     modules, frames = learning()
     page = show(fed(LayerMap, modules, frames, selected="layers.2.up_proj"), width=380)
     chosen = lambda: page.evaluate("models[0].get('selected')")
-    page.keyboard.press("Tab")
+    for _ in range(2): page.keyboard.press("Tab")
     for key, name in (("ArrowUp", "layers.3.up_proj"), ("ArrowUp", "layers.3.up_proj"), ("ArrowRight", "layers.3.down_proj"), ("ArrowRight", "layers.3.down_proj"),
                       ("Home", "layers.3.q_proj"), ("ArrowDown", "layers.2.q_proj"), ("End", "layers.2.down_proj")):
         page.keyboard.press(key)
-        page.wait_for_timeout(30)
-        assert chosen() == name and page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(name)
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(name) and words(page, ".peek .mono") == name and chosen() == "layers.2.up_proj"
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(30)
+    assert chosen() == name and page.locator("[aria-selected]").get_attribute("aria-label").startswith(name)
     assert page.locator("[role=gridcell][tabindex='0']").count() == 1
     page.locator("[role=gridcell][aria-label^='layers.0.k_proj']").click()
     assert chosen() == "layers.0.k_proj"

@@ -80,13 +80,23 @@ def test_quickstart_studio(lab, tmp_path):
 
         nb.page.locator(".lrb.layermap [tabindex='0']").first.focus()
         before = nb.page.locator(".lrb.course").inner_text()
-        nb.page.keyboard.press("ArrowRight")
+        nb.page.keyboard.press("ArrowRight"), nb.page.keyboard.press("Enter")
         until(lambda: nb.page.locator(".lrb.course").inner_text() != before, 5, "the views are not linked")
+        cut = nb.page.locator(".lrb.spectrum .cutfigs").inner_text()
+        nb.page.get_by_label("Cut to rank k").press("ArrowLeft")
+        until(lambda: nb.page.locator(".lrb.spectrum .cutfigs").inner_text() != cut, 5, "the cut does not follow its slider")
+        nb.page.get_by_label("Step shown").press("Home")
+        until(lambda: "step 1" in nb.page.locator(".lrb.layermap").inner_text() and "step 1" in nb.page.locator(".lrb.spectrum").inner_text(), 5, "the views do not go back in time together")
+        nb.page.get_by_label("Step shown").press("End")
+        for question, panel in (("Which directions matter?", ".lrb.directions"), ("Can I shrink it?", ".lrb.trim")):
+            nb.page.get_by_role("button", name=question).click()
+            nb.page.locator(f"{panel} svg").first.wait_for(timeout=30_000)
+        assert "run.adapter.trim(" in nb.page.locator(".lrb.trim").inner_text()
         if lab.kernel == "installed":
             for theme in ("light", "dark"):
                 nb.theme(theme)
                 for width in (1180, 800):
-                    nb.size(width + 190, 2400)
+                    nb.size(width + 190, 3300)
                     time.sleep(.8)
                     nb.shot(SHOTS/f"studio-{theme}-{width}.png", ".lrb-studio")
         assert not nb.errors, nb.errors
