@@ -100,6 +100,8 @@ class Watch:
         model,  # A `PeftModel`
         adapter: str = "default",  # Which of its adapters
     ):
+        configs = getattr(model, "peft_config", {})
+        if adapter == "default" and adapter not in configs and len(configs) == 1: adapter = next(iter(configs))
         carried = lambda o: any(adapter in getattr(o, part, ()) for part in ("lora_A", "lora_embedding_A"))
         found = {name.removeprefix("base_model.model."): o for name, o in model.named_modules() if carried(o)}
         self.skipped = {name: why for name, o in found.items() if (why := _why_not(o, adapter))}
@@ -351,7 +353,7 @@ def functional(
 ) -> Functional:
     "What each module and direction of an adapter does on some data"
     watch = Watch(model, adapter)
-    weights = [o.lora_B[adapter].weight for o in watch.layers.values()]
+    weights = [o.lora_B[watch.adapter].weight for o in watch.layers.values()]
     with evaluating(model, weights), watch:
         for batch in batches: _one_batch(watch, model, weights, batch)
     sums = watch.sums()

@@ -15,6 +15,7 @@ import torch
 from fastcore.basics import patch
 
 from .factors import AdapterError, Factors, factors
+from .files import adapter_files, modules_in, read_config, read_tensors, tensor_header
 from .functional import Functional, evaluating, ratio
 from .recipe import RecipeError
 from .spectra import Spectra, singular_values, singular_vectors
@@ -134,25 +135,36 @@ class Trimmed:
         if not any(o.any() for o in kept): raise RecipeError("trim: nothing would be kept. B is zero everywhere, or the budget is below one direction.")
         self.before, self.spectra, self.kept, self.rule, self.functional, self.source, self.adapter = parts, spectra, kept, rule, functional, source, adapter
         self.parts, self.measured, self._rows = [cut(f, k, dtype) for f, k in zip(parts, kept)], None, None
-        self.config = _config_of(source, adapter)
+        self.config, (shapes, self._keys, self._others) = _config_of(source, adapter), _layout(source, adapter)
+        plain = {name for name, keys in self._keys.items() if set(keys) == {"lora_A", "lora_B"} and all(len(shapes[k]) == 2 for k in keys.values())}
+        if odd := [name for name in {f.name for f in parts} ^ plain if source is not None]: raise AdapterError(f"trim: {min(odd)} is no linear layer with an A and a B of its own, and cannot be written back.")
 
 # %% ../nbs/06d_trim.ipynb #70d266c5
 _MORE = dict(use_dora="DoRA", lora_bias="a bias of B", use_qalora="QA-LoRA", use_bdlora="BD-LoRA", kasa_config="KaSA", alora_invocation_tokens="aLoRA", target_parameters="target_parameters",
     monteclora_config="MonteCLoRA", velora_config="VeLoRA", arrow_config="Arrow", megatron_config="Megatron's layers", layer_replication="layer_replication")
 
+# %% ../nbs/06d_trim.ipynb #65b9e961
+def _layout(source, adapter):
+    "The shape of every tensor, the keys of the factors by module, and the other keys"
+    if source is None: return {}, {}, []
+    if isinstance(source, (str, Path)): shapes = {k: shape for k, (_, shape) in tensor_header(adapter_files(source, adapter)[1]).items()}
+    else: shapes = {k: x.shape for k, x in _state(source, adapter).items()}
+    return shapes, *modules_in(shapes)
+
+def _state(model, adapter):
+    from peft import get_peft_model_state_dict
+    return get_peft_model_state_dict(model, adapter_name=adapter)
+
+# %% ../nbs/06d_trim.ipynb #b4791ab9
 def _config_of(source, adapter):
     if source is None: return {}
-    if isinstance(source, (str, Path)): config = json.loads((_folder(source, adapter)/"adapter_config.json").read_text())
+    if isinstance(source, (str, Path)): config = read_config(adapter_files(source, adapter)[0])
     else:
         config = json.loads(json.dumps(source.peft_config[adapter].to_dict(), default=lambda o: sorted(o) if isinstance(o, set) else getattr(o, "value", str(o))))
         config["base_model_name_or_path"] = config.get("base_model_name_or_path") or getattr(source.get_base_model(), "name_or_path", None)
-    for key, label in _MORE.items():
-        if config.get(key): raise AdapterError(f"trim: this adapter has {label}, so it is not just a low-rank update of W; its directions cannot be cut one by one.")
+    label = next((label for key, label in _MORE.items() if config.get(key)), None if config.get("peft_type", "LORA") == "LORA" else f"type {config['peft_type']}")
+    if label: raise AdapterError(f"trim: this adapter has {label}, so it is not just B A of linear layers, and cannot be written back with fewer directions.")
     return config
-
-def _folder(source, adapter):
-    folder = Path(source)/adapter
-    return folder if (folder/"adapter_config.json").is_file() else Path(source)
 
 def _matches(found, spectra):
     "Whether figures on data are of these factors"
@@ -173,7 +185,8 @@ def trim(
     made: type = None,  # The class of the result; `Trimmed` unless given
 ) -> Trimmed:
     "Keep the singular directions that matter"
-    plain = isinstance(source, list)
+    plain, configs = isinstance(source, list), getattr(source, "peft_config", {})
+    if adapter == "default" and adapter not in configs and len(configs) == 1: adapter = next(iter(configs))
     parts = source if plain else factors(source, adapter)
     spectra = Spectra.of(parts)
     _matches(functional, spectra)
@@ -293,41 +306,24 @@ def whole_folder(
     shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/06d_trim.ipynb #856c5c58
-def _config(config, parts, names_differ):
+def _config(config, parts):
     ks = {f.name: f.r for f in parts if f.r}
     r = max(ks.values())
     pattern = {"^" + re.escape(name): k for name, k in ks.items() if k != r}
-    plain = config.get("peft_type", "LORA") == "LORA"
-    if not plain: config = {k: v for k, v in config.items() if k in ("base_model_name_or_path", "task_type", "revision", "modules_to_save", "inference_mode", "auto_mapping")}
-    start = dict(init_lora_weights=True, **{k: None for k in ("eva_config", "corda_config", "lora_ga_config") if k in config}, **({"loftq_config": {}} if "loftq_config" in config else {}))
+    start = {k: v for k, v in dict(init_lora_weights=True, eva_config=None, corda_config=None, lora_ga_config=None, loftq_config={}).items() if k in config}
     out = config | start | dict(peft_type="LORA", r=r, lora_alpha=r, rank_pattern=pattern, alpha_pattern=pattern, use_rslora=False, inference_mode=True)
-    if names_differ or not plain or not out.get("target_modules"):
-        out |= dict(target_modules=list(ks), exclude_modules=None, layers_to_transform=None, layers_pattern=None)
+    named = dict(target_modules=list(ks), exclude_modules=None, layers_to_transform=None, layers_pattern=None)
+    return out if len(ks) == len(parts) and config.get("target_modules") else out | named
+
+def _tensors(trimmed):
+    source, rest = trimmed.source, set(trimmed._others)
+    if not rest: out = {}
+    elif isinstance(source, (str, Path)): out = read_tensors(adapter_files(source, trimmed.adapter)[1], rest.__contains__)
+    else: out = {k: x.detach().cpu().contiguous() for k, x in _state(source, trimmed.adapter).items() if k in rest}
+    for f in trimmed.parts:
+        keys = trimmed._keys.get(f.name) or {f"lora_{X}": f"base_model.model.{f.name}.lora_{X}.weight" for X in "AB"}
+        if f.r: out |= {keys[f"lora_{X}"]: getattr(f, X).detach().cpu().contiguous() for X in "AB"}
     return out
-
-_KEY = re.compile(r"(.+)\.lora_[AB](?:\.[^.]+)?\.weight")
-
-def _others(source, adapter):
-    "The tensors of an adapter that are no factors, and the keys of the factors"
-    if source is None: return {}, None
-    if isinstance(source, (str, Path)):
-        from safetensors import safe_open
-        with safe_open(str(_folder(source, adapter)/"adapter_model.safetensors"), "pt") as f:
-            keys = list(f.keys())
-            return {k: f.get_tensor(k) for k in keys if not _KEY.fullmatch(k)}, keys
-    from peft import get_peft_model_state_dict
-    tensors = get_peft_model_state_dict(source, adapter_name=adapter)
-    return {k: t.detach().cpu() for k, t in tensors.items() if not _KEY.fullmatch(k)}, list(tensors)
-
-# %% ../nbs/06d_trim.ipynb #b98dbaa5
-def _tensors(parts, source, adapter):
-    others, keys = _others(source, adapter)
-    if strange := [k for k in others if re.search(r"\.(lora_|hada_|lokr_)", k)]: raise AdapterError(f"trim: {strange[0]} is no factor of a linear layer; such a module cannot be written back.")
-    prefix = {m[1].removeprefix("base_model.model."): m[1] for k in keys or () if (m := _KEY.fullmatch(k))}
-    if keys and (lost := [f.name for f in parts if f.name not in prefix]): raise AdapterError(f"trim: {lost[0]} is no linear layer with factors of its own in the file; it cannot be written back.")
-    for f in parts:
-        if f.r: others |= {f"{prefix.get(f.name, f'base_model.model.{f.name}')}.lora_{X}.weight": getattr(f, X).detach().cpu().contiguous() for X in "AB"}
-    return others
 
 # %% ../nbs/06d_trim.ipynb #e3e01391
 @patch
@@ -349,8 +345,7 @@ def save(self: Trimmed,
     from safetensors.torch import save_file
     path = Path(path)
     if path.is_dir() and any(path.iterdir()) and not (path/"adapter_config.json").is_file(): raise RecipeError(f"save: {str(path)!r} is a folder that holds something else than an adapter.")
-    tensors = _tensors(self.parts, self.source, self.adapter)
-    config, card = _config(self.config, self.parts, any(not f.r for f in self.parts)), self._card()
+    tensors, config, card = _tensors(self), _config(self.config, self.parts), self._card()
     with whole_folder(path) as new:
         save_file(tensors, str(new/"adapter_model.safetensors"), metadata={"format": "pt"})
         (new/"adapter_config.json").write_text(json.dumps(config, indent=2))
@@ -361,7 +356,7 @@ def save(self: Trimmed,
 @patch
 def _card(self: Trimmed):
     if not isinstance(self.source, (str, Path)): return {}
-    files = {p.name: p.read_text(encoding="utf-8") for p in _folder(self.source, self.adapter).iterdir() if p.name in ("README.md", "recipe.yaml")}
+    files = {p.name: p.read_text(encoding="utf-8") for p in adapter_files(self.source, self.adapter)[0].parent.iterdir() if p.name in ("README.md", "recipe.yaml")}
     if "README.md" in files: files["README.md"] += f"\n## Trimmed\n{self!r}. See `trim_certificate.json`.\n"
     return files
 

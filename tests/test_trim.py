@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from loranb.adapters import Adapter
-from loranb.factors import Factors, factors
+from loranb.factors import AdapterError, Factors, factors
 from loranb.functional import functional
 from loranb.recipe import Recipe, RecipeError
 from loranb.spectra import Spectra
@@ -193,11 +193,39 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kw", [dict(use_dora=True), dict(lora_bias=True)])
 def test_what_is_more_than_BA_is_refused(kw):
-    with pytest.raises(RecipeError): trim(adapted(**kw), energy=.9)
+    with pytest.raises(AdapterError): trim(adapted(**kw), energy=.9)
 
 def test_embeddings_are_refused(tmp_path):
     model = adapted(target_modules=["q_proj", "embed_tokens"])
-    with pytest.raises(RecipeError): trim(model, energy=.9).save(tmp_path/"x")
+    model.save_pretrained(tmp_path/"full")
+    for source in (model, tmp_path/"full"):
+        with pytest.raises(AdapterError, match="embed_tokens"): trim(source, energy=.9)
+
+@pytest.mark.parametrize("kind", ["LoHa", "PiSSA", "conv"])
+def test_other_methods_are_refused_or_become_plain(kind, tmp_path):
+    from peft import LoHaConfig
+    if kind == "conv":
+        model = get_peft_model(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), LoraConfig(r=2, target_modules=["0"]))
+        torch.nn.init.normal_(model.base_model.model[0].lora_B["default"].weight)
+    else:
+        config = LoHaConfig(r=2, target_modules=["q_proj"], init_weights=False) if kind == "LoHa" else LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights="pissa")
+        model = get_peft_model(llama(), config)
+    with pytest.raises(AdapterError): trim(model, energy=.9)
+    if kind != "LoHa": return
+    model = model.double().eval()
+    again = PeftModel.from_pretrained(llama(), trim(factors(model), energy=1.).save(tmp_path/"lora")).eval()
+    with torch.no_grad(): assert torch.allclose(model(**batch()).logits, again(**batch()).logits.double(), atol=1e-4)
+
+def test_file_named_adapter_and_pickle(tmp_path):
+    model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"]), adapter_name="mine")
+    for n, p in model.named_parameters():
+        if "lora_B" in n: p.data = torch.randn_like(p)
+    model.save_pretrained(tmp_path)
+    for source in (model, tmp_path/"mine", tmp_path/"mine"/"adapter_model.safetensors"):
+        trimmed = trim(source, k=2)
+        assert {f.r for f in factors(PeftModel.from_pretrained(llama(), trimmed.save(tmp_path/"small")))} == {2}
+    assert trim(model, k=2, functional=functional(None, model, [batch()])).measure(model, [batch()])["kl"] > 0
+    with pytest.raises(AdapterError): trim(tmp_path/"nothing", k=2)
 
 def test_untrained_has_nothing_to_keep():
     with pytest.raises(RecipeError, match="B is zero"): trim(get_peft_model(llama(), LoraConfig(r=4, target_modules="all-linear")), energy=.99)
