@@ -100,7 +100,7 @@ def _ends(marks, axis, log):
 def _ticks(ends, log, room):
     lo, hi = sorted(ends)
     if log: return [(t, num(t)) for t in log_ticks(lo, hi)]
-    part = (hi - lo)/min(5, max(2, room//55))
+    part = (hi - lo)/min(5, max(2, room//42))
     mag = 10**math.floor(math.log10(part))
     step = next(m*mag for m in (1, 2, 5, 10) if m*mag >= part*(1 - 1e-9))
     return [(t, num(t)) for t in (round(i*step, 12) for i in range(math.ceil(lo/step - 1e-9), math.floor(hi/step + 1e-9) + 1))]

@@ -39,10 +39,10 @@ def _called(o): return f"{short(o['kind'])} {o['layer']}" if o["layer"] >= 0 els
 
 def _along(modules):
     alone = len({o["layer"] for o in modules}) == 1
-    if len(modules) <= (8 if alone else 4): return [(i, short(o["kind"]) if alone else _called(o)) for i, o in enumerate(modules)]
+    if len(modules) <= (8 if alone else 4): return dict(xlim=(-.6, len(modules) - .4), xticks=[(i, short(o["kind"]) if alone else _called(o)) for i, o in enumerate(modules)])
     first = {o["layer"]: i for i, o in reversed(list(enumerate(modules)))}
-    ticks = [(i, "other" if layer < 0 else f"layer {layer}" if len(first) < 7 else str(layer)) for layer, i in sorted(first.items(), key=lambda o: o[1])]
-    return ticks[::math.ceil(len(ticks)/12)]
+    ticks = [(i, "other" if layer < 0 else str(layer)) for layer, i in sorted(first.items(), key=lambda o: o[1])]
+    return dict(x="layer", xticks=ticks[::math.ceil(len(ticks)/12)], xlim=(-.6, len(modules) - .4))
 
 def _per_module(modules, y, name, fmt=num, **kw):
     return dots(np.arange(len(modules)), y, name, hover=[f"{o['name']}: {fmt(v)}" for o, v in zip(modules, y)], **kw)
@@ -71,12 +71,15 @@ def _side_frame(f, g, side):
     i, j = np.indices(o["phi"].shape) + 1
     return o, pd.DataFrame(dict(side="inputs" if side == "right" else "outputs", i=i.ravel(), j=j.ravel(), **{k: np.ravel(v) for k, v in o.items()}))
 
-def _side_map(o, side):
-    v, (R, C) = np.where(o["phi"] > o["null"] + 2*o["sd"], _above(o["phi"], o["null"]), 0), o["phi"].shape
+# %% ../nbs/12_figures.ipynb #3215a72b
+def _shown(o): return np.where(o["phi"] > o["null"] + 2*o["sd"], _above(o["phi"], o["null"]), 0)
+
+def _side_map(o, side, top):
+    v, (R, C) = _shown(o), o["phi"].shape
     said = [[f"{i+1}, {j+1}: {num(o['phi'][i, j])}, chance {num(o['null'][i, j])} ± {num(o['sd'][i, j], 2)}" for j in range(C)] for i in range(R)]
     few = lambda n: [(i, str(i + 1)) for i in sorted({0, *range(-1, n, max(1, -(-n//4)))} - {-1})]
     name = "above chance" if side == "right" else ""
-    return Panel([cells(v, 0, 1, name, said, _scale)], f"directions of the {'inputs' if side == 'right' else 'outputs'}, i up, j along", "",
+    return Panel([cells(v, 0, top, name, said, _scale)], f"directions of the {'inputs' if side == 'right' else 'outputs'}, i up, j along", "",
                  xticks=few(C), yticks=few(R), ylim=(-.5, R - .5), left=34)
 
 # %% ../nbs/12_figures.ipynb #e5fa0c4b
@@ -104,10 +107,11 @@ def _one_overlap(f, g):
         k = np.arange(1, min(v["phi"].shape) + 1)
         if not len(k): continue
         d = np.diagonal
-        marks += [band(k, *(d(v["null"]) + s*d(v["sd"]) for s in (-2, 2))), chance(k, d(v["null"])), line(k, d(v["phi"]), side, colour), dots(k, d(v["phi"]), side, colour)]
-    maps = [_side_map(v, side) for v, side in zip(o.values(), ("right", "left")) if v["phi"].size]
+        marks += [band(k, *(d(v["null"]) + s*d(v["sd"]) for s in (-2, 2))), chance(k, d(v["null"])), line(k, d(v["phi"]), side, colour), dots(k, d(v["phi"]), side, colour) if len(k) <= 16 else None]
+    top = max([0.01, *(float(_shown(v).max()) for v in o.values() if v["phi"].size)])
+    maps = [_side_map(v, side, top) for v, side in zip(o.values(), ("right", "left")) if v["phi"].size]
     data = pd.concat([t for _, t in found.values()], ignore_index=True).assign(**both)
-    return Figure("Do two adapters learn the same?", [*maps, Panel(marks, "φ(k, k)", "k", ylim=(0, 1.04))], _pair_reading(f.name, o, both), data, _SAME_A)
+    return Figure("Do two adapters learn the same?", [*maps, Panel(marks, "φ(k, k)", "k")], _pair_reading(f.name, o, both), data, _SAME_A)
 
 # %% ../nbs/12_figures.ipynb #fe3cbb1d
 def _all_overlaps(pairs):
@@ -167,7 +171,7 @@ def amplification(
     x, random = _across(t.random)
     marks = [band(x, *(_across(t.random*(1 + s*t.random_sd))[1] for s in (-2, 2))), chance(x, random, "random directions"), line(*_across(t.own), "W's own strongest r", LEARN),
              _per_module(modules, t.projected, "W in the update's directions", colour=WARM), _per_module(modules, t.frobenius, "the update")]
-    return Figure("Does it amplify what W already had?", [Panel(marks, "Frobenius norm", "", log="y", xlim=(-.6, len(t) - .4), xticks=_along(modules), left=52)], _amplification_reading(t), t, _TABLE7)
+    return Figure("Does it amplify what W already had?", [Panel(marks, "Frobenius norm", log="y", left=52, **_along(modules))], _amplification_reading(t), t, _TABLE7)
 
 # %% ../nbs/12_figures.ipynb #9bfb117c
 _CONTESTED = ("Contested: 2410.21228 and 2607.23711 hold that intruder dimensions cause forgetting; deleting them did not reduce it in an independent study at equal norms, and at a cosine of 0.5 every random "
@@ -202,11 +206,11 @@ def _forgetting_reading(t, kl):
 def _spike_panel(t, modules):
     if "theta" in t: y, title, null = t.spike_margin, "σ₁(ΔW) / critical spike of W", chance(*_across(np.ones(len(t))), "would begin to show")
     else: y, title, null = t.relative_spectral, "σ₁(ΔW) / σ₁(W)", chance(*_across(t.gaussian), "would begin to show")
-    return Panel([null, _per_module(modules, y, "update")], title, "", xlim=(-.6, len(t) - .4), ylim=(0, 1.05*float(np.nanmax([*y, *null["y"]]))), xticks=_along(modules))
+    return Panel([null, _per_module(modules, y, "update")], title, ylim=(0, 1.05*float(np.nanmax([*y, *null["y"]]))), **_along(modules))
 
 def _intruder_panel(t, modules):
     marks = [chance(*_across(t.energy_share_random), "random directions of these sizes"), _per_module(modules, t.energy_share, "update", percent)]
-    return Panel(marks, "intruders' share of energy", "", xlim=(-.6, len(t) - .4), ylim=(0, 1.05*max(t.energy_share.max(), t.energy_share_random.max(), .01)), xticks=_along(modules))
+    return Panel(marks, "intruders' share of energy", ylim=(0, 1.05*max(t.energy_share.max(), t.energy_share_random.max(), .01)), **_along(modules))
 
 def _dora_panel(t):
     said = [f"{o.module}: length {num(o.dM)}, direction {num(o.dD)}" for o in t.itertuples()]
