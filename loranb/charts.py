@@ -60,7 +60,8 @@ def cells(
 ) -> dict:
     "A map; the cell of row i and column j lies at x = j, y = i"
     v = np.asarray(values, float)
-    return dict(kind="cells", values=v, x=np.array([-0.5, v.shape[1] - 0.5]), y=np.array([-0.5, len(v) - 0.5]), lo=lo, hi=hi if hi > lo else lo + 1, name=name, hover=hover, fmt=fmt)
+    return dict(kind="cells", values=v, x=np.array([-0.5, v.shape[1] - 0.5]), y=np.array([-0.5, len(v) - 0.5]), lo=lo, hi=hi if hi > lo else lo + 1,
+                name=name, hover=hover, fmt=fmt)
 
 def words(
     x, y,  # Values, shape (n,)
@@ -100,7 +101,7 @@ def _ends(marks, axis, log):
 def _ticks(ends, log, room):
     lo, hi = sorted(ends)
     if log: return [(t, num(t)) for t in log_ticks(lo, hi)]
-    part = (hi - lo)/min(5, max(2, room//55))
+    part = (hi - lo)/min(5, max(2, room//42))
     mag = 10**math.floor(math.log10(part))
     step = next(m*mag for m in (1, 2, 5, 10) if m*mag >= part*(1 - 1e-9))
     return [(t, num(t)) for t in (round(i*step, 12) for i in range(math.ceil(lo/step - 1e-9), math.floor(hi/step + 1e-9) + 1))]
@@ -182,7 +183,8 @@ def _mark_svg(o, px, py):
     if o["kind"] == "words": return [_text(a, b + 4, t, o["anchor"]) for a, b, t in zip(x[seen], y[seen], np.array(o["texts"], object)[seen])]
     if not seen.any(): return []
     if o["kind"] == "dots": return [tag("circle", cx=float(a), cy=float(b), r=3.2, fill=o["colour"], fill_opacity=".85") for a, b in zip(x[seen], y[seen])]
-    if o["kind"] == "band": return [tag("path", d=_path([*x[seen], *x[seen][::-1]], [*y[seen], *py(o["high"])[seen][::-1]]) + "Z", fill=GREY, fill_opacity=".25")]
+    around = [*x[seen], *x[seen][::-1]], [*y[seen], *py(o.get("high", o["y"]))[seen][::-1]]
+    if o["kind"] == "band": return [tag("path", d=_path(*around) + "Z", fill=GREY, fill_opacity=".25")]
     return [tag("path", d=_path(x[seen], y[seen]), fill="none", stroke=o["colour"], stroke_width=1.8, stroke_dasharray="5 4" if o["dash"] else None)]
 
 # %% ../nbs/09d_charts.ipynb #be63765d
@@ -235,35 +237,43 @@ def _plain(v): return [None if isinstance(o, float) and not math.isfinite(o) els
 def _safe(texts): return [html.escape(str(o)) for o in texts]
 
 def _trace(o, first):
-    t = dict(name=html.escape(o["name"]), legendgroup=html.escape(o["name"]), showlegend=bool(o["name"]) and first, type="scatter", x=_plain(o["x"]), y=_plain(o["y"]))
+    t = dict(name=html.escape(o["name"]), legendgroup=html.escape(o["name"]), showlegend=bool(o["name"]) and first, type="scatter", x=_plain(o["x"]),
+             y=_plain(o["y"]))
     if o["kind"] == "line": return t | dict(mode="lines", line=dict(color=o["colour"], width=2, dash="dash" if o["dash"] else "solid"))
-    if o["kind"] == "words": return t | dict(mode="text", text=_safe(o["texts"]), hoverinfo="skip", textposition=dict(start="middle right", end="middle left", middle="middle center")[o["anchor"]])
+    if o["kind"] == "words": return t | dict(mode="text", text=_safe(o["texts"]), hoverinfo="skip",
+                                             textposition=dict(start="middle right", end="middle left", middle="middle center")[o["anchor"]])
     if o["kind"] == "dots":
         said = dict(text=_safe(o["hover"]), hovertemplate="%{text}<extra></extra>") if o["hover"] else {}
         return t | said | dict(mode="markers", marker=dict(color=o["colour"], size=7, opacity=.85))
-    return t | dict(x=_plain([*o["x"], *o["x"][::-1]]), y=_plain([*o["y"], *o["high"][::-1]]), mode="lines", fill="toself", fillcolor="rgba(125,133,144,.25)", line=dict(width=0), hoverinfo="skip")
+    return t | dict(x=_plain([*o["x"], *o["x"][::-1]]), y=_plain([*o["y"], *o["high"][::-1]]), mode="lines", fill="toself", fillcolor="rgba(125,133,144,.25)",
+                    line=dict(width=0), hoverinfo="skip")
 
 # %% ../nbs/09d_charts.ipynb #01ae4293
 def _rgba(share): return f"rgba({','.join(str(int(ACCENT[i:i + 2], 16)) for i in (1, 3, 5))},{.07 + .93*share:.2f})"
 
 def _heat(o, x, y, size):
     ticks = dict(tickvals=[o["lo"], o["hi"]], ticktext=[o["fmt"](o["lo"]), o["fmt"](o["hi"])], tickfont=dict(size=11))
-    bar = dict(orientation="h", x=x/size[0], y=1 - (y - 14)/size[1], xanchor="left", yanchor="top", len=144, lenmode="pixels", thickness=8, xpad=0, outlinewidth=0, **ticks)
+    bar = dict(orientation="h", x=x/size[0], y=1 - (y - 14)/size[1], xanchor="left", yanchor="top", len=144, lenmode="pixels", thickness=8, xpad=0,
+               outlinewidth=0, **ticks)
     said = dict(text=[_safe(row) for row in o["hover"]], hovertemplate="%{text}<extra></extra>") if o["hover"] is not None else {}
     gap = 1 if o["values"].size <= 400 else 0
-    return dict(type="heatmap", z=[_plain(row) for row in o["values"]], zmin=o["lo"], zmax=o["hi"], colorscale=[[0, _rgba(0)], [1, _rgba(1)]], xgap=gap, ygap=gap, colorbar=bar, **said)
+    return dict(type="heatmap", z=[_plain(row) for row in o["values"]], zmin=o["lo"], zmax=o["hi"], colorscale=[[0, _rgba(0)], [1, _rgba(1)]], xgap=gap,
+                ygap=gap, colorbar=bar, **said)
 
 # %% ../nbs/09d_charts.ipynb #586d3ccb
 def _axis(p, side, start, stop, size, i):
     ends, ticks, other = (p.xlim, p.xticks, "y") if side == "x" else (p.ylim, p.yticks, "x")
     log = side in p.log
-    a = dict(domain=[start/size, stop/size], anchor=other + str(i or ""), range=[math.log10(o) for o in ends] if log else list(ends), type="log" if log else "linear", zeroline=False,
+    a = dict(domain=[start/size, stop/size], anchor=other + str(i or ""), range=[math.log10(o) for o in ends] if log else list(ends),
+             type="log" if log else "linear", zeroline=False,
         showgrid=side == "y" and not p.map, gridcolor="rgba(125,133,144,.2)", tickfont=dict(size=11), ticks="", tickangle=0, automargin=False)
     ticks = ticks if ticks is not None else _ticks(ends, True, 0) if log else None
-    return a | (dict(nticks=min(6, max(3, int(stop - start)//55))) if ticks is None else dict(tickvals=[t for t, _ in ticks], ticktext=_safe(w for _, w in ticks)))
+    if ticks is None: return a | dict(nticks=min(6, max(3, int(stop - start)//55)))
+    return a | dict(tickvals=[t for t, _ in ticks], ticktext=_safe(w for _, w in ticks))
 
 def _note(text, x, y, whole, **font):
-    return dict(text=text, x=x/whole[0], y=1 - y/whole[1], xref="paper", yref="paper", showarrow=False, xanchor="left", yanchor="middle", align="left", font=dict(size=11, color=_INK) | font)
+    return dict(text=text, x=x/whole[0], y=1 - y/whole[1], xref="paper", yref="paper", showarrow=False, xanchor="left", yanchor="middle", align="left",
+                font=dict(size=11, color=_INK) | font)
 
 # %% ../nbs/09d_charts.ipynb #af6b05b0
 @patch
@@ -290,8 +300,10 @@ def figure(self: Figure):
             t = _heat(o, x0, y1 + 24 + 16*bool(p.x), size) if o["kind"] == "cells" else _trace(o, o["name"] not in seen)
             seen.add(o["name"])
             traces.append(t | dict(xaxis=f"x{n}", yaxis=f"y{n}"))
-    look = dict(template="none", width=size[0], height=size[1], margin=dict(l=0, r=0, t=0, b=0), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", hovermode="closest")
-    return go.Figure(traces, dict(look, title=dict(text=html.escape(self.question), x=12/size[0], y=1 - 19/size[1], xanchor="left", yanchor="middle", font=dict(size=16)),
+    look = dict(template="none", width=size[0], height=size[1], margin=dict(l=0, r=0, t=0, b=0), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+                hovermode="closest")
+    return go.Figure(traces, dict(look, title=dict(text=html.escape(self.question), x=12/size[0], y=1 - 19/size[1], xanchor="left", yanchor="middle",
+                                                   font=dict(size=16)),
         font=dict(family="system-ui, sans-serif", size=11, color=_INK), annotations=self._notes(size), **axes,
         legend=dict(orientation="h", x=8/size[0], y=1 - 44/size[1], xanchor="left", yanchor="middle", font=dict(size=11), bgcolor="rgba(0,0,0,0)")))
 

@@ -39,10 +39,11 @@ def _called(o): return f"{short(o['kind'])} {o['layer']}" if o["layer"] >= 0 els
 
 def _along(modules):
     alone = len({o["layer"] for o in modules}) == 1
-    if len(modules) <= (8 if alone else 4): return [(i, short(o["kind"]) if alone else _called(o)) for i, o in enumerate(modules)]
+    ends = -.6, len(modules) - .4
+    if len(modules) <= (8 if alone else 4): return dict(xlim=ends, xticks=[(i, short(o["kind"]) if alone else _called(o)) for i, o in enumerate(modules)])
     first = {o["layer"]: i for i, o in reversed(list(enumerate(modules)))}
-    ticks = [(i, "other" if layer < 0 else f"layer {layer}" if len(first) < 7 else str(layer)) for layer, i in sorted(first.items(), key=lambda o: o[1])]
-    return ticks[::math.ceil(len(ticks)/12)]
+    ticks = [(i, "other" if layer < 0 else str(layer)) for layer, i in sorted(first.items(), key=lambda o: o[1])]
+    return dict(x="layer", xticks=ticks[::math.ceil(len(ticks)/12)], xlim=ends)
 
 def _per_module(modules, y, name, fmt=num, **kw):
     return dots(np.arange(len(modules)), y, name, hover=[f"{o['name']}: {fmt(v)}" for o, v in zip(modules, y)], **kw)
@@ -71,12 +72,15 @@ def _side_frame(f, g, side):
     i, j = np.indices(o["phi"].shape) + 1
     return o, pd.DataFrame(dict(side="inputs" if side == "right" else "outputs", i=i.ravel(), j=j.ravel(), **{k: np.ravel(v) for k, v in o.items()}))
 
-def _side_map(o, side):
-    v, (R, C) = np.where(o["phi"] > o["null"] + 2*o["sd"], _above(o["phi"], o["null"]), 0), o["phi"].shape
+# %% ../nbs/12_figures.ipynb #3215a72b
+def _shown(o): return np.where(o["phi"] > o["null"] + 2*o["sd"], _above(o["phi"], o["null"]), 0)
+
+def _side_map(o, side, top):
+    v, (R, C) = _shown(o), o["phi"].shape
     said = [[f"{i+1}, {j+1}: {num(o['phi'][i, j])}, chance {num(o['null'][i, j])} ± {num(o['sd'][i, j], 2)}" for j in range(C)] for i in range(R)]
     few = lambda n: [(i, str(i + 1)) for i in sorted({0, *range(-1, n, max(1, -(-n//4)))} - {-1})]
     name = "above chance" if side == "right" else ""
-    return Panel([cells(v, 0, 1, name, said, _scale)], f"directions of the {'inputs' if side == 'right' else 'outputs'}, i up, j along", "",
+    return Panel([cells(v, 0, top, name, said, _scale)], f"directions of the {'inputs' if side == 'right' else 'outputs'}, i up, j along", "",
                  xticks=few(C), yticks=few(R), ylim=(-.5, R - .5), left=34)
 
 # %% ../nbs/12_figures.ipynb #e5fa0c4b
@@ -89,12 +93,15 @@ def _pair_reading(name, o, both):
     if not all(v["phi"].size for v in o.values()): return f"{name}: one of the two is zero, so there is nothing to compare."
     say = lambda v: f"{num(v['phi'][-1, -1])} (by chance {num(v['null'][-1, -1])} ± {num(v['sd'][-1, -1], 2)})"
     ratio = both["ratio"]
-    fate = "they neither help nor cancel each other" if abs(ratio - 1) <= 2*both["ratio_sd"] else "they reinforce each other" if ratio > 1 else "they cancel in part"
+    fate = "they reinforce each other" if ratio > 1 else "they cancel in part"
+    if abs(ratio - 1) <= 2*both["ratio_sd"]: fate = "they neither help nor cancel each other"
     return (f"{name}: of the inputs that they read the two share {say(o['inputs'])}, of the outputs that they write {say(o['outputs'])}. "
-            f"Added together {num(ratio)} of their squared sizes is left (1 ± {num(both['ratio_sd'], 2)} by chance), so {fate}, and {both['combined_k90']} of {both['combined_r']} directions carry 90 % of the sum.")
+            f"Added together {num(ratio)} of their squared sizes is left (1 ± {num(both['ratio_sd'], 2)} by chance), so {fate}, and {both['combined_k90']} "
+            f"of {both['combined_r']} directions carry 90 % of the sum.")
 
 # %% ../nbs/12_figures.ipynb #4a5ef818
-_SAME_A = "Adapters that were started with the same seed have the same A at first, so they share inputs before they learn anything: there the outputs tell. φ compares spans; single vectors turn with the smallest change where singular values are close."
+_SAME_A = ("Adapters that were started with the same seed have the same A at first, so they share inputs before they learn anything: there the outputs tell. "
+           "φ compares spans; single vectors turn with the smallest change where singular values are close.")
 
 def _one_overlap(f, g):
     found = {("inputs" if side == "right" else "outputs"): _side_frame(f, g, side) for side in ("right", "left")}
@@ -104,10 +111,12 @@ def _one_overlap(f, g):
         k = np.arange(1, min(v["phi"].shape) + 1)
         if not len(k): continue
         d = np.diagonal
-        marks += [band(k, *(d(v["null"]) + s*d(v["sd"]) for s in (-2, 2))), chance(k, d(v["null"])), line(k, d(v["phi"]), side, colour), dots(k, d(v["phi"]), side, colour)]
-    maps = [_side_map(v, side) for v, side in zip(o.values(), ("right", "left")) if v["phi"].size]
+        marks += [band(k, *(d(v["null"]) + s*d(v["sd"]) for s in (-2, 2))), chance(k, d(v["null"])), line(k, d(v["phi"]), side, colour),
+                  dots(k, d(v["phi"]), side, colour) if len(k) <= 16 else None]
+    top = max([0.01, *(float(_shown(v).max()) for v in o.values() if v["phi"].size)])
+    maps = [_side_map(v, side, top) for v, side in zip(o.values(), ("right", "left")) if v["phi"].size]
     data = pd.concat([t for _, t in found.values()], ignore_index=True).assign(**both)
-    return Figure("Do two adapters learn the same?", [*maps, Panel(marks, "φ(k, k)", "k", ylim=(0, 1.04))], _pair_reading(f.name, o, both), data, _SAME_A)
+    return Figure("Do two adapters learn the same?", [*maps, Panel(marks, "φ(k, k)", "k")], _pair_reading(f.name, o, both), data, _SAME_A)
 
 # %% ../nbs/12_figures.ipynb #fe3cbb1d
 def _all_overlaps(pairs):
@@ -122,7 +131,8 @@ def _all_overlaps(pairs):
 def _all_reading(t):
     if t.outputs.isna().all(): return "One of the two adapters is zero everywhere, so there is nothing to compare."
     best, above = t.loc[t.outputs.idxmax()], {k: int((t[k] > t[f"{k}_null"] + 2*t[f"{k}_sd"]).sum()) for k in ("inputs", "outputs")}
-    return (f"The directions that they write overlap by {num(t.outputs.median())} in the median of {len(t)} modules (by chance {num(t.outputs_null.median())}), most in {best.module} ({num(best.outputs)}); "
+    return (f"The directions that they write overlap by {num(t.outputs.median())} in the median of {len(t)} modules (by chance "
+            f"{num(t.outputs_null.median())}), most in {best.module} ({num(best.outputs)}); "
             f"{above['outputs']} are more than two standard deviations above chance, and {above['inputs']} of those that they read. "
             f"Added together {num(t.ratio.median())} of the squared sizes is left in the median; 1 if they were unrelated.")
 
@@ -139,22 +149,28 @@ def overlap(
         v = {side: _above(t[side], t[f"{side}_null"]) for side in ("inputs", "outputs")}
         top = float(np.nanmax([0.01, *v["inputs"], *v["outputs"]]))
         def of(side):
-            said = [f"{o.module}: {num(getattr(o, side))}, by chance {num(getattr(o, f'{side}_null'))} ± {num(getattr(o, f'{side}_sd'), 2)}" for o in t.itertuples()]
-            return _map(modules, v[side].clip(lower=0), 0, top, "share above chance", f"the {side} that they {'read' if side == 'inputs' else 'write'}", said, _scale)
+            said = [f"{o.module}: {num(getattr(o, side))}, by chance {num(getattr(o, f'{side}_null'))} ± {num(getattr(o, f'{side}_sd'), 2)}"
+                    for o in t.itertuples()]
+            return _map(modules, v[side].clip(lower=0), 0, top, "share above chance",
+                        f"the {side} that they {'read' if side == 'inputs' else 'write'}", said, _scale)
         return Figure("Do two adapters learn the same?", [of("inputs"), of("outputs")], _all_reading(t), t, _SAME_A)
-    if module is not None and module not in (names := [f.name for f, _ in pairs]): raise RecipeError(f"module={module!r} is not in both adapters.{nearest(module, names)}")
+    names = [f.name for f, _ in pairs]
+    if module is not None and module not in names: raise RecipeError(f"module={module!r} is not in both adapters.{nearest(module, names)}")
     return _one_overlap(*next(o for o in pairs if module in (None, o[0].name)))
 
 # %% ../nbs/12_figures.ipynb #a34e2b14
-_TABLE7 = "LoRA's Table 7 (GPT-3, one query matrix) has a factor of 21.5 at r = 4 and of 1.9 at r = 64: it falls as r grows, so compare equal ranks only. W is the weight that the layer multiplies by: quantized, where it is."
+_TABLE7 = ("LoRA's Table 7 (GPT-3, one query matrix) has a factor of 21.5 at r = 4 and of 1.9 at r = 64: it falls as r grows, so compare equal ranks only. W "
+           "is the weight that the layer multiplies by: quantized, where it is.")
 
 def _amplification_reading(t):
     t = t[t.projected > 0]
     if not len(t): return "B is zero everywhere: there is nothing yet that could amplify."
     a, most, excess = t.amplification.median(), t.loc[t.amplification.idxmax()], t.excess.median()
     more = int((t.excess > 1 + 2*t.random_sd).sum())
-    return (f"The update is {num(a)} times what W does in the same directions, in the median of {len(t)} module{'s'*(len(t) > 1)}, and most in {most.module} ({num(most.amplification)}). In these directions W does "
-            f"{num(excess)} times what it does in random ones ({more} of {len(t)} beyond two standard deviations), and {percent((t.projected/t.own).median())} of what it does in its own strongest.")
+    return (f"The update is {num(a)} times what W does in the same directions, in the median of {len(t)} module{'s'*(len(t) > 1)}, and most in "
+            f"{most.module} ({num(most.amplification)}). In these directions W does "
+            f"{num(excess)} times what it does in random ones ({more} of {len(t)} beyond two standard deviations), and "
+            f"{percent((t.projected/t.own).median())} of what it does in its own strongest.")
 
 # %% ../nbs/12_figures.ipynb #23a80b8e
 def amplification(
@@ -165,13 +181,17 @@ def amplification(
     spectra = _spectra(spectra)
     t, modules = compare.amplification(spectra, model), modules_of(spectra)
     x, random = _across(t.random)
-    marks = [band(x, *(_across(t.random*(1 + s*t.random_sd))[1] for s in (-2, 2))), chance(x, random, "random directions"), line(*_across(t.own), "W's own strongest r", LEARN),
+    marks = [band(x, *(_across(t.random*(1 + s*t.random_sd))[1] for s in (-2, 2))), chance(x, random, "random directions"),
+             line(*_across(t.own), "W's own strongest r", LEARN),
              _per_module(modules, t.projected, "W in the update's directions", colour=WARM), _per_module(modules, t.frobenius, "the update")]
-    return Figure("Does it amplify what W already had?", [Panel(marks, "Frobenius norm", "", log="y", xlim=(-.6, len(t) - .4), xticks=_along(modules), left=52)], _amplification_reading(t), t, _TABLE7)
+    return Figure("Does it amplify what W already had?", [Panel(marks, "Frobenius norm", log="y", left=52, **_along(modules))], 
+                  _amplification_reading(t), t, _TABLE7)
 
 # %% ../nbs/12_figures.ipynb #9bfb117c
-_CONTESTED = ("Contested: 2410.21228 and 2607.23711 hold that intruder dimensions cause forgetting; deleting them did not reduce it in an independent study at equal norms, and at a cosine of 0.5 every random "
-              "direction counts as one. DoRA's correlations: full fine-tuning -0.62, DoRA -0.31, LoRA +0.83, over its own models. Only the distance on text is direct evidence.")
+_CONTESTED = ("Contested: 2410.21228 and 2607.23711 hold that intruder dimensions cause forgetting; deleting them did not reduce it in an independent study "
+              "at equal norms, and at a cosine of 0.5 every random "
+              "direction counts as one. DoRA's correlations: full fine-tuning -0.62, DoRA -0.31, LoRA +0.83, over its own models. Only the distance on text "
+              "is direct evidence.")
 
 def _signs(spectra, model, intruders, say):
     t = compare.relative_size(spectra, model).merge(compare.magnitude_direction(spectra, model), on="module")
@@ -186,13 +206,16 @@ def _spike_sentence(t):
     if not (t.spectral > 0).any(): return "B is zero everywhere, so nothing has changed."
     if "theta" in t:
         top = t.loc[t.spike_margin.idxmax()]
-        return f"{int((t.spike_margin > 1).sum())} of {len(t)} updates are strong enough to show as a spike above W's spectrum; the strongest, in {top.module}, is {num(top.spike_margin)} of what it takes."
+        return (f"{int((t.spike_margin > 1).sum())} of {len(t)} updates are strong enough to show as a spike above W's spectrum; the strongest, in "
+                f"{top.module}, is {num(top.spike_margin)} of what it takes.")
     top, shown = t.loc[t.relative_spectral.idxmax()], int((t.relative_spectral > t.gaussian).sum())
-    return f"The strongest update, in {top.module}, is {num(top.relative_spectral)} of W's largest singular value; {shown} of {len(t)} are beyond what would show in a Gaussian W."
+    return (f"The strongest update, in {top.module}, is {num(top.relative_spectral)} of W's largest singular value; {shown} of {len(t)} are beyond what "
+            f"would show in a Gaussian W.")
 
 def _forgetting_reading(t, kl):
     said = [_spike_sentence(t)]
-    if "energy_share" in t: said.append(f"Intruder dimensions hold {percent(t.energy_share.median())} of the leading energy in the median, random directions of the same sizes {percent(t.energy_share_random.median())}.")
+    if "energy_share" in t: said.append(f"Intruder dimensions hold {percent(t.energy_share.median())} of the leading energy in the median, random "
+                                        f"directions of the same sizes {percent(t.energy_share_random.median())}.")
     if not math.isnan(c := _correlation(t)): said.append(f"Changes of length and of direction correlate by {num(c, 2)}.")
     if kl is None: return " ".join([*said, "Not measured on text; give batches of text that the adapter was not made for."])
     error = "" if math.isnan(kl["sd"]) else f" ± {num(kl['sd'], 2)}"
@@ -202,16 +225,18 @@ def _forgetting_reading(t, kl):
 def _spike_panel(t, modules):
     if "theta" in t: y, title, null = t.spike_margin, "σ₁(ΔW) / critical spike of W", chance(*_across(np.ones(len(t))), "would begin to show")
     else: y, title, null = t.relative_spectral, "σ₁(ΔW) / σ₁(W)", chance(*_across(t.gaussian), "would begin to show")
-    return Panel([null, _per_module(modules, y, "update")], title, "", xlim=(-.6, len(t) - .4), ylim=(0, 1.05*float(np.nanmax([*y, *null["y"]]))), xticks=_along(modules))
+    return Panel([null, _per_module(modules, y, "update")], title, ylim=(0, 1.05*float(np.nanmax([*y, *null["y"]]))), **_along(modules))
 
 def _intruder_panel(t, modules):
     marks = [chance(*_across(t.energy_share_random), "random directions of these sizes"), _per_module(modules, t.energy_share, "update", percent)]
-    return Panel(marks, "intruders' share of energy", "", xlim=(-.6, len(t) - .4), ylim=(0, 1.05*max(t.energy_share.max(), t.energy_share_random.max(), .01)), xticks=_along(modules))
+    return Panel(marks, "intruders' share of energy", ylim=(0, 1.05*max(t.energy_share.max(), t.energy_share_random.max(), .01)), **_along(modules))
 
 def _dora_panel(t):
     said = [f"{o.module}: length {num(o.dM)}, direction {num(o.dD)}" for o in t.itertuples()]
-    marks = [dots(t.dM_null, t.dD_null, "random directions of these sizes", GREY, [f"{o}, at random" for o in t.module]), dots(t.dM, t.dD, "update", hover=said)]
-    return Panel(marks, "change of direction ΔD", "change of length ΔM", xlim=(0, 1.1*max(t.dM.max(), t.dM_null.max(), 1e-12)), ylim=(0, 1.1*max(t.dD.max(), t.dD_null.max(), 1e-12)), left=54)
+    marks = [dots(t.dM_null, t.dD_null, "random directions of these sizes", GREY, [f"{o}, at random" for o in t.module]),
+             dots(t.dM, t.dD, "update", hover=said)]
+    return Panel(marks, "change of direction ΔD", "change of length ΔM", xlim=(0, 1.1*max(t.dM.max(), t.dM_null.max(), 1e-12)),
+                 ylim=(0, 1.1*max(t.dD.max(), t.dD_null.max(), 1e-12)), left=54)
 
 # %% ../nbs/12_figures.ipynb #e45cb42b
 def forgetting(
@@ -233,13 +258,15 @@ def forgetting(
 def _costs(modules, ranks, itemsize, optimizer):
     rows = [(o["name"], r, r*(o["m"] + o["n"])) for o in modules for r in ranks]
     t = pd.DataFrame(rows, columns=["module", "rank", "parameters"])
-    return t.assign(bytes=t.parameters*itemsize, gradient_bytes=t.parameters*itemsize, optimizer_bytes=t.parameters*optimizer, training_bytes=t.parameters*(2*itemsize + optimizer))
+    return t.assign(bytes=t.parameters*itemsize, gradient_bytes=t.parameters*itemsize, optimizer_bytes=t.parameters*optimizer,
+                    training_bytes=t.parameters*(2*itemsize + optimizer))
 
 def _cost_panel(t, itemsize, optimizer, at):
     total = t.groupby("rank")[["parameters", "bytes", "training_bytes"]].sum()
     said = lambda k: [f"r = {r}: {int(o.parameters):,} parameters, {size(o[k])}" for r, o in total.iterrows()]
     names = dict(bytes="the adapter's file", training_bytes="in training, with gradients and optimizer")
-    marks = [m for (k, name), colour in zip(names.items(), (ACCENT, WARM)) for m in (line(total.index, total[k], name, colour), dots(total.index, total[k], name, colour, said(k)))]
+    marks = [m for (k, name), colour in zip(names.items(), (ACCENT, WARM))
+             for m in (line(total.index, total[k], name, colour), dots(total.index, total[k], name, colour, said(k)))]
     ends = total.bytes.min()/1.3, total.training_bytes.max()*1.3
     marks.append(line([at, at], ends, "rank now", GREY, True))
     sizes = [(10**p, size(10**p)) for p in range(math.ceil(math.log10(ends[0])), math.floor(math.log10(ends[1])) + 1)]
@@ -260,10 +287,12 @@ def _rank_reading(modules, ranks, uniform, cost, at):
         by = {}
         for m in modules: by[short(m["kind"])] = by.get(short(m["kind"]), 0) + m["m"] + m["n"]
         most = [k for k in by if by[k] == max(by.values())]
-        return f"At r = {at} in all {len(modules)} modules: {int(o.parameters):,} parameters, {size(o.bytes)} in a file, {size(o.training_bytes)} in training. {' and '.join(most)} take{'s'*(len(most) == 1)} {percent(by[most[0]]/sum(by.values()))}{' each'*(len(most) > 1)}."
+        return (f"At r = {at} in all {len(modules)} modules: {int(o.parameters):,} parameters, {size(o.bytes)} in a file, {size(o.training_bytes)} in "
+                f"training. {' and '.join(most)} take{'s'*(len(most) == 1)} {percent(by[most[0]]/sum(by.values()))}{' each'*(len(most) > 1)}.")
     hi, lo = int(np.nanargmax(ranks)), int(np.nanargmin(ranks))
     used = int(sum(k*(m["m"] + m["n"]) for k, m in zip(ranks, modules) if k == k))
-    return (f"{used:,} parameters, which would be r = {num(uniform)} everywhere: the probe would give most to {modules[hi]['name']} (r = {int(ranks[hi])}) and least to {modules[lo]['name']} (r = {int(ranks[lo])}).")
+    return (f"{used:,} parameters, which would be r = {num(uniform)} everywhere: the probe would give most to {modules[hi]['name']} (r = {int(ranks[hi])}) "
+            f"and least to {modules[lo]['name']} (r = {int(ranks[lo])}).")
 
 # %% ../nbs/12_figures.ipynb #45d70d03
 def rank_budget(
@@ -282,10 +311,13 @@ def rank_budget(
     width = np.array([o["m"] + o["n"] for o in modules], float)
     v, what = (width/width.sum(), "share of the parameters") if plan is None else (proposed, f"rank; evenly {num(uniform)}")
     fmt = percent if plan is None else num
-    heat = _map(modules, v, 0, float(np.nanmax(v)), what, "one rank everywhere" if plan is None else "after the probe", [f"{o['name']}: {fmt(x)}" for o, x in zip(modules, v)], fmt)
+    heat = _map(modules, v, 0, float(np.nanmax(v)), what, "one rank everywhere" if plan is None else "after the probe",
+                [f"{o['name']}: {fmt(x)}" for o, x in zip(modules, v)], fmt)
     if plan is not None: cost = cost.merge(pd.DataFrame(dict(module=[o["name"] for o in modules], proposed=proposed)), on="module")
-    note = "That ranks found by a short probe are right for a long run is plausible and not proven." if plan else "Activations and the base are not in it. Equal rank is a habit, not a result; a short probe (functional=) says where rank would help."
-    figure = Figure("Where should the rank go?", [_cost_panel(cost, itemsize, optimizer, at), heat], _rank_reading(modules, proposed, uniform, cost, at), cost, note)
+    note = "Activations and the base are not in it. Equal rank is a habit, not a result; a short probe (functional=) says where rank would help."
+    if plan: note = "That ranks found by a short probe are right for a long run is plausible and not proven."
+    figure = Figure("Where should the rank go?", [_cost_panel(cost, itemsize, optimizer, at), heat], _rank_reading(modules, proposed, uniform, cost, at),
+                    cost, note)
     figure.proposal = plan
     return figure
 
@@ -299,9 +331,11 @@ def _stream(f, model):
     E = into.weight.detach()
     d, last = E.shape[1], f.name.rpartition(".")[2]
     writes = f.m == d and (last in _WRITERS or f.n != d)
-    if not writes and f.n != d: raise RecipeError(f"module={f.name!r} has {f.n} inputs and {f.m} outputs, and the residual stream {d}: it neither reads nor writes it. Take a projection at the edge of a block, such as q_proj or down_proj.")
+    if not writes and f.n != d: raise RecipeError(f"module={f.name!r} has {f.n} inputs and {f.m} outputs, and the residual stream {d}: it neither reads nor "
+                                                  f"writes it. Take a projection at the edge of a block, such as q_proj or down_proj.")
     T = E if out is None or not writes else out.weight.detach()
-    if not T.is_floating_point(): raise RecipeError(f"the {'un' if writes else ''}embedding of this {type(base).__name__} is quantized, so its tokens cannot be compared with a direction")
+    if not T.is_floating_point(): raise RecipeError(f"the {'un' if writes else ''}embedding of this {type(base).__name__} is quantized, so its tokens "
+                                                    f"cannot be compared with a direction")
     return T, writes
 
 def _cosines(T, X):
@@ -326,7 +360,8 @@ def _tokens_frame(tokenizer, C, S, null, count):
     rows = []
     for i, c in enumerate(C.mT):
         for end, order in ((1, c.argsort(descending=True)), (-1, c.argsort())):
-            rows += [dict(direction=i + 1, sigma=float(S[i]), end=end, token=_token(tokenizer, t), id=t, cosine=float(c[t]), null=null) for t in order[:count].tolist()]
+            rows += [dict(direction=i + 1, sigma=float(S[i]), end=end, token=_token(tokenizer, t), id=t, cosine=float(c[t]), null=null)
+                     for t in order[:count].tolist()]
     return pd.DataFrame(rows, columns=["direction", "sigma", "end", "token", "id", "cosine", "null"])
 
 def _tokens_reading(t, f, writes, null):
@@ -355,10 +390,13 @@ def direction_tokens(
     n, wide = C.shape[1], 1.12*max(float(t.cosine.abs().max()) if len(t) else 0., null)
     y, at = -t.direction.to_numpy(float), np.arange(1, n + 1)
     texts = {e: [" ".join(t[(t.direction == i) & (t.end == e)].token) for i in at] for e in (-1, 1)}
-    marks = [*(chance([s*null]*2, [-n - .6, -.4], "random directions reach") for s in (-1, 1)), dots(t.cosine, y, "token", hover=[f"{o.token}: cosine {num(o.cosine)}" for o in t.itertuples()]),
+    marks = [*(chance([s*null]*2, [-n - .6, -.4], "random directions reach") for s in (-1, 1)),
+             dots(t.cosine, y, "token", hover=[f"{o.token}: cosine {num(o.cosine)}" for o in t.itertuples()]),
              words([-wide]*n, -at - .33, texts[-1], "start"), words([wide]*n, -at - .33, texts[1], "end")]
-    panel = Panel(marks, f"{module}: {'outputs, by the unembedding' if writes else 'inputs, by the embedding'}", "cosine", xlim=(-wide, wide), ylim=(-n - .6, -.4), yticks=[(-i, f"σ{i} = {num(float(S[i - 1]))}") for i in at], left=86)
-    note = "A heuristic: layers in between, the norm, and what directions do together are left out. The sign of a direction is arbitrary, and single directions turn where singular values are close."
+    panel = Panel(marks, f"{module}: {'outputs, by the unembedding' if writes else 'inputs, by the embedding'}", "cosine", xlim=(-wide, wide),
+                  ylim=(-n - .6, -.4), yticks=[(-i, f"σ{i} = {num(float(S[i - 1]))}") for i in at], left=86)
+    note = ("A heuristic: layers in between, the norm, and what directions do together are left out. The sign of a direction is arbitrary, and single "
+            "directions turn where singular values are close.")
     return Figure("What does a direction say?", [panel], _tokens_reading(t, f, writes, null), t, note, height=46*max(n, 1) + 20)
 
 # %% ../nbs/12_figures.ipynb #36d74437
@@ -367,7 +405,8 @@ def _alignment_reading(t, f, k):
     if math.isnan(o.left): return f"{f.name}: B is zero, so it acts nowhere yet."
     def say(side, words):
         z = (o[side] - o[f"{side}_null"])/max(o[f"{side}_sd"], 1e-12)
-        return f"{percent(o[side])} of {words} lies in W's strongest {k} (by chance {percent(o[f'{side}_null'])}): {'where W is strong' if z > 2 else 'where W is weak' if z < -2 else 'no more than chance'}"
+        return (f"{percent(o[side])} of {words} lies in W's strongest {k} (by chance {percent(o[f'{side}_null'])}): "
+                f"{'where W is strong' if z > 2 else 'where W is weak' if z < -2 else 'no more than chance'}")
     return f"{f.name}: {say('left', 'what it writes')}; {say('right', 'what it reads')}."
 
 # %% ../nbs/12_figures.ipynb #51fc4609
@@ -386,5 +425,7 @@ def alignment(
         marks += [band(t.k, (null - 2*sd).clip(lower=0), null + 2*sd), chance(t.k, null, "by chance, k/d"), line(t.k, t[side], name, colour)]
     far = f" The last directions of W are known to within {percent(t.residual.max())} of its largest singular value." if t.residual.max() > 0 else ""
     top = float(np.nanmax([0.02, *t.left, *t.right, *t.left_null, *t.right_null]))
-    note = f"The band is two standard deviations of a random update with this spectrum.{far} Where k/d differs between the two sides, each has its own dashed line."
-    return Figure("Where in W does it act?", [Panel(marks, "share of the update", "k, the strongest directions of W", ylim=(0, 1.05*top))], _alignment_reading(t, f, int(min(max(1, f.r), t.k.max()))), t, note)
+    note = (f"The band is two standard deviations of a random update with this spectrum.{far} Where k/d differs between the two sides, each has its own "
+            f"dashed line.")
+    return Figure("Where in W does it act?", [Panel(marks, "share of the update", "k, the strongest directions of W", ylim=(0, 1.05*top))],
+                  _alignment_reading(t, f, int(min(max(1, f.r), t.k.max()))), t, note)
