@@ -257,7 +257,8 @@ def _module(o, S, tilde):
     k = lambda p: int(rank_for_energy(tilde, p)) if len(rows) else 0
     null = float(np.square(S).sum()/o["n"]*np.divide(inputs, base)) if base else np.nan
     return dict(module=o["name"], m=o["m"], n=o["n"], r=o["r"], scaling=o["scaling"], tokens=int(n.sum()), rows=len(rows), batches=len(o["K"]),
-                output_energy_share=float(share), standard_error=float(error), random_share=null, output_energy=output, base_energy=base, input_energy=inputs, k90=k(0.9), k99=k(0.99))
+                output_energy_share=float(share), standard_error=float(error), random_share=null,
+                output_energy=output, base_energy=base, input_energy=inputs, k90=k(0.9), k99=k(0.99))
 
 class Functional:
     "What each module and each singular direction does to the outputs and to the loss"

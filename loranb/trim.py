@@ -145,7 +145,8 @@ class Trimmed:
 
 # %% ../nbs/06d_trim.ipynb #70d266c5
 _MORE = dict(use_dora="DoRA", lora_bias="a bias of B", use_qalora="QA-LoRA", use_bdlora="BD-LoRA", kasa_config="KaSA",
-    alora_invocation_tokens="aLoRA", target_parameters="target_parameters", monteclora_config="MonteCLoRA", velora_config="VeLoRA", arrow_config="Arrow", megatron_config="Megatron's layers", layer_replication="layer_replication")
+    alora_invocation_tokens="aLoRA", target_parameters="target_parameters", monteclora_config="MonteCLoRA", velora_config="VeLoRA",
+    arrow_config="Arrow", megatron_config="Megatron's layers", layer_replication="layer_replication")
 
 # %% ../nbs/06d_trim.ipynb #65b9e961
 def _layout(source, adapter):
