@@ -211,7 +211,7 @@ def take_gradients(self: Watch,
 # %% ../nbs/06b_functional.ipynb #5f3a87b7
 @patch
 @torch.no_grad()
-def sums(self: Watch) -> list:  # Dictionaries: name, m, n, r, scaling, GA, GB (r, r), H (forwards, r, r), rows (rows, 4), tokens (forwards,), K (gradients, r, r)
+def sums(self: Watch) -> list:  # Dictionaries: name, m, n, r, scaling, GA, GB (r, r), H (forwards, r, r), rows (rows, 4), tokens (forwards,), K (draws, r, r)
     "What was added up, as float64 arrays"
     numpy = lambda ts, *shape: torch.stack(ts).cpu().numpy() if ts else np.zeros((0, *shape))
     def one(name):
@@ -256,8 +256,9 @@ def _module(o, S, tilde):
     output, base, inputs = map(mean, (e, w, x))
     k = lambda p: int(rank_for_energy(tilde, p)) if len(rows) else 0
     null = float(np.square(S).sum()/o["n"]*np.divide(inputs, base)) if base else np.nan
-    return dict(module=o["name"], m=o["m"], n=o["n"], r=o["r"], scaling=o["scaling"], tokens=int(n.sum()), rows=len(rows), batches=len(o["K"]), output_energy_share=float(share),
-                standard_error=float(error), random_share=null, output_energy=output, base_energy=base, input_energy=inputs, k90=k(0.9), k99=k(0.99))
+    return dict(module=o["name"], m=o["m"], n=o["n"], r=o["r"], scaling=o["scaling"], tokens=int(n.sum()), rows=len(rows), batches=len(o["K"]),
+                output_energy_share=float(share), standard_error=float(error), random_share=null,
+                output_energy=output, base_energy=base, input_energy=inputs, k90=k(0.9), k99=k(0.99))
 
 class Functional:
     "What each module and each singular direction does to the outputs and to the loss"
@@ -302,15 +303,17 @@ def __repr__(self: Functional):
     if not seen: return f"Functional of {len(self.modules)} modules that saw no data"
     share = np.array([o["output_energy_share"] for o in seen])
     top, pc = seen[int(np.nanargmax(share))], lambda v: f"{100*v:.2g} %"
-    text = (f"Functional of {len(seen)} modules over {seen[0]['tokens']:,} tokens: the update has {pc(share.min())} to {pc(share.max())} of its base's output energy, "
-            f"{pc(np.median(share))} in the median; most in {top['module']} ({pc(top['output_energy_share'])} ± {pc(top['standard_error'])}, {pc(top['random_share'])} if it pointed at random)")
+    text = (f"Functional of {len(seen)} modules over {seen[0]['tokens']:,} tokens: the update has {pc(share.min())} to {pc(share.max())} "
+            f"of its base's output energy, {pc(np.median(share))} in the median; most in {top['module']} "
+            f"({pc(top['output_energy_share'])} ± {pc(top['standard_error'])}, {pc(top['random_share'])} if it pointed at random)")
     return text + (f". {len(self.skipped)} modules were not watched" if self.skipped else "")
 
 @patch
 def _repr_html_(self: Functional):
     import html
     table = self.summary()[["module", "output_energy_share", "standard_error", "random_share", "r", "k90", "k99", "fisher"]]
-    return f"{table.sort_values('output_energy_share', ascending=False)[:10].to_html(index=False, float_format='{:.3g}'.format)}<p>{html.escape(repr(self))}.</p>"
+    top = table.sort_values("output_energy_share", ascending=False)[:10]
+    return f"{top.to_html(index=False, float_format='{:.3g}'.format)}<p>{html.escape(repr(self))}.</p>"
 
 # %% ../nbs/06b_functional.ipynb #5260b7d4
 @contextmanager
@@ -333,7 +336,9 @@ def _one_batch(watch, model, weights, batch):
     batch = {k: v.to(model.device) for k, v in batch.items()}
     with torch.set_grad_enabled("labels" in batch): out = model(**batch, use_cache=False)
     if "labels" not in batch or not out.loss.requires_grad: return
-    if is_repacked(model): raise RecipeError("model: its 4-bit weights were repacked for this CPU by an evaluation outside loranb, and gradients through them are wrong. Load it again.")
+    if is_repacked(model):
+        raise RecipeError("model: its 4-bit weights were repacked for this CPU by an evaluation outside loranb, and gradients through them are wrong. "
+                          "Load it again.")
     scale = 1024. if any(p.dtype == torch.float16 for p in model.parameters()) else 1.
     watch.take_gradients(1/scale, torch.autograd.grad(out.loss*scale, weights, allow_unused=True))
 
@@ -342,7 +347,7 @@ def _same(found, spectra):
     at = {name: i for i, name in enumerate(found.names)}
     for name, s in zip(spectra.names, spectra.sigma):
         if name in at and not np.allclose(found.sigma[at[name]], s, rtol=0, atol=1e-2*max(s[0], 1e-30)):
-            raise RecipeError(f"spectra: {name} has other singular values there than in the model; give the spectra of the model as it is now, Spectra.of(model).")
+            raise RecipeError(f"spectra: {name} has other singular values there than in the model; give Spectra.of(model) as it is now.")
     if not set(at) & set(spectra.names): raise RecipeError("spectra: none of their modules is in the model.")
 
 def functional(
@@ -357,7 +362,8 @@ def functional(
     with evaluating(model, weights), watch:
         for batch in batches: _one_batch(watch, model, weights, batch)
     sums = watch.sums()
-    if not any(len(o["H"]) for o in sums): raise RecipeError(f"batches: adapter {adapter!r} saw no token. There were no batches, or it is not active, or it is merged, or the model is compiled.")
+    if not any(len(o["H"]) for o in sums):
+        raise RecipeError(f"batches: adapter {adapter!r} saw no token. There were no batches, or it is not active, or it is merged, or the model is compiled.")
     found = Functional(sums, watch.skipped)
     if spectra is not None: _same(found, spectra)
     return found

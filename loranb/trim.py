@@ -30,9 +30,11 @@ def _shares(e):
 
 def _of_names(found, names, key):
     at = {name: i for i, name in enumerate(found.names)}
-    if missing := [o for o in names if o not in at]: raise RecipeError(f"functional: it has no figures for {missing[0]}{' and others' if len(missing) > 1 else ''}; make it from this adapter.")
+    missing = [o for o in names if o not in at]
+    if missing: raise RecipeError(f"functional: it has no figures for {missing[0]}{' and others' if len(missing) > 1 else ''}; make it from this adapter.")
     values = [getattr(found, key)[at[o]] for o in names]
-    if not all(np.isfinite(o).all() for o in values): raise RecipeError(f"rule: {key!r} was not measured" + ("; give functional(...) batches with labels." if key == "fisher" else "."))
+    if not all(np.isfinite(o).all() for o in values):
+        raise RecipeError(f"rule: {key!r} was not measured" + ("; give functional(...) batches with labels." if key == "fisher" else "."))
     return values
 
 def scores(
@@ -117,7 +119,8 @@ def _certified(f, g, sigma, kept, found):
     o = found.modules[i]
     rounding = residual(cut(f, kept, torch.float64), g)[0] if g.r else 0.
     lost = float((np.sqrt(found.energy[i][~kept].sum().clip(0)) + rounding*np.sqrt(o["input_energy"]))**2)
-    return row | dict(output_error=lost, output_error_se=float(found.energy_error[i][~kept].sum()), of_update=lost/max(o["output_energy"], 1e-300), of_base=lost/max(o["base_energy"], 1e-300))
+    share = {f"of_{k}": lost/max(o[key], 1e-300) for k, key in (("update", "output_energy"), ("base", "base_energy"))}
+    return row | dict(output_error=lost, output_error_se=float(found.energy_error[i][~kept].sum()), **share)
 
 # %% ../nbs/06d_trim.ipynb #871144db
 class Trimmed:
@@ -137,11 +140,13 @@ class Trimmed:
         self.parts, self.measured, self._rows = [cut(f, k, dtype) for f, k in zip(parts, kept)], None, None
         self.config, (shapes, self._keys, self._others) = _config_of(source, adapter), _layout(source, adapter)
         plain = {name for name, keys in self._keys.items() if set(keys) == {"lora_A", "lora_B"} and all(len(shapes[k]) == 2 for k in keys.values())}
-        if odd := [name for name in {f.name for f in parts} ^ plain if source is not None]: raise AdapterError(f"trim: {min(odd)} is no linear layer with an A and a B of its own, and cannot be written back.")
+        odd = {f.name for f in parts} ^ plain if source is not None else ()
+        if odd: raise AdapterError(f"trim: {min(odd)} is no linear layer with an A and a B of its own, and cannot be written back.")
 
 # %% ../nbs/06d_trim.ipynb #70d266c5
-_MORE = dict(use_dora="DoRA", lora_bias="a bias of B", use_qalora="QA-LoRA", use_bdlora="BD-LoRA", kasa_config="KaSA", alora_invocation_tokens="aLoRA", target_parameters="target_parameters",
-    monteclora_config="MonteCLoRA", velora_config="VeLoRA", arrow_config="Arrow", megatron_config="Megatron's layers", layer_replication="layer_replication")
+_MORE = dict(use_dora="DoRA", lora_bias="a bias of B", use_qalora="QA-LoRA", use_bdlora="BD-LoRA", kasa_config="KaSA",
+    alora_invocation_tokens="aLoRA", target_parameters="target_parameters", monteclora_config="MonteCLoRA", velora_config="VeLoRA",
+    arrow_config="Arrow", megatron_config="Megatron's layers", layer_replication="layer_replication")
 
 # %% ../nbs/06d_trim.ipynb #65b9e961
 def _layout(source, adapter):
@@ -160,9 +165,11 @@ def _config_of(source, adapter):
     if source is None: return {}
     if isinstance(source, (str, Path)): config = read_config(adapter_files(source, adapter)[0])
     else:
-        config = json.loads(json.dumps(source.peft_config[adapter].to_dict(), default=lambda o: sorted(o) if isinstance(o, set) else getattr(o, "value", str(o))))
+        def plain(o): return sorted(o) if isinstance(o, set) else getattr(o, "value", str(o))
+        config = json.loads(json.dumps(source.peft_config[adapter].to_dict(), default=plain))
         config["base_model_name_or_path"] = config.get("base_model_name_or_path") or getattr(source.get_base_model(), "name_or_path", None)
-    label = next((label for key, label in _MORE.items() if config.get(key)), None if config.get("peft_type", "LORA") == "LORA" else f"type {config['peft_type']}")
+    kind = config.get("peft_type", "LORA")
+    label = next((label for key, label in _MORE.items() if config.get(key)), None if kind == "LORA" else f"type {kind}")
     if label: raise AdapterError(f"trim: this adapter has {label}, so it is not just B A of linear layers, and cannot be written back with fewer directions.")
     return config
 
@@ -170,7 +177,8 @@ def _matches(found, spectra):
     "Whether figures on data are of these factors"
     if found is None: return
     for name, s, t in zip(spectra.names, spectra.sigma, _of_names(found, spectra.names, "sigma")):
-        if len(s) != len(t) or not np.allclose(s, t, rtol=0, atol=1e-2*s[0]): raise RecipeError(f"functional: it was measured with other factors of {name} than these; measure it again.")
+        if len(s) != len(t) or not np.allclose(s, t, rtol=0, atol=1e-2*s[0]):
+            raise RecipeError(f"functional: it was measured with other factors of {name} than these; measure it again.")
 
 # %% ../nbs/06d_trim.ipynb #d66dcfe4
 def trim(
@@ -220,7 +228,8 @@ def __repr__(self: Trimmed):
     table, (a, b) = self.summary(), self.size
     text = (f"Trimmed by {self.rule}: r {_span([f.r for f in self.before])} -> {_span([f.r for f in self.parts])}, {a/1e6:.2f} -> {b/1e6:.2f} MB; "
             f"relative error {table.relative_frobenius.median():.2g} in the median module, {table.relative_frobenius.max():.2g} at most")
-    if "of_update" in table: text += f"; expected output error {100*table.of_update.median():.2g} % of the update's, {100*table.of_base.max():.2g} % of W's at most"
+    if "of_update" in table:
+        text += f"; expected output error {100*table.of_update.median():.2g} % of the update's, {100*table.of_base.max():.2g} % of W's at most"
     return text + (f"; KL {self.measured['kl']:.2g} [{self.measured['kl_low']:.2g}, {self.measured['kl_high']:.2g}]" if self.measured else "")
 
 # %% ../nbs/06d_trim.ipynb #98a8bf57
@@ -330,11 +339,13 @@ def _tensors(trimmed):
 def certificate(self: Trimmed) -> dict:  # Ready for JSON
     "What is known about the trim"
     table = self.summary()
-    return dict(kind="loranb trim certificate", rule=self.rule, stored=str(self.parts[0].A.dtype).removeprefix("torch."), parameters=list(self.parameters), bytes=list(self.size),
-        worst_case_gain=float(table.spectral.max()), frobenius=float(np.linalg.norm(table.frobenius)), relative_frobenius=float(np.linalg.norm(table.frobenius)/max(np.linalg.norm(np.concatenate(self.spectra.sigma)), 1e-300)),
-        measured=self.measured, modules=[{k: v for k, v in o.items()} for o in self._rows],
-        about="spectral and frobenius bound the stored update's distance from the original, rounding included. output_error bounds E||(dW - dW_k) x||^2 on the sample; "
-              "its standard error is over the sample's batches. measured is a divergence on the sample, with its 95 % interval over rows; it is no bound for other data.")
+    frobenius, size = np.linalg.norm(table.frobenius), np.linalg.norm(np.concatenate(self.spectra.sigma))
+    return dict(kind="loranb trim certificate", rule=self.rule, stored=str(self.parts[0].A.dtype).removeprefix("torch."),
+        parameters=list(self.parameters), bytes=list(self.size), worst_case_gain=float(table.spectral.max()), frobenius=float(frobenius),
+        relative_frobenius=float(frobenius/size), measured=self.measured, modules=self._rows,
+        about="spectral and frobenius bound the stored update's distance from the original, rounding included. output_error bounds "
+              "E||(dW - dW_k) x||^2 on the sample; its standard error is over the sample's batches. measured is a divergence on the sample, "
+              "with its 95 % interval over rows; it is no bound for other data.")
 
 # %% ../nbs/06d_trim.ipynb #7fa47de3
 @patch
@@ -344,7 +355,8 @@ def save(self: Trimmed,
     "Write a PEFT adapter and its certificate, whole or not at all"
     from safetensors.torch import save_file
     path = Path(path)
-    if path.is_dir() and any(path.iterdir()) and not (path/"adapter_config.json").is_file(): raise RecipeError(f"save: {str(path)!r} is a folder that holds something else than an adapter.")
+    if path.is_dir() and any(path.iterdir()) and not (path/"adapter_config.json").is_file():
+        raise RecipeError(f"save: {str(path)!r} is a folder that holds something else than an adapter.")
     tensors, config, card = _tensors(self), _config(self.config, self.parts), self._card()
     with whole_folder(path) as new:
         save_file(tensors, str(new/"adapter_model.safetensors"), metadata={"format": "pt"})
@@ -356,7 +368,8 @@ def save(self: Trimmed,
 @patch
 def _card(self: Trimmed):
     if not isinstance(self.source, (str, Path)): return {}
-    files = {p.name: p.read_text(encoding="utf-8") for p in adapter_files(self.source, self.adapter)[0].parent.iterdir() if p.name in ("README.md", "recipe.yaml")}
+    folder = adapter_files(self.source, self.adapter)[0].parent
+    files = {o: (folder/o).read_text(encoding="utf-8") for o in ("README.md", "recipe.yaml") if (folder/o).is_file()}
     if "README.md" in files: files["README.md"] += f"\n## Trimmed\n{self!r}. See `trim_certificate.json`.\n"
     return files
 
@@ -369,7 +382,8 @@ def _point(spectra, kept, found, itemsize):
     ks = np.array([int(o.sum()) for o in kept])
     n, total = int((ks*costs).sum()), sum(c*o["r"] for c, o in zip(costs, spectra.modules))
     row = dict(parameters=n, share=n/total, bytes=n*itemsize, k_min=ks.min(), k_median=float(np.median(ks)), k_max=ks.max(),
-               worst_case_gain=max((s[~o].max(initial=0) for s, o in zip(spectra.sigma, kept))), relative_frobenius=float(np.sqrt(_lost([s**2 for s in spectra.sigma], kept).mean())))
+               worst_case_gain=max((s[~o].max(initial=0) for s, o in zip(spectra.sigma, kept))),
+               relative_frobenius=float(np.sqrt(_lost([s**2 for s in spectra.sigma], kept).mean())))
     if found is not None:
         e = _of_names(found, spectra.names, "energy")
         share = [found.modules[found.names.index(o)]["output_energy_share"] for o in spectra.names]
