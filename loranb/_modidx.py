@@ -196,6 +196,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'loranb.figures._proposed': ('figures.html#_proposed', 'loranb/figures.py'),
                                 'loranb.figures._rank_reading': ('figures.html#_rank_reading', 'loranb/figures.py'),
                                 'loranb.figures._scale': ('figures.html#_scale', 'loranb/figures.py'),
+                                'loranb.figures._shown': ('figures.html#_shown', 'loranb/figures.py'),
                                 'loranb.figures._side_frame': ('figures.html#_side_frame', 'loranb/figures.py'),
                                 'loranb.figures._side_map': ('figures.html#_side_map', 'loranb/figures.py'),
                                 'loranb.figures._signs': ('figures.html#_signs', 'loranb/figures.py'),
