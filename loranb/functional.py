@@ -106,7 +106,7 @@ class Watch:
         found = {name.removeprefix("base_model.model."): o for name, o in model.named_modules() if carried(o)}
         self.skipped = {name: why for name, o in found.items() if (why := _why_not(o, adapter))}
         self.layers = {name: o for name, o in found.items() if name not in self.skipped}
-        self.root, self.adapter, self.mask, self._handles, self._depth = getattr(model, "get_base_model", lambda: model)(), adapter, None, [], 0
+        self.roots, self.adapter, self.mask, self._handles, self._depth = {model, getattr(model, "get_base_model", lambda: model)()}, adapter, None, [], 0
         if not self.layers: raise RecipeError(f"adapter {adapter!r} has no linear layer to watch in this {type(model).__name__}")
         self.reset()
 
@@ -116,8 +116,9 @@ def start(self: Watch) -> Watch:
     "Put the hooks on"
     if self._handles: return self
     hook = self._handles.append
-    hook(self.root.register_forward_pre_hook(self._enter, with_kwargs=True))
-    hook(self.root.register_forward_hook(self._leave, always_call=True))
+    for root in self.roots:
+        hook(root.register_forward_pre_hook(self._enter, with_kwargs=True))
+        hook(root.register_forward_hook(self._leave, always_call=True))
     for name, o in self.layers.items():
         hook(o.get_base_layer().register_forward_hook(lambda module, args, out, name=name: self._see_base(name, module, out)))
         hook(o.lora_A[self.adapter].register_forward_hook(lambda module, args, out, name=name: self._see(name, args[0], out)))
@@ -146,7 +147,8 @@ def reset(self: Watch):
 def _enter(self: Watch, module, args, kwargs):
     self._depth += 1
     mask = self.mask if self.mask is not None else kwargs.get("attention_mask")
-    self._mask = mask if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
+    if isinstance(mask, torch.Tensor) and mask.ndim == 2: self._mask = mask
+    elif self._depth == 1: self._mask = None
 
 @patch
 def _leave(self: Watch, module, args, out): self._depth -= 1

@@ -60,6 +60,7 @@ def convs(): return net(torch.nn.Conv2d(4, 8, 3), torch.nn.Conv2d(8, 12, (3, 2),
 
 def peft(name, **kwargs):
     import peft
+    if not hasattr(peft, name): pytest.skip(f"this PEFT has no {name}")
     return getattr(peft, name)(**kwargs)
 
 EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
