@@ -19,6 +19,7 @@ from .guard import hand_to_main
 from .readings import num
 from .recipe import Recipe, RecipeError
 from .record import Lines
+from .shapes import outline
 from .train import Run
 from .widgets.code import Code
 from .widgets.explorer import Explorer
@@ -255,7 +256,7 @@ def edit(self: Studio,
 @patch
 def show_model(self: Studio):
     "Tell the panels about the shape and the weights of the model"
-    shape, path = base.outline(self.recipe), base.find_model(self.recipe, weights=False)
+    shape, path = outline(self.recipe), base.find_model(self.recipe, weights=False)
     self.rank.targets, self.rank.params, self.quantize.params = shape["targets"], shape["params"], shape["params"]
     frozen = sum(t["m"]*t["n"]*t["count"] for t in shape["targets"])
     found = base.one_matrix(path, max(shape["targets"], key=lambda t: t["m"]*t["n"])["name"]) if shape["targets"] else None
