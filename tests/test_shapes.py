@@ -1,11 +1,13 @@
 "Where the shape of a model comes from: the table, a folder, and a Hub that gives the configuration and the headers only."
 import json, struct
 
-import httpx, huggingface_hub, pytest
+import huggingface_hub, pytest
+from huggingface_hub.utils import _http
 
 from loranb.recipe import Recipe, RecipeError
 from loranb.shapes import count, find_config, in_table, outline, skeleton, stored, table
 
+httpx = next(v for k, v in vars(_http).items() if k in ("httpx", "httpx2"))  # the Hub's own client, by either of its names
 LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96, dtype="bfloat16")
 
 
@@ -53,7 +55,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path/"cache"))
     monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path/"cache"))
     yield hub
-    huggingface_hub.utils._http.set_client_factory(huggingface_hub.utils._http.default_client_factory)
+    _http.set_client_factory(_http.default_client_factory)
 
 
 def header(**shapes):
