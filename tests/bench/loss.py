@@ -11,8 +11,6 @@ from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
-LIMIT = 1.
-
 
 def peak(fn):
     "Bytes that torch held at most above what it held before"
