@@ -22,6 +22,7 @@ from .factors import factors
 from .guard import Guard
 from .live import Meter
 from .loss import check_tiles, token_loss
+from .peak import Peak, advice, against, clear, probe, read
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder, checkpoints, write_frame
@@ -77,6 +78,8 @@ def _callback_class():
         "What a run does between the steps of the Trainer"
         def __init__(self, run, guard): self.run, self.guard = run, guard
 
+        def on_train_begin(self, args, state, control, **kw): self.run._first_try()
+
         def on_step_begin(self, args, state, control, **kw):
             self.guard.poll()
             if self.run._asked: raise StopNow
@@ -108,6 +111,20 @@ def generators(
         random.setstate(states[0]); np.random.set_state(states[1]); torch.set_rng_state(states[2])
         if torch.cuda.is_available(): torch.cuda.set_rng_state_all(states[3])
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+
+# %% ../nbs/11b_train.ipynb #771d57e3
+Run.probing = None  # Try the longest batch before the first step? On a GPU unless set
+
+@patch
+def _first_try(self: Run):
+    self._peak = Peak()
+    if torch.cuda.is_available() if self.probing is None else self.probing: probe(self._trainer)
+
+@patch
+def _remember_memory(self: Run):
+    longest = max(len(r.input_ids) for r in self._data.train)
+    found = read(self._peak, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer))
+    self.emit("memory", step=self._trainer.state.global_step, **against(found, self.recipe.replace(max_length=longest)))
 
 # %% ../nbs/11b_train.ipynb #93805196
 @patch
@@ -301,6 +318,7 @@ def _total_steps(self: Run):
 @patch
 def _end(self: Run):
     step = self._trainer.state.global_step
+    self._remember_memory()
     self._sample(step)
     done, data, rows = step >= self._trainer.state.max_steps, self.recipe.data, self._data.test_rows
     if done and rows and evaluate.is_right(data, rows[0], "") is not None:
@@ -332,8 +350,10 @@ def _failed(self: Run, e):
     self.emit("error", step=self.steps, message=str(e) or type(e).__name__)
     if isinstance(e, RecipeError): self.release()
     if isinstance(e, torch.OutOfMemoryError):
+        clear(e)
         self.release()
-        raise RecipeError("out of memory: halve per_device_train_batch_size and double gradient_accumulation_steps, or set gradient_checkpointing=True, or shorten max_length. The memory is free again.") from None
+        when = f"in step {self.steps + 1}" if self.steps else "before the first step, on the longest rows"
+        raise RecipeError(f"out of memory {when}. {advice(self.recipe)} The memory is free again.") from None
 
 # %% ../nbs/11b_train.ipynb #72073a9a
 @patch
