@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['aten', 'Claim', 'Params4bit', 'Int8Params', 'known', 'Dry', 'scratch', 'quantize', 'claim_module', 'find_layers',
-           'shorten', 'watch', 'train_step', 'evaluation', 'generation', 'dry_run']
+           'shorten', 'watch', 'train_step', 'evaluation', 'generation', 'Trace', 'dry_run']
 
 # %% ../nbs/09f_dryrun.ipynb #8816f06b
 import contextlib, copy, functools, json, weakref
+from dataclasses import dataclass
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .base import attach, quiet
 from .ledger import KINDS, Ledger, repeat
-from .recipe import Recipe, RecipeError
+from .loss import token_loss
+from .recipe import Recipe
 from .shapes import skeleton
 
 aten = torch.ops.aten
@@ -252,7 +254,7 @@ def watch(
     dry: Dry,
 ):
     "Mark the layers' sections in the ledger"
-    layers, _ = find_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    layers, _ = find_layers(_bare(model))
     def after(i, last, out):
         out = out[0] if isinstance(out, tuple) else out
         if dry.section is None: return
@@ -264,12 +266,7 @@ def watch(
         layer.register_forward_pre_hook(lambda m, a, i=i: dry.section and dry.mark(dry.section, i))
         layer.register_forward_hook(lambda m, a, out, i=i: after(i, i == len(layers) - 1, out))
 
-# %% ../nbs/09f_dryrun.ipynb #c2ce4924
-def _loss(model, batch):
-    try: from loranb.loss import token_loss
-    except ImportError: return model(**batch, use_cache=False).loss
-    return token_loss(model, batch)
-
+# %% ../nbs/09f_dryrun.ipynb #2cca5221
 @contextlib.contextmanager
 def _rows(ragged):
     "Whether the causal mask can be left to the kernel, which transformers decides by the values of the attention mask"
@@ -301,7 +298,7 @@ def train_step(
         if again and p.requires_grad: p.grad = torch.empty_like(p)
     dry.kind, dry.section = "activations", "forward"
     dry.mark("begin")
-    with _rows(ragged): loss = _loss(model, _batch(rows, length))
+    with _rows(ragged): loss = token_loss(model, _batch(rows, length))
     dry.kind, dry.section = "activations", None
     dry.mark("turn")
     with _rows(ragged): _backward(loss)
@@ -320,7 +317,7 @@ def evaluation(
     model.eval()
     dry.kind, dry.section = "activations", "forward"
     dry.mark("begin")
-    with _rows(ragged): _loss(model, _batch(rows, length))
+    with _rows(ragged): token_loss(model, _batch(rows, length))
     dry.section = None
     dry.mark("end")
 
@@ -344,18 +341,20 @@ def generation(
         dry.mark(f"end {section}")
         del out
 
-# %% ../nbs/09f_dryrun.ipynb #90afa974
-@functools.lru_cache(32)
-def _short(text, trust):
-    from transformers import AutoConfig
-    d = json.loads(text)
-    config = AutoConfig.for_model(**d)
-    model = skeleton(config, trust)
-    return model, shorten(model)
+# %% ../nbs/09f_dryrun.ipynb #f0103e8f
+_shorts = {}
+
+def _short(config, trust):
+    "A short model of a configuration, built once; the newest few are kept"
+    key = json.dumps(config.to_dict(), default=str, sort_keys=True)
+    if key not in _shorts:
+        model = skeleton(copy.deepcopy(config), trust)
+        while len(_shorts) > 7: _shorts.pop(next(iter(_shorts)))
+        _shorts[key] = model, shorten(model)
+    return copy.deepcopy(_shorts[key][0]), _shorts[key][1]
 
 def _build(config, recipe, dtype, full):
-    model, use = _short(json.dumps(config.to_dict(), default=str, sort_keys=True), recipe.trust_remote_code)
-    model = copy.deepcopy(model)
+    model, use = _short(config, recipe.trust_remote_code)
     for p in model.parameters():
         if p.is_floating_point(): p.data = p.data.to(dtype)
     with quiet():
@@ -366,51 +365,67 @@ def _build(config, recipe, dtype, full):
         elif recipe.gradient_checkpointing: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
     return model.train(), use
 
+def _bare(model): return model.get_base_model() if hasattr(model, "get_base_model") else model
+
 # %% ../nbs/09f_dryrun.ipynb #dacb9439
 def _ready(model, dtype):
+    "What accelerate does to a model that is trained in 16 bits"
     from accelerate.utils.operations import convert_outputs_to_fp32
-    if dtype == torch.float32: return
-    model.forward = convert_outputs_to_fp32(torch.autocast("cpu", dtype)(model.forward))
+    if dtype != torch.float32: model.forward = convert_outputs_to_fp32(torch.autocast("cpu", dtype)(model.forward))
 
 def _load(model, dry):
-    done, layers = {}, find_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)[0]
-    for i, layer in enumerate(layers or []):
+    done = {}
+    for i, layer in enumerate(find_layers(_bare(model))[0] or []):
         dry.mark("load", i)
         claim_module(layer, dry, done)
     dry.mark("rest")
     claim_module(model, dry, done)
 
-def _cut(log, at):
-    "The part of a ledger after its first entries"
-    return Ledger(log.size, log.kind, log.events[at:], [(p - at, n, l) for p, n, l in log.marks if p >= at])
+def _trained(model, use):
+    "Shapes of all trained tensors of the whole model"
+    layers = find_layers(_bare(model))[0] or []
+    own = [[tuple(p.shape) for p in o.parameters() if p.requires_grad] for o in layers]
+    inner = {id(p) for o in layers for p in o.parameters()}
+    return [s for j in use if own for s in own[j]] + [tuple(p.shape) for p in model.parameters() if p.requires_grad and id(p) not in inner]
+
+# %% ../nbs/09f_dryrun.ipynb #c252f965
+@dataclass
+class Trace:
+    "What a dry run found"
+    loaded: Ledger  # Of the short model: what is there before the step
+    done: Ledger  # Of the short model: what the step allocates and frees
+    use: list  # For each layer of the model, the traced one that it is like
+    trained: list  # Shapes of the trained tensors of the whole model
+
+    @functools.cached_property
+    def base(self) -> Ledger: return repeat(self.loaded, self.use)
+
+    @functools.cached_property
+    def step(self) -> Ledger: return repeat(self.done, self.use)
 
 # %% ../nbs/09f_dryrun.ipynb #4b3e49c0
 def dry_run(
     config,  # A transformers configuration
     recipe: Recipe,  # Quantization, adapter, checkpointing
     dtype: torch.dtype,  # What is computed in
-    do,  # `train_step`, `evaluation` or `generation`
-    *args,  # Its rows and length
+    do: callable,  # `train_step`, `evaluation` or `generation`
+    *args,  # Its rows, its length, and what else it takes
     full: bool = False,  # Train all weights, without an adapter?
-    world=contextlib.nullcontext,  # A context that makes operations those of another device; gives stand-ins or None
-):  # (ledger of what is loaded, ledger of what `do` does, sizes of the trained tensors)
+    world: callable = contextlib.nullcontext,  # A context in which operations are those of another device; it gives their stand-ins
+) -> Trace:
     "Do something with a model that has no bytes"
     model, use = _build(config, recipe, dtype, full)
     with quiet(), world() as stand_ins:
         dry = Dry(stand_ins)
+        log = dry.ledger
         _load(model, dry)
-        loaded = len(dry.ledger.events)
+        n = len(log.events)
         _ready(model, dtype)
         watch(model, dry)
         with dry: do(model, dry, *args)
-        log, trained = dry.ledger, [p for p in model.parameters() if p.requires_grad]
-        base, step = Ledger(log.size, log.kind, log.events[:loaded], [m for m in log.marks if m[1] in ("load", "rest")]), _cut(log, loaded)
-        for p in trained:
+        for p in model.parameters():
             if p.grad is not None: log.kind[dry.places[p.grad.elem.untyped_storage()._cdata]] = KINDS.index("gradients")
-    return repeat(base, use), repeat(step, use), _sizes(model, use)
-
-def _sizes(model, use):
-    layers = find_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)[0] or []
-    own = [[p.numel() for p in o.parameters() if p.requires_grad] for o in layers]
-    inner = {id(p) for o in layers for p in o.parameters()}
-    return [n for j in use for n in (own[j] if own else [])] + [p.numel() for p in model.parameters() if p.requires_grad and id(p) not in inner]
+        cut = lambda e, m, at: Ledger(log.size[:], log.kind[:], e, [(p - at, *rest) for p, *rest in m])
+        marks = [m for m in log.marks if m[1] in ("load", "rest")]
+        trace = Trace(cut(log.events[:n], marks, 0), cut(log.events[n:], log.marks[len(marks):], n), use, _trained(model, use))
+    return trace
