@@ -56,6 +56,7 @@ def _gemm_4bit(a, b, shape, *args, **kw): return torch.empty(*a.shape[:-1], shap
 
 def _unfused(): return known()[torch.ops.bitsandbytes.gemm_4bit.default]
 
+# %% ../nbs/09fa_kernels.ipynb #0a9cf845
 def _quantize_rows(a, threshold=0.):
     rows, out = torch.empty(a.numel()//a.shape[-1]), torch.empty_like(a, dtype=torch.int8)
     large = a.abs() >= threshold
