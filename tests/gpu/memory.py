@@ -71,12 +71,12 @@ def make(config, recipe, dtype):
             if isinstance(m, torch.nn.Linear) and recipe.quant != "none": layer.set_submodule(name, quantized(m, recipe.quant, dtype))
         return layer
     model.requires_grad_(False)
+    for k in ("num_hidden_layers", "layer_types"):
+        if hasattr(config, k): setattr(model.config, k, getattr(config, k))
     layers[0] = ready(layers[0])
     for i in range(1, n):
-        with torch.device(DEVICE): layer = kind(config, i)
+        with torch.device(DEVICE): layer = kind(model.config, i)
         layers.append(ready(layer))
-    for k, v in config.to_dict().items():
-        if k in ("num_hidden_layers", "layer_types"): setattr(model.config, k, v)
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = "4" in recipe.quant, recipe.quant == "int8"
     model.loranb_dtype = dtype
     return model.eval()
