@@ -15,12 +15,16 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 
 from . import base, data
+from .gpus import find_gpu, here, pace
 from .guard import hand_to_main
-from .readings import num
+from .ladder import climb
+from .memory import plan
+from .readings import num, size
 from .recipe import Recipe, RecipeError
 from .record import Lines
-from .shapes import outline
+from .shapes import in_table, outline
 from .train import Run
+from .widgets.bill import Bill
 from .widgets.code import Code
 from .widgets.explorer import Explorer
 from .widgets.flow import Flow
@@ -209,11 +213,15 @@ class Studio:
     ):
         self.recipe, self.run, self.live, self._busy = recipe or Recipe(), None, Live(), False
         self.flow, self.quantize, self.rank, self.rows, self.settings, self.code, self.log = Flow(), Quantize(), Rank(), Rows(), Settings(), Code(), Log()
+        self.bill, self.ladder, self.tokens = Bill(gpu=(here() or find_gpu("T4")).name), None, 0
         self.panels = (self.quantize, self.rank, self.rows, self.settings)
-        self.show_recipe(); self.show_model(); self.show_data(); self.show_flow()
+        self.show_recipe(); self.show_model(); self.show_data(); self.show_bill(); self.show_flow()
         for p in self.panels: p.observe(self._edited, [n for n in p.trait_names() if n in CONFIGURED])
         self.rows.observe(lambda c: self.show_row(), "row")
+        self.bill.observe(self._card, "gpu")
+        self.bill.on_msg(lambda widget, content, buffers: self.climb(content.get("step")) if content.get("kind") == "take" else None)
         self.live.monitor.observe(lambda c: self.show_flow(), ["state", "step"])
+        self.live.monitor.observe(lambda c: self.show_bill() if c.new in ("done", "stopped", "failed") else None, "state")
         self.live.clicks = dict(train=lambda: self._click(self.train), resume=lambda: self._click(self.resume))
 
 # %% ../nbs/13_studio.ipynb #d0d0a4ed
@@ -226,6 +234,7 @@ def show_recipe(self: Studio):
             if n in CONFIGURED and getattr(p, n) != getattr(self.recipe, n): setattr(p, n, getattr(self.recipe, n))
     self._busy = False
     self.code.python, self.code.yaml = self.recipe.to_python(), self.recipe.to_yaml()
+    if self.rank.params: self.show_bill()
     self.show_flow()
 
 @patch
@@ -256,11 +265,14 @@ def edit(self: Studio,
 @patch
 def show_model(self: Studio):
     "Tell the panels about the shape and the weights of the model"
-    shape, path = outline(self.recipe), base.find_model(self.recipe, weights=False)
+    shape, path = outline(self.recipe), None if in_table(self.recipe) else base.find_model(self.recipe, weights=False)
     self.rank.targets, self.rank.params, self.quantize.params = shape["targets"], shape["params"], shape["params"]
     frozen = sum(t["m"]*t["n"]*t["count"] for t in shape["targets"])
-    found = base.one_matrix(path, max(shape["targets"], key=lambda t: t["m"]*t["n"])["name"]) if shape["targets"] else None
-    if not found: self.quantize.layer, self.quantize.histogram = "", []
+    found = base.one_matrix(path, max(shape["targets"], key=lambda t: t["m"]*t["n"])["name"]) if path and shape["targets"] else None
+    if not found:
+        plain = Quantize().choices
+        self.quantize.layer, self.quantize.histogram = "", []
+        self.quantize.choices = {q: dict(c, bytes=round(frozen*c["bits"]/8), bytes_double=round(frozen*c["bits_double"]/8)) for q, c in plain.items()}
     else:
         self.quantize.layer, W = found
         self.quantize.histogram, self.quantize.choices = base.histogram(W), base.choices(W, frozen)
@@ -270,9 +282,14 @@ def show_model(self: Studio):
 def show_data(self: Studio):
     "Read the rows of the recipe and show the first one"
     rows = data.find_rows(self.recipe.data, self.recipe.split)
-    self.tokenizer, self._rows = base.load_tokenizer(base.find_model(self.recipe, weights=False)), rows
+    self._rows = rows
+    try: self.tokenizer = base.load_tokenizer(base.find_model(self.recipe, weights=False))
+    except RecipeError as e:
+        if not in_table(self.recipe): raise
+        with self.rows.hold_sync(): self.tokenizer, self.rows.tokens, self.rows.checks, self.rows.message = None, [], [], str(e)
+        return
     some = [data.encode(self.tokenizer, r, self.recipe.max_length) for r in rows[:500]]
-    self.rows.total, self.settings.total = len(rows), len(rows)
+    self.rows.total, self.settings.total, self.tokens = len(rows), len(rows), sum(len(e.input_ids) for e in some)*len(rows)/max(len(some), 1)
     if self.rows.row >= len(rows): self.rows.row = 0
     ends, cut = sum(data.ends_learned(self.tokenizer, e) for e in some), sum(e.cut > 0 for e in some)
     self._checks = [[ends == len(some), "end token learned" if ends == len(some) else f"no end token in {len(some) - ends} of {len(some)}"],
@@ -282,10 +299,54 @@ def show_data(self: Studio):
 @patch
 def show_row(self: Studio):
     "Show one row's tokens and what the loss sees of them"
+    if self.tokenizer is None: return
     row = data.encode(self.tokenizer, self._rows[self.rows.row], self.recipe.max_length)
     with self.rows.hold_sync(): self.rows.tokens, self.rows.learned, self.rows.checks = row.pieces(self.tokenizer), row.learned/max(len(row.input_ids), 1), self._checks
 
+# %% ../nbs/13_studio.ipynb #344c2f20
+@patch
+def show_bill(self: Studio):
+    "Plan the recipe, and show what it needs and where it fits"
+    try:
+        gpu = find_gpu(self.bill.gpu)
+        own = plan(self.recipe, gpu)
+        self.ladder = climb(self.recipe, gpu, plan) if own.peak > gpu.usable else None
+        other = "QLoRA" if self.recipe.quant == "none" else "LoRA"
+        beside = [(other, plan(self.recipe.replace(quant="nf4" if other == "QLoRA" else "none"), gpu))]
+        self.bill.show(own, beside, self.ladder, "LoRA" if other == "QLoRA" else "QLoRA", self._bill_notes(gpu))
+        self.bill.message = ""
+    except RecipeError as e: self.bill.message = str(e)
+
+@patch
+def _card(self: Studio, change):
+    try: find_gpu(change.new)
+    except RecipeError as e: self.bill.gpu, self.bill.message = change.old, str(e)
+    else: self.show_bill(); self.show_flow()
+
+@patch
+def _bill_notes(self: Studio, gpu):
+    m = self.run.memory if self.run else {}
+    if m.get("predicted"): yield "measured · planned", f"{size(m['measured'])} · {size(m['predicted'])} ({m['error']:+.1%})"
+    if self.tokens and gpu.tflops: yield f"an epoch on the {gpu}", str(pace(self.recipe, gpu, self.tokens))
+
+# %% ../nbs/13_studio.ipynb #9d3ad3eb
+@patch
+def climb(self: Studio,
+    step: int,  # A step of the ladder, from 0
+):
+    "Change the recipe as the ladder says, up to and with a step"
+    if not self.ladder or not isinstance(step, int) or not 0 <= step < len(self.ladder.rungs): return
+    changes = {k: v for r in self.ladder.rungs[:step + 1] for k, v in r.changes.items()}
+    try: self.edit(**changes)
+    except RecipeError as e: self.bill.message = str(e)
+
 # %% ../nbs/13_studio.ipynb #5a8a4b22
+@patch
+def _room(self: Studio):
+    own, card = next((o for o in self.bill.sides if o["yours"]), None), next((g for g in self.bill.cards if g["name"] == self.bill.gpu), None)
+    if not own or not card: return "–"
+    return f"{size(sum(v for _, v in own['parts']))} of {size(card['usable'])}{'' if card['over'] <= 0 else ' ✗'}"
+
 @patch
 def show_flow(self: Studio):
     "Renew the strip that sums everything up"
@@ -295,7 +356,7 @@ def show_flow(self: Studio):
     steps = run.of_type("step") if run else []
     kept = "adapter saved" if run and run.of_type("save") else "not saved"
     self.flow.items = [["Base", f"{r.model.split('/')[-1]} · {human(self.rank.params)}"], ["Quantize", names[r.quant] + double], ["Rank", f"r {r.r} · α {r.lora_alpha:g}"],
-        ["Data", f"{self.rows.total:,} rows"], ["Settings", f"lr {r.learning_rate:g}"], ["Train", f"loss {num(steps[-1]['loss'])}" if steps else m.state],
+        ["Data", f"{self.rows.total:,} rows"], ["Fit", self._room()], ["Train", f"loss {num(steps[-1]['loss'])}" if steps else m.state],
         ["See", f"{len(self.live.map.modules)} modules" if self.live.map.modules else "–"], ["Keep", kept]]
     self.flow.state, self.flow.detail = m.state, f"step {m.step} of {m.max_steps}" if m.max_steps and m.state != "ready" else ""
     self.flow.now = {"ready": 0, "done": 7, "stopped": 5}.get(m.state, 5)
@@ -334,12 +395,12 @@ def _click(self: Studio, action):
 @patch(as_prop=True)
 def box(self: Studio) -> widgets.VBox:
     "All panels"
-    box = widgets.VBox([self.flow, grid(self.quantize, self.rank, self.rows, self.settings, columns="g4"), *self.live.box.children[:2], grid(self.live.samples, self.code, columns="g2"), self.log])
+    box = widgets.VBox([self.flow, grid(self.quantize, self.rank, self.rows, self.settings, columns="g4"), self.bill, *self.live.box.children[:2], grid(self.live.samples, self.code, columns="g2"), self.log])
     box.add_class("lrb-studio")
     return box
 
 @patch
-def __repr__(self: Studio): return "\n".join(p.text() for p in (self.flow, *self.panels, self.live.monitor))
+def __repr__(self: Studio): return "\n".join(p.text() for p in (self.flow, *self.panels, self.bill, self.live.monitor))
 
 @patch
 def _ipython_display_(self: Studio):
