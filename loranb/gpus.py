@@ -92,13 +92,13 @@ def find_gpu(
     if close: raise RecipeError(f"gpu: {name!r} is one of {', '.join(close)}. Say which.")
     raise RecipeError(f"gpu: {name!r} is not in the table.{nearest(name, gpus())} Names are such as T4, RTX 4090, A100-80GB or Apple 16 GB; loranb.gpus.gpus() lists them.")
 
-# %% ../nbs/09ea_gpus.ipynb #a93ca3d5
+# %% ../nbs/09ea_gpus.ipynb #34e40eeb
 def here() -> GPU:  # None without a CUDA device
     "The card that torch would train on"
     if not torch.cuda.is_available(): return None
     p = torch.cuda.get_device_properties(torch.cuda.current_device())
-    try: known = find_gpu(p.name)
-    except RecipeError: known = next((g for n, g in sorted(gpus().items(), key=lambda o: -len(o[0])) if n.split("-")[0].lower() in p.name.lower() and abs(g.usable - p.total_memory) < .1*g.usable), GPU(p.name, round(p.total_memory/1e9)))
+    alike = [g for g in gpus().values() if g.name.split("-")[0].lower() in p.name.lower() and abs(g.usable - p.total_memory) < .1*g.usable]
+    known = max(alike, key=lambda g: len(g.name.split("-")[0]), default=GPU(p.name, round(p.total_memory/2**30), p.total_memory))
     return replace(known, name=p.name.removeprefix("NVIDIA "), usable=p.total_memory, capability=(p.major, p.minor))
 
 # %% ../nbs/09ea_gpus.ipynb #7803162a

@@ -61,7 +61,7 @@ LEVERS = (
     Lever("attention only", _attention, "a little less", "below full fine-tuning, which all linear layers reach", "Dettmers and others 2023, 2305.14314, figure 2"),
     Lever("lower rank", _lower_rank, "a little less", "fewer directions; few were enough on several tasks", "Hu and others 2021, 2106.09685, section 7.2"))
 
-# %% ../nbs/09ec_ladder.ipynb #7dbdf6b4
+# %% ../nbs/09ec_ladder.ipynb #a4e607a8
 @dataclass(frozen=True)
 class Rung:
     "One step of the ladder"
@@ -77,7 +77,7 @@ class Rung:
     @property
     def words(self) -> str: return ", ".join(f"{k}={v!r}" for k, v in self.changes.items())
 
-    def __str__(self): return f"{self.words} saves {size(self.saves)} ({size(self.peak)} left). Time: {self.lever.time}. Quality: {self.lever.quality} ({self.lever.source})."
+    def __str__(self): return f"{self.words} saves {size(self.saves)}, down to {size(self.peak)}. Time: {self.lever.time}. Quality: {self.lever.quality} ({self.lever.source})."
 
 # %% ../nbs/09ec_ladder.ipynb #977203c6
 def _pulled(recipe, gpu, plan):
