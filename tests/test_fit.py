@@ -91,17 +91,18 @@ def test_the_ladder_of_an_8b_on_a_t4():
 
 
 def test_what_fits_no_card_says_so():
-    ladder = climb(Recipe(model="meta-llama/Llama-3.3-70B-Instruct", quant="none"), "T4", plan)
+    ladder = climb(Recipe(quant="none", r=64), GPU("T4", 4, 4*10**9), pencil)
     assert not ladder.fits and "does not fit" in ladder.verdict and "would hold it" in ladder.verdict
     huge = climb(Recipe(quant="nf4"), "T4", lambda r, g=None: SimpleNamespace(peak=10**13))
     assert "No single card in the table holds it" in huge.verdict and not huge.rungs
 
 
-@pytest.mark.parametrize("model,card,way", [("meta-llama/Llama-3.1-8B", "T4", "QLoRA"), ("meta-llama/Llama-3.1-8B", "H100", "LoRA"), ("Qwen/Qwen2.5-0.5B", "T4", "LoRA"), ("meta-llama/Llama-3.3-70B-Instruct", "RTX 4090", "")])
+@pytest.mark.parametrize("model,card,way", [("meta-llama/Llama-3.1-8B", "T4", "QLoRA"), ("Qwen/Qwen2.5-0.5B", "T4", "LoRA"),
+    *(pytest.param(*o, marks=pytest.mark.slow) for o in (("meta-llama/Llama-3.1-8B", "H100", "LoRA"), ("meta-llama/Llama-3.3-70B-Instruct", "RTX 4090", "")))])
 def test_choices(model, card, way):
     c = choose(model, card)
     assert c.way == way and c.ladder.fits == bool(way) and f"on the {card}" in repr(c) and "<table" in c._repr_html_()
-    assert c.plans["full"].peak > c.plans["LoRA"].peak > c.plans["QLoRA"].peak
+    assert c.plans["full fine-tuning"].peak > c.plans["LoRA"].peak > c.plans["QLoRA"].peak
     assert (c.recipe.quant == "nf4") == (way != "LoRA")
     assert "Full fine-tuning would need" in repr(c) and "LoRA needs" in repr(c)
 

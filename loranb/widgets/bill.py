@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SHOWN', 'Bill']
 
-# %% ../../nbs/widgets/bill.ipynb #9346f84f
+# %% ../../nbs/widgets/bill.ipynb #eea097c2
 import traitlets
 from fastcore.basics import patch
 
+from ..bill import bars_svg
 from ..gpus import find_gpu, gpus, here
-from ..plots import ACCENT, GREY, LEARN, WARM, svg, tag
 from ..readings import size
 from .panel import Panel
 
@@ -58,27 +58,9 @@ def text(self: Bill) -> str:
     parts, fits = ", ".join(f"{k} {size(v)}" for k, v in own["parts"]), [g["name"] for g in self.cards if g["over"] <= 0]
     return f"Fit: {size(sum(v for _, v in own['parts']))} at the peak ({parts}). {'Fits ' + ', '.join(fits) if fits else 'Fits none of the cards'}. {self.verdict}"
 
-# %% ../../nbs/widgets/bill.ipynb #a9568990
-_COLOURS = dict(weights=(ACCENT, 1), constants=(ACCENT, .5), adapter=(LEARN, 1), gradients=(LEARN, .5), optimizer=(WARM, 1), activations=(GREY, 1), logits=(GREY, .65), workspace=(GREY, .4))
-
+# %% ../../nbs/widgets/bill.ipynb #88114465
 @patch
-def still(self: Bill,
-    w: int = 560,  # Width in pixels
-) -> str:  # An SVG element
+def still(self: Bill) -> str:  # An SVG element
     "The bars on one scale, with the chosen card as a line"
-    if not self.sides: return ""
-    sums = [sum(v for _, v in o["parts"]) for o in self.sides]
-    card, foot, nodes = next(g for g in self.cards if g["name"] == find_gpu(self.gpu).name), 37*len(self.sides) + 4, []
-    most = 1.03*max(max(sums), card["usable"] if card["usable"] < 40*max(sums) else 0)
-    for i, (o, total) in enumerate(zip(self.sides, sums)):
-        word, at = (lambda x, s, a: tag("text", s, x=float(x), y=37.*i + 12, text_anchor=a, font_weight=600 if o["yours"] else None)), 0.
-        nodes += [word(0, o["name"] + " · yours"*o["yours"], "start"), word(w, size(total), "end")]
-        for k, v in o["parts"]:
-            colour, opacity = _COLOURS.get(k, (GREY, .2))
-            nodes.append(tag("rect", tag("title", f"{k}: {size(v)}"), x=f"{at:.1f}", y=37*i + 17, width=f"{v/most*w:.1f}", height=17, fill=colour, fill_opacity=opacity*(1 if o["yours"] else .6)))
-            at += v/most*w
-    if card["usable"] <= most:
-        x = card["usable"]/most*w
-        d = "".join(f"M{x:.1f} {37*i + 15}v21" for i in range(len(sums)))
-        nodes += [tag("path", d=d, stroke="currentColor"), tag("text", card["name"], x=float(x), y=foot + 13., text_anchor="end" if x > w/2 else "start")]
-    return svg(w, foot + 18, nodes, label=self.text())
+    card = next((g for g in self.cards if g["name"] == self.gpu), dict(usable=None))
+    return bars_svg({o["name"] + " · yours"*o["yours"]: dict(o["parts"]) for o in self.sides}, card["usable"], self.gpu) if self.sides else ""
