@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['held', 'Peak', 'read', 'against', 'probe', 'clear', 'advice']
 
-# %% ../nbs/10f_peak.ipynb #a032d883
+# %% ../nbs/10f_peak.ipynb #3cb40d08
 import contextlib, copy, random, traceback
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .gpus import GPU, here
+from .gpus import find_gpu, here
 from .ladder import LEVERS, climb
 from .memory import plan
 from .readings import size
@@ -141,16 +141,15 @@ def clear(
         traceback.clear_frames(e.__traceback__)
         e = e.__cause__ or e.__context__
 
-# %% ../nbs/10f_peak.ipynb #6f8f0a55
+# %% ../nbs/10f_peak.ipynb #6afefe8b
 def advice(
     recipe: Recipe,  # What did not fit
-    gpu: GPU = None,  # Where; the card of this machine unless given
+    gpu=None,  # Where: a card's name or a `GPU`; the card of this machine unless given
 ) -> str:  # A sentence; empty where no lever is left
     "Which step of the ladder to take after memory has ended"
-    card = gpu or here() or GPU("this machine", 0, 0)
-    ladder = climb(recipe, card, plan)
-    change = lambda c: ", ".join(f"{k}={v!r}" for k, v in c.items())
-    if card.usable and ladder.rungs and ladder.fits:
+    card, change = find_gpu(gpu) if gpu else here(), lambda c: ", ".join(f"{k}={v!r}" for k, v in c.items())
+    ladder = climb(recipe, card, plan) if card else None
+    if ladder and ladder.rungs and ladder.fits:
         all_ = {k: v for r in ladder.rungs for k, v in r.changes.items()}
         return f"Take recipe.replace({change(all_)}): by the plan that needs {size(ladder.peak)} instead of {size(ladder.before)}."
     for lever in LEVERS:

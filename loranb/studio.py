@@ -333,6 +333,7 @@ def _show_others(self: Studio, own):
         self.show_flow()
     except RecipeError as e: self.bill.message = str(e)
 
+# %% ../nbs/13_studio.ipynb #45426ed8
 @patch
 def _card(self: Studio, change):
     try: find_gpu(change.new)
