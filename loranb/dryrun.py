@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['aten', 'Claim', 'Params4bit', 'Int8Params', 'known', 'Dry', 'scratch', 'quantize', 'claim_module', 'find_layers',
-           'shorten', 'watch', 'train_step', 'evaluation', 'generation', 'Trace', 'dry_run']
+           'shorten', 'watch', 'train_step', 'evaluation', 'generation', 'Trace', 'Rehearsal', 'dry_run']
 
 # %% ../nbs/09f_dryrun.ipynb #8816f06b
 import contextlib, copy, functools, json, weakref
@@ -69,6 +69,46 @@ def known() -> dict:  # From operations to functions
     return {aten.index.Tensor: _by_mask, aten._index_put_impl_.default: _put_by_mask, aten._grouped_mm.default: _grouped,
         torch.ops.bitsandbytes.gemm_4bit.default: unpack_and_multiply}
 
+# %% ../nbs/09f_dryrun.ipynb #47784366
+_memo = {}
+
+def _note(x):
+    if isinstance(x, torch.Tensor): return x.shape, x.stride(), x.storage_offset(), x.dtype
+    return tuple(map(_note, x)) if type(x) in (list, tuple) else (type(x), x)
+
+def _describe(out, tensors):
+    "How to make `out` again; None when that is not simple"
+    if out is None or not isinstance(out, torch.Tensor): return ("value", out) if out is None or isinstance(out, (bool, int, float)) else None
+    for i, t in enumerate(tensors):
+        if t is out: return "same", i
+    key = out.untyped_storage()._cdata
+    for i, t in enumerate(tensors):
+        if t.untyped_storage()._cdata == key: return "view", i, out.shape, out.stride(), out.storage_offset(), out.dtype
+    fresh = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device="meta")
+    return ("new", out.shape, out.stride(), out.dtype) if fresh.untyped_storage().nbytes() == out.untyped_storage().nbytes() and not out.storage_offset() else None
+
+# %% ../nbs/09f_dryrun.ipynb #647a44bb
+def _again(how, tensors):
+    if how[0] == "new": return torch.empty_strided(how[1], how[2], dtype=how[3], device="meta")
+    if how[0] == "same": return tensors[how[1]]
+    return how[1] if how[0] == "value" else torch.as_strided(tensors[how[1]], *how[2:5])
+
+def _flat(a): return [t for x in a for t in ([x] if isinstance(x, torch.Tensor) else [y for y in x if isinstance(y, torch.Tensor)] if type(x) in (list, tuple) else [])]
+
+def _results(func, a, kw):
+    tensors = _flat((*a, *kw.values()))
+    try: key = func, tuple(map(_note, a)), tuple((k, _note(v)) for k, v in kw.items())
+    except TypeError: return func(*a, **kw)
+    try: found = _memo.get(key)
+    except TypeError: return func(*a, **kw)
+    if found: return _again(found[1], tensors) if found[0] is None else found[0](_again(h, tensors) for h in found[1])
+    out = func(*a, **kw)
+    many = type(out) if type(out) in (list, tuple) else None
+    how = [_describe(o, tensors) for o in out] if many else _describe(out, tensors)
+    views = [h for h in (how if many else [how]) if h and h[0] == "view" and h[5] != tensors[h[1]].dtype]
+    if how and (not many or all(how)) and not views: _memo[key] = many, how
+    return out
+
 # %% ../nbs/09f_dryrun.ipynb #68940743
 class Dry(TorchDispatchMode):
     "Runs operations on nothing and writes down what they would have allocated"
@@ -114,12 +154,15 @@ class Dry(TorchDispatchMode):
             if out is not NotImplemented: return out
         if "device" in kwargs: kwargs = dict(kwargs, device=torch.device("meta"), pin_memory=False)
         a, kw = [_meta(x) for x in args], {k: _meta(v) for k, v in kwargs.items()}
-        out = func(*a, **kw)
+        out = _results(func, a, kw)
         if isinstance(out, torch.Tensor):
             for x, y in zip((*args, *kwargs.values()), (*a, *kw.values())):
                 if y is out: return x
         unpacks = func.namespace == "bitsandbytes" and "dequant" in func.name() or func is aten._to_copy.default and args[0].dtype == torch.int8
         return self._out(out, "workspace" if unpacks else self.kind)
+
+    @classmethod
+    def _should_skip_dynamo(cls): return False
 
 # %% ../nbs/09f_dryrun.ipynb #e35dbd95
 def scratch(
@@ -272,17 +315,13 @@ def _rows(ragged):
     "Whether the causal mask can be left to the kernel, which transformers decides by the values of the attention mask"
     from transformers import masking_utils as m
     kept = m._ignore_causal_mask_sdpa
-    if ragged: m._ignore_causal_mask_sdpa = lambda *args, **kw: False
+    if ragged: m._ignore_causal_mask_sdpa = lambda mask, *args, **kw: not isinstance(mask, Claim) and kept(mask, *args, **kw)
     try: yield
     finally: m._ignore_causal_mask_sdpa = kept
 
 def _batch(rows, length):
     ids = torch.zeros(rows, length, dtype=torch.long)
     return dict(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.zeros_like(ids))
-
-def _backward(loss):
-    "The engine itself: `loss.backward` would keep function modes away from the layers that checkpointing computes again"
-    torch.autograd.Variable._execution_engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 def train_step(
     model,  # Made of claims, in training mode
@@ -293,6 +332,7 @@ def train_step(
     ragged: bool = False,  # Are some rows shorter, so that attention needs a mask?
 ):
     "Forward and backward pass of one batch"
+    model.train()
     dry.kind = "gradients"
     for p in model.parameters():
         if again and p.requires_grad: p.grad = torch.empty_like(p)
@@ -301,7 +341,7 @@ def train_step(
     with _rows(ragged): loss = token_loss(model, _batch(rows, length))
     dry.kind, dry.section = "activations", None
     dry.mark("turn")
-    with _rows(ragged): _backward(loss)
+    with _rows(ragged): loss.backward()
     dry.mark("end")
 
 # %% ../nbs/09f_dryrun.ipynb #3e085c72
@@ -403,6 +443,42 @@ class Trace:
     @functools.cached_property
     def step(self) -> Ledger: return repeat(self.done, self.use)
 
+# %% ../nbs/09f_dryrun.ipynb #f38a5018
+class Rehearsal:
+    "A model without bytes, ready for dry runs"
+    def __init__(self,
+        config,  # A transformers configuration
+        recipe: Recipe,  # Quantization, adapter, checkpointing
+        dtype: torch.dtype,  # What is computed in
+        full: bool = False,  # Train all weights, without an adapter?
+        world: callable = contextlib.nullcontext,  # A context in which operations are those of another device; it gives their stand-ins
+    ):
+        with quiet():
+            self.model, self.use = _build(config, recipe, dtype, full)
+            self.world = world
+            with world() as stand_ins: self.dry = Dry(stand_ins)
+            _load(self.model, self.dry)
+            _ready(self.model, dtype)
+            watch(self.model, self.dry)
+        self.trained, log = _trained(self.model, self.use), self.dry.ledger
+        self.loaded = Ledger(log.size, log.kind, log.events, log.marks)
+
+    def run(self,
+        do: callable,  # `train_step`, `evaluation` or `generation`
+        *args,  # Its rows, its length, and what else it takes
+    ) -> Trace:
+        "Do something once"
+        dry, base = self.dry, self.loaded
+        log = dry.ledger = Ledger(base.size[:], base.kind[:])
+        try:
+            with quiet(), self.world(), dry: do(self.model, dry, *args)
+            for p in self.model.parameters():
+                if p.grad is not None: log.kind[dry.places[p.grad.elem.untyped_storage()._cdata]] = KINDS.index("gradients")
+            return Trace(base, Ledger(log.size[:], log.kind[:], log.events[:], log.marks[:]), self.use, self.trained)
+        finally:
+            self.model.zero_grad(set_to_none=True)
+            dry.section = None
+
 # %% ../nbs/09f_dryrun.ipynb #4b3e49c0
 def dry_run(
     config,  # A transformers configuration
@@ -410,22 +486,7 @@ def dry_run(
     dtype: torch.dtype,  # What is computed in
     do: callable,  # `train_step`, `evaluation` or `generation`
     *args,  # Its rows, its length, and what else it takes
-    full: bool = False,  # Train all weights, without an adapter?
-    world: callable = contextlib.nullcontext,  # A context in which operations are those of another device; it gives their stand-ins
+    **kw,  # `full` and `world`
 ) -> Trace:
     "Do something with a model that has no bytes"
-    model, use = _build(config, recipe, dtype, full)
-    with quiet(), world() as stand_ins:
-        dry = Dry(stand_ins)
-        log = dry.ledger
-        _load(model, dry)
-        n = len(log.events)
-        _ready(model, dtype)
-        watch(model, dry)
-        with dry: do(model, dry, *args)
-        for p in model.parameters():
-            if p.grad is not None: log.kind[dry.places[p.grad.elem.untyped_storage()._cdata]] = KINDS.index("gradients")
-        cut = lambda e, m, at: Ledger(log.size[:], log.kind[:], e, [(p - at, *rest) for p, *rest in m])
-        marks = [m for m in log.marks if m[1] in ("load", "rest")]
-        trace = Trace(cut(log.events[:n], marks, 0), cut(log.events[n:], log.marks[len(marks):], n), use, _trained(model, use))
-    return trace
+    return Rehearsal(config, recipe, dtype, **kw).run(do, *args)

@@ -142,7 +142,7 @@ class Allocator:
         self.free, self.blocks = ([], []), {}  # (size, place) of free blocks, small and large; size, large?, free?, neighbours of every block
 
     def new(self, size) -> int:  # Where the block begins; None when the card is full
-        n = int(rounded(size))
+        n = max(-(-size//ROUND)*ROUND, ROUND)
         large, seg = n > SMALL, _segment(n)
         pool = self.free[large]
         if (i := bisect.bisect_left(pool, (n, -1))) == len(pool):

@@ -15,11 +15,11 @@ from fastcore.basics import patch
 
 from . import base
 from .bill import WORDS, bars_svg, course_of_step
-from .dryrun import dry_run, evaluation, generation, train_step
+from .dryrun import evaluation, generation, Rehearsal, train_step
 from .gpus import GPU, find_gpu, gpus, here
 from .kernels import CONTEXT, cublas, cuda
 from .ladder import Ladder, climb
-from .ledger import KINDS, Ledger, join, repeat, replay, rounded
+from .ledger import KINDS, Ledger, join, replay, rounded
 from .plots import table_html, tag
 from .readings import size
 from .recipe import Recipe, RecipeError
@@ -77,11 +77,13 @@ def configuration(
     "The configuration of a recipe's model, read once as long as it does not change"
     return _config(*_where(recipe))
 
-# %% ../nbs/09g_memory.ipynb #6dc6e1e7
-@functools.lru_cache(128)
-def _trace(where, key, dtype, capability, full, do, *args):
-    world = functools.partial(cuda, capability) if capability else contextlib.nullcontext
-    return dry_run(_config(*where), Recipe(**json.loads(key)), dtype, do, *args, full=full, world=world)
+# %% ../nbs/09g_memory.ipynb #4f587173
+@functools.lru_cache(8)
+def _rehearsal(where, key, dtype, capability, full):
+    return Rehearsal(_config(*where), Recipe(**json.loads(key)), dtype, full, functools.partial(cuda, capability) if capability else contextlib.nullcontext)
+
+@functools.lru_cache(256)
+def _trace(model, do, *args): return _rehearsal(*model).run(do, *args)
 
 def _numbers(recipe, config, card):
     if recipe.dtype != "auto": return getattr(torch, recipe.dtype)
@@ -107,7 +109,7 @@ class Plan:
         do: callable,  # `train_step`, `evaluation` or `generation`
         *args,  # Its rows, its length, and what else it takes
     ):
-        return _trace(self.where, _key(self.recipe), self.dtype, self.card.capability if self.cuda else None, self.full, do, *args)
+        return _trace((self.where, _key(self.recipe), self.dtype, self.card.capability if self.cuda else None, self.full), do, *args)
 
 # %% ../nbs/09g_memory.ipynb #98ec34fa
 @patch(as_prop=True)
@@ -126,16 +128,11 @@ def _served(plan, ledger):
     "Rounded as the card's allocator does it"
     return Ledger(rounded(ledger.size), ledger.kind, ledger.events, ledger.marks) if plan.cuda else ledger
 
-# %% ../nbs/09g_memory.ipynb #722a0655
-def _margin(plan, held):
-    "Bytes that the allocator takes beyond those in use, at the depth of the model"
-    t, depth, at = plan.step, len(plan.step.use), {}
-    for n in (min(depth, 6), min(depth, 10)):
-        use = t.use[:n - 1] + t.use[-1:]
-        both = join(repeat(t.loaded, use), Ledger([held*n//depth], [KINDS.index("optimizer")], [1]), repeat(t.done, use))
-        at[n] = replay(both) - both.peak()
-    (a, x), (b, y) = min(at.items()), max(at.items())
-    return max(0, round(y + (depth - b)*(y - x)/max(b - a, 1)))
+# %% ../nbs/09g_memory.ipynb #992f5db5
+def _replay(plan, limit=None):
+    t = plan.step
+    held = optimizer_bytes(t.trained, plan.optim, 2 if plan.full else 4)
+    return replay(join(t.base, Ledger([held], [KINDS.index("optimizer")], [1]), t.step), limit)
 
 @functools.lru_cache(512)
 def _parts(plan):
@@ -149,7 +146,7 @@ def _parts(plan):
     if plan.full: parts = dict(parts, weights=parts.get("weights", 0) + parts.pop("adapter", 0))
     if plan.cuda:
         parts["workspace"] = parts.get("workspace", 0) + cublas(plan.card.capability)
-        parts["context"] = CONTEXT + _margin(plan, held)
+        parts["context"] = CONTEXT + max(0, _replay(plan) - sum(during.values()))
     return {k: int(parts.get(k, 0)) for k in KINDS}, moment
 
 def _moment(ledger):
@@ -199,9 +196,7 @@ def fits(self: Plan,
     p = self if card == self.card else plan(self.recipe, card, self.full)
     if p.peak <= card.usable: return True
     if not p.cuda or p.peak - p.parts["context"] + CONTEXT > card.usable: return False
-    t = p.step
-    held = optimizer_bytes(t.trained, p.optim, 2 if p.full else 4)
-    return replay(join(t.base, Ledger([held], [KINDS.index("optimizer")], [1]), t.step), card.usable - CONTEXT - cublas(card.capability)) is not None
+    return _replay(p, card.usable - CONTEXT - cublas(card.capability)) is not None
 
 @patch
 def fit(self: Plan,
