@@ -27,7 +27,7 @@ function render({ model, el }) {
     const at = gpus.find(g => g.name === model.get("gpu"));
     other.draw(at ? (at.over <= 0 ? "fits" : `${size(at.over)} short`) : "");
   }
-  let rungs = "";
+  let rungs;
   function drawLadder() {
     const steps = model.get("rungs") || [], key = JSON.stringify(steps);
     if (key === rungs) return;
@@ -35,7 +35,7 @@ function render({ model, el }) {
     fill(ladder, steps.map((o, i) => h("li", {}, h("button", { type: "button", "aria-label": `Change ${o.words}`, onclick: () => model.send({ kind: "take", step: i }) }, "change"),
       h("div", {}, h("code", {}, o.words), h("div", { class: "tiny" }, `saves ${size(o.saves)}, ${size(o.peak)} then${o.fits ? ", and it fits" : ""}`),
         h("div", { class: "tiny why", title: o.source }, `time: ${o.time}; quality: ${o.quality} (${o.source})`)))));
-    ladder.hidden = !steps.length;
+    if (!steps.length) fill(ladder, h("li", {}, h("span", { class: "tiny" }, "No step to take.")));
   }
   function draw() {
     const sides = model.get("sides") || [], yours = sides.find(o => o.yours) || { parts: [] };
