@@ -214,7 +214,7 @@ class Studio:
         self.flow, self.quantize, self.rank, self.rows, self.settings, self.code, self.log = Flow(), Quantize(), Rank(), Rows(), Settings(), Code(), Log()
         self.bill, self.ladder, self.tokens, self._beside = Bill(gpu=(here() or find_gpu("T4")).name), None, 0, []
         self.panels = (self.quantize, self.rank, self.rows, self.settings)
-        self.show_recipe(); self.show_model(); self.show_data(); self.show_bill(); self.show_flow()
+        self.show_recipe(); self.show_model(); self.show_data(); self.show_flow(); soon(self.show_bill)
         for p in self.panels: p.observe(self._edited, [n for n in p.trait_names() if n in CONFIGURED])
         self.rows.observe(lambda c: self.show_row(), "row")
         self.bill.observe(self._card, "gpu")
@@ -343,8 +343,9 @@ def _card(self: Studio, change):
 @patch
 def _bill_notes(self: Studio, gpu):
     m = self.run.memory if self.run else {}
-    if m.get("predicted"): yield "measured · planned", f"{size(m['measured'])} · {size(m['predicted'])} ({m['error']:+.1%})"
-    if self.tokens and gpu.tflops: yield f"an epoch on the {gpu}", str(pace(self.recipe, gpu, self.tokens))
+    if m.get("predicted"): yield "measured · planned", f"{size(m['measured'])} · {size(m['predicted'])} ({100*m['error']:+.1f} %)"
+    steps = [(e["tokens"], e["seconds"]) for e in self.run.of_type("step")] if self.run and gpu == here() else []
+    if self.tokens and gpu.tflops and (len(steps) > 3 or self.rank.params > 5e8): yield f"an epoch on the {gpu}", str(pace(self.recipe, gpu, self.tokens, steps))
 
 # %% ../nbs/13_studio.ipynb #9d3ad3eb
 @patch

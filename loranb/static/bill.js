@@ -8,7 +8,7 @@ function render({ model, el }) {
   const picture = h("div", { class: "bars" }), parts = h("ul", { class: "parts" }), read = h("p", { class: "read", "aria-live": "polite" }), notes = h("dl", { class: "notes" });
   const other = pick(model, "gpu", "names", { label: "The card to fit: a name such as T4 or RTX 4090", before: "card" }), chips = h("fieldset", { class: "cards" });
   const ladder = h("ol", { class: "ladder", tabindex: 0, "aria-label": "What to change so that it fits" }), wrong = complaint(model, [other.box]);
-  body.append(h("div", { class: "sides" }, h("div", {}, picture, parts), h("div", {}, h("div", { class: "which" }, other.root, chips), read, ladder, notes, wrong.root)));
+  body.append(h("div", { class: "sides" }, h("div", {}, picture, parts, notes), h("div", {}, h("div", { class: "which" }, other.root, chips), read, ladder, wrong.root)));
 
   let shown = "", buttons = [];
   function drawCards() {
