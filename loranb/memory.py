@@ -29,8 +29,8 @@ from .shapes import find_config
 def _states(shape, optim, item):
     n, rows = math.prod(shape), math.prod(shape[:-1])
     keeps = 1 if "lion" in optim else 0 if optim == "sgd" else 2
-    if "8bit" in optim: return [n + 4*-(-n//256) if n >= 4096 else 4*n]*keeps
-    if optim == "adafactor": return [4*rows, 4*n//shape[-2]] if len(shape) > 1 else [4*n]
+    if "8bit" in optim: return ([n, 4*-(-n//256)] if n >= 4096 else [4*n])*keeps
+    if optim == "adafactor": return [4*rows, 4*n//shape[-2], 4] if len(shape) > 1 else [4*n, 4]
     return [(4 if "32bit" in optim else item)*n]*keeps + [4]*optim.startswith("adamw_torch")
 
 def optimizer_bytes(
