@@ -11,10 +11,11 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
+from .disk import whole_folder
 from .functional import Functional
 from .recipe import Recipe, RecipeError
 from .spectra import Spectra
-from .trim import Trimmed, trim as cut_down, whole_folder
+from .trim import Trimmed, trim as cut_down
 
 # %% ../nbs/08_adapters.ipynb #c409f886
 class Adapter:
