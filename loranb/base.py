@@ -6,7 +6,7 @@
 __all__ = ['FILES', 'BNB', 'REFUSED', 'MAMBA', 'levels', 'bits', 'roundtrip', 'relative_error', 'histogram', 'choices',
            'compute_dtype', 'find_model', 'count_parameters', 'load_tokenizer', 'quantized_layers', 'kept_whole',
            'quiet', 'exact_4bit', 'trial', 'load_base', 'is_repacked', 'linear_names', 'outline', 'one_matrix',
-           'check_targets', 'attach', 'adapted']
+           'check_targets', 'attach', 'adapted', 'reattach']
 
 # %% ../nbs/02_base.ipynb #be6049ad
 import contextlib, json, logging, os, shutil, warnings
@@ -248,13 +248,23 @@ def _tried(model, recipe, kind):
         way = "Use quant='none', or try 'nf4'." if recipe.quant == "int8" else "Use quant='none'."
         raise RecipeError(f"quant: {recipe.model!r} ({kind}) loads in {recipe.quant}, but its forward pass fails there ({type(e).__name__}: {str(e)[:120]}). {way}") from None
 
+# %% ../nbs/02_base.ipynb #c1a55002
+def _pretrained(path, recipe, **kw):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    if recipe.task_type == "CAUSAL_LM": return AutoModelForCausalLM.from_pretrained(path, **kw)
+    names = recipe.labels or []
+    if len(names) < 2: raise RecipeError(f"labels: a classifier needs at least two labels, but there are {len(names)}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return AutoModelForSequenceClassification.from_pretrained(path, id2label=dict(enumerate(names)), label2id={o: i for i, o in enumerate(names)}, num_labels=len(names), **kw)
+
 # %% ../nbs/02_base.ipynb #7c3971a0
 def load_base(
     recipe: Recipe,  # Model, quantization and dtype are used
     say=lambda text: None,  # Told what is being done
 ):  # (model, tokenizer)
     "The frozen base of a recipe and its tokenizer"
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoConfig, BitsAndBytesConfig
     path, device = find_model(recipe, say), "cuda" if torch.cuda.is_available() else "cpu"
     with quiet():
         tokenizer = load_tokenizer(path, recipe.trust_remote_code)
@@ -263,8 +273,9 @@ def load_base(
         dtype = _dtype(recipe, config, device)
         kw = {} if recipe.quant == "none" else dict(quantization_config=BitsAndBytesConfig(**recipe.bnb_kwargs(dtype)))
         if device == "cuda": kw["device_map"] = {"": torch.cuda.current_device()}
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=recipe.trust_remote_code, **kw)
+        model = _pretrained(path, recipe, dtype=dtype, use_safetensors=True, trust_remote_code=recipe.trust_remote_code, **kw)
         model.requires_grad_(False).eval()
+        if recipe.task_type == "SEQ_CLS": model.config.pad_token_id = tokenizer.pad_token_id
         if recipe.quant != "none": _check_quantized(model, recipe, config.model_type, say)
         model.loranb_dtype, model.loranb_skip, model.config.use_cache = dtype, _tried(model, recipe, config.model_type), True
     return model, tokenizer
@@ -348,12 +359,41 @@ def _lora_config(model, recipe):
     if recipe.target_parameters and recipe.target_modules == "all-linear": kw["target_modules"] = [s for s in linear_names(model) if s not in (kw["exclude_modules"] or [])]
     return LoraConfig(**kw)
 
+# %% ../nbs/02_base.ipynb #abffa44e
+def _whole_in_float32(lora, dtype):
+    whole = [m for m in lora.modules() if type(m).__name__ == "ModulesToSaveWrapper"]
+    if dtype == torch.float32 or not whole: return False
+    def cast(to): return lambda x: x.to(to) if torch.is_tensor(x) and x.is_floating_point() else x
+    for m in whole:
+        m.modules_to_save.float()
+        for inner in m.modules_to_save.values():
+            inner.register_forward_pre_hook(lambda o, args: tuple(map(cast(torch.float32), args)))
+            inner.register_forward_hook(lambda o, args, out: cast(dtype)(out))
+    return True
+
 # %% ../nbs/02_base.ipynb #f4d7d4e3
+def _loftq(lora):
+    from safetensors import safe_open
+    path, base = Path(lora.get_base_model().name_or_path), lora.get_base_model().base_model_prefix
+    where = {k: file for file in sorted(path.glob("*.safetensors")) for k in _keys(file)}
+    for name, m in lora.named_modules():
+        state = getattr(getattr(getattr(m, "base_layer", None), "weight", None), "quant_state", None)
+        if state is None or "default" not in getattr(m, "lora_A", ()): continue
+        name = name.removeprefix("base_model.model.")
+        key = next((k for k in (f"{name}.weight", f"{name}.weight".removeprefix(f"{base}.")) if k in where), None)
+        if key is None: raise RecipeError(f"init_lora_weights: LoftQ finds no unquantized weight of {name} in {str(path)!r}. Use init_lora_weights=True.")
+        with safe_open(where[key], "pt") as f: W = f.get_tensor(key).to(m.base_layer.weight.device).float()
+        Q = _bnb().dequantize_4bit(m.base_layer.weight.data, state).float()
+        U, S, V = torch.svd_lowrank((W if W.shape == Q.shape else W.T) - Q, m.r["default"], niter=8)
+        m.lora_A["default"].weight.data[:] = (V*S.sqrt()).T
+        m.lora_B["default"].weight.data[:] = U*S.sqrt()/m.scaling["default"]
+
+def _keys(file):
+    from safetensors import safe_open
+    with safe_open(file, "pt") as f: return list(f.keys())
+
 def _begin(lora, recipe):
-    if recipe.init_lora_weights == "loftq":
-        from peft import replace_lora_weights_loftq
-        try: replace_lora_weights_loftq(lora, lora.get_base_model().name_or_path)
-        except (KeyError, FileNotFoundError) as e: raise RecipeError(f"init_lora_weights: LoftQ finds no unquantized weights of {recipe.model!r} ({e}). Use init_lora_weights=True.") from None
+    if recipe.init_lora_weights == "loftq": _loftq(lora)
     if recipe.init_lora_weights in (True, "gaussian"): return
     layers = {n.removeprefix("base_model.model."): m for n, m in lora.named_modules() if getattr(m, "lora_A", None)}
     lora.loranb_start = {n: tuple(p["default"].weight.detach().clone() for p in (m.lora_A, m.lora_B)) for n, m in layers.items()}
@@ -371,6 +411,7 @@ def attach(
         try: lora = get_peft_model(model, _lora_config(model, recipe))
         except ValueError as e: raise RecipeError(_refusal(model, recipe, str(e))) from None
         _begin(lora, recipe)
+        _whole_in_float32(lora, model.loranb_dtype)
     if recipe.gradient_checkpointing:
         lora.enable_input_require_grads()
         lora.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
@@ -390,3 +431,15 @@ def adapted(
 ) -> list:  # Names as in the base, such as model.layers.0.self_attn.q_proj
     "The modules that carry an adapter"
     return [n.removeprefix("base_model.model.") for n, m in model.named_modules() if getattr(m, "lora_A", None)]
+
+# %% ../nbs/02_base.ipynb #e7a10002
+def reattach(
+    model,  # What `load_base` returned
+    path,  # The adapter's folder
+):  # A `PeftModel` that can be trained on
+    "A saved adapter on its base"
+    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+    with quiet():
+        lora = PeftModel.from_pretrained(model, path, is_trainable=True)
+        if _whole_in_float32(lora, model.loranb_dtype): set_peft_model_state_dict(lora, load_peft_weights(str(path), device=str(model.device)))
+    return lora

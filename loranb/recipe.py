@@ -59,7 +59,7 @@ RULES = dict(
     lr_scheduler_type=_one_of(SCHEDULES), optim=_one_of(OPTIMS), data=(lambda v: _text[0](v) if isinstance(v, str) else isinstance(v, (list, tuple)), "a file, a folder, a Hub name or a list of rows"),
     target_modules=(_is_names, "'all-linear', a regular expression or a list of module names"), revision=_or_none((_text[0], "a branch, a tag or a commit")),
     task_type=_one_of(TASKS), use_dora=_flag, init_lora_weights=(lambda v: v is True or isinstance(v, str) and bool(v), "True or the name of a start"),
-    exclude_modules=_or_none((_is_names, "a regular expression or a list of module names")), target_parameters=_names, modules_to_save=_names,
+    exclude_modules=_or_none((_is_names, "a regular expression or a list of module names")), target_parameters=_names, modules_to_save=_names, labels=_names,
     loraplus_lr_ratio=_or_none((lambda v: _is_num(v) and v >= 1, "a number of at least 1")), neftune_noise_alpha=_or_none(_positive),
     lr_scheduler_kwargs=(lambda v: isinstance(v, dict) and all(isinstance(k, str) for k in v), "a dictionary of the schedule's own arguments"),
     early_stopping_patience=_some, load_best_model_at_end=_flag)
@@ -76,7 +76,7 @@ def check_field(
     raise RecipeError(f"{name} must be {words}, but it is {value!r}.{hint}")
 
 # %% ../nbs/00_recipe.ipynb #0177b9d6
-STARTS = {"True": QUANTS, "gaussian": QUANTS, "orthogonal": QUANTS, "pissa": ("none",), "pissa_niter_N": ("none",), "olora": ("none",), "loftq": ("fp4", "nf4")}
+STARTS = {"True": QUANTS, "gaussian": QUANTS, "orthogonal": ("none",), "pissa": ("none",), "pissa_niter_N": ("none",), "olora": ("none",), "loftq": ("fp4", "nf4")}
 NOT_OFFERED = dict(eva="it needs activations on your data before the adapter is placed", corda="it needs covariances on your data before the adapter is placed",
     lora_ga="it needs gradients on your data before the adapter is placed", mica="it freezes B, and the spectra tell of both factors",
     adalora="AdaLoRA prunes ranks only if its budget is updated after every optimizer step, which the Trainer does not do; it would be plain LoRA. Train with a higher r and trim the adapter afterwards")
@@ -136,6 +136,7 @@ class Recipe:
     split: str = "train"  # Which split of a folder or a Hub name
     test_size: int = 64  # Rows held out to measure what was not trained on
     max_length: int = None  # Tokens of a row at most; the rest is cut
+    labels: list = None  # SEQ_CLS: the labels in the order of the model's outputs; those of the data unless given
     learning_rate: float = None  # Peak learning rate
     lr_scheduler_type: str = "cosine"  # Course of the learning rate after the warm-up
     lr_scheduler_kwargs: dict = field(default_factory=dict)  # The schedule's own arguments, such as min_lr
@@ -238,7 +239,7 @@ SECTIONS = dict(
     base=["model", "revision", "trust_remote_code", "task_type", "quant", "bnb_4bit_use_double_quant", "dtype"],
     lora=["r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "rank_pattern", "alpha_pattern", "exclude_modules",
         "target_parameters", "modules_to_save", "use_dora", "init_lora_weights"],
-    data=["data", "split", "test_size", "max_length"])
+    data=["data", "split", "test_size", "max_length", "labels"])
 SECTIONS["train"] = [f.name for f in fields(Recipe) if not any(f.name in names for names in SECTIONS.values())]
 
 # %% ../nbs/00_recipe.ipynb #f05f0e7e
@@ -301,8 +302,9 @@ def bnb_kwargs(self: Recipe,
 ) -> dict:  # For `transformers.BitsAndBytesConfig`; None without quantization
     "The arguments of bitsandbytes' configuration"
     if self.quant == "none": return None
-    if self.quant == "int8": return dict(load_in_8bit=True)
-    return dict(load_in_4bit=True, bnb_4bit_quant_type=self.quant, bnb_4bit_use_double_quant=self.bnb_4bit_use_double_quant, bnb_4bit_compute_dtype=dtype)
+    skip = dict(llm_int8_skip_modules=["score", "classifier"]) if self.task_type == "SEQ_CLS" else {}
+    if self.quant == "int8": return dict(load_in_8bit=True, **skip)
+    return dict(load_in_4bit=True, **skip, bnb_4bit_quant_type=self.quant, bnb_4bit_use_double_quant=self.bnb_4bit_use_double_quant, bnb_4bit_compute_dtype=dtype)
 
 # %% ../nbs/00_recipe.ipynb #cfda99d7
 TRAINER = ("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "num_train_epochs", "max_steps", "per_device_train_batch_size",

@@ -16,11 +16,11 @@ from fastcore.basics import patch
 
 from . import evaluate
 from .adapters import save_adapter
-from .base import adapted, attach, is_repacked, load_base, quiet
+from .base import adapted, attach, is_repacked, load_base, quiet, reattach
 from .data import collate, find_rows, prepare
-from .factors import factors
 from .guard import Guard
-from .live import Meter
+from .labels import encode_label, label_names, prepare_labels
+from .live import Meter, current
 from .loss import check_tiles, token_loss
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
@@ -39,7 +39,7 @@ class Run(Record):
     ):
         super().__init__(recipe, out)
         self._model = self._tok = self._data = self._trainer = self._meter = None
-        self._asked = False
+        self._asked = self._enough = False
 
 # %% ../nbs/11b_train.ipynb #48eb091d
 def _trainer_class():
@@ -92,7 +92,7 @@ def _callback_class():
             self.run._after_step(state.global_step, last, time.perf_counter() - self.started)
             self.guard.poll()
             every = self.run.recipe.save_steps
-            control.should_training_stop |= self.run._asked
+            control.should_training_stop |= self.run._asked or self.run._enough
             control.should_save = last or control.should_training_stop or bool(every and state.global_step % every == 0)
             self.run._draws = generators()
 
@@ -121,7 +121,7 @@ def _after_step(self: Run, step, last, seconds):
     saved = bool(self.recipe.save_steps) and step % self.recipe.save_steps == 0
     for frame in self._meter.ready(wait=last or self._asked or saved): self._seen(*frame)
     every = self.recipe.eval_steps
-    if self._data.test and (last or self._asked or every and (step == 1 or step % every == 0)): self.emit("eval", step=step, loss=self._eval_loss())
+    if self._data.test and (last or self._asked or every and (step == 1 or step % every == 0)): self._held_out(step)
 
 # %% ../nbs/11b_train.ipynb #51facd6d
 def memory() -> int:
@@ -150,7 +150,7 @@ def _eval_loss(self: Run): return evaluate.held_out_loss(self._model, self._data
 @patch
 def _alarm(self: Run, step):
     told = {(e["kind"], name) for e in self.of_type("alarm") for name in e["modules"]}
-    recent, bands = self.spectra_history[-5:], [o.noise_band(self.learning_rates(t)) for t, o in self.spectra_history[-5:]]
+    recent, bands = self.spectra_history[-5:], [o.noise_band(self.learning_rates(t), lr_ratio=self.recipe.loraplus_lr_ratio or 1.) for t, o in self.spectra_history[-5:]]
     steps, found, drift = [t for t, _ in recent], {}, recent[-1][1].columns["drift"]
     for i, name in enumerate(self.spectra.names):
         for _, kind, words in course_alarms(steps, [o.sigma[i] for _, o in recent], [b[i] for b in bands], float(drift[i])):
@@ -159,15 +159,61 @@ def _alarm(self: Run, step):
         more = f" So it is in {len(hits) - 1} more." if len(hits) > 1 else ""
         self.emit("alarm", step=step, kind=kind, modules=[name for name, _ in hits], message=f"{hits[0][0]}: {hits[0][1]}{more}")
 
+# %% ../nbs/11b_train.ipynb #c2d97f01
+@patch
+def _held_out(self: Run, step):
+    loss, r = self._eval_loss(), self.recipe
+    before = [e["loss"] for e in self.of_type("eval") if e["step"] < step]
+    self.emit("eval", step=step, loss=loss, **self._accuracy())
+    if r.load_best_model_at_end and loss < min(before, default=np.inf): self._keep_best(step)
+    losses = [*before, loss]
+    self._enough = bool(r.early_stopping_patience) and len(losses) - 1 - int(np.argmin(losses)) >= r.early_stopping_patience
+
+@patch
+def _accuracy(self: Run):
+    if self.recipe.task_type != "SEQ_CLS": return {}
+    return dict(exact_match=evaluate.accuracy(self._model, self._data.test, self._tok.pad_token_id, self.recipe.per_device_train_batch_size))
+
+# %% ../nbs/11b_train.ipynb #c2d97f03
+@patch
+def _keep_best(self: Run, step):
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in get_peft_model_state_dict(self._model).items()}
+    save_file(state, self.path/"best.part", metadata=dict(step=str(step)))
+    os.replace(self.path/"best.part", self.path/"best.safetensors")
+
+@patch
+def _take_best(self: Run, step):
+    from peft import set_peft_model_state_dict
+    from safetensors import safe_open
+    with safe_open(self.path/"best.safetensors", "pt") as f: best, state = int(f.metadata()["step"]), {k: f.get_tensor(k) for k in f.keys()}
+    if best != step: set_peft_model_state_dict(self._model, state)
+    save_adapter(self._model, self.path/"adapter", self.recipe)
+    self.emit("best", step=step, best=best)
+
 # %% ../nbs/11b_train.ipynb #b2cd2be0
 @patch
 def _sample(self: Run, step, n=6):
     rows = self._data.test_rows[:n] or self._data.rows[:n]
     if not rows: return
+    if self.recipe.task_type == "SEQ_CLS": return self._guess(step, rows)
     prompts, targets = zip(*[evaluate.ask(r) for r in rows])
     answers = evaluate.generate(self._model, self._tok, list(prompts), min(64, self.recipe.max_length))
     text = lambda p: p if isinstance(p, str) else p[-1]["content"]
     self.emit("sample", step=step, rows=[dict(prompt=text(p), target=t, answer=a, ok=evaluate.is_right(self.recipe.data, r, a)) for r, p, t, a in zip(rows, prompts, targets, answers)])
+
+# %% ../nbs/11b_train.ipynb #b2cd2b01
+@patch
+def _guess(self: Run, step, rows):
+    given = evaluate.classify(self._model, (self._data.test or self._data.train)[:len(rows)], self._tok.pad_token_id)
+    self.emit("sample", step=step, rows=[dict(prompt=r["text"], target=str(r["label"]), answer=a, ok=a == str(r["label"])) for r, a in zip(rows, given)])
+
+@patch
+def _label_of(self: Run, texts):
+    rows = [encode_label(self.tokenizer, dict(text=t, label=self.recipe.labels[0]), self.recipe.labels, self.recipe.max_length) for t in ([texts] if isinstance(texts, str) else texts)]
+    given = evaluate.classify(self.model, rows, self.tokenizer.pad_token_id)
+    return given[0] if isinstance(texts, str) else given
 
 # %% ../nbs/11b_train.ipynb #a0445fbd
 @patch
@@ -180,6 +226,7 @@ def _saved(self: Run, step):
 @patch
 def _load(self: Run, say):
     rows = find_rows(self.recipe.data, self.recipe.split)
+    if self.recipe.task_type == "SEQ_CLS" and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
     say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
@@ -189,7 +236,11 @@ def _load(self: Run, say):
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
     if self._data is None:
         say("reading the data")
-        self._data = prepare(self.recipe, self._tok, rows)
+        self._data = self._encoded(rows)
+
+# %% ../nbs/11b_train.ipynb #1408ef01
+@patch
+def _encoded(self: Run, rows=None): return (prepare_labels if self.recipe.task_type == "SEQ_CLS" else prepare)(self.recipe, self.tokenizer, rows)
 
 # %% ../nbs/11b_train.ipynb #c026c920
 def _optimizer(recipe):
@@ -205,12 +256,19 @@ def _training_args(self: Run):
         save_strategy="no", logging_strategy="no", eval_strategy="no", logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
         remove_unused_columns=False, dataloader_pin_memory=torch.cuda.is_available(), save_only_model=False)
 
+# %% ../nbs/11b_train.ipynb #c026c901
+def _loraplus(model, args, ratio):
+    from peft.optimizers import create_loraplus_optimizer
+    from transformers import Trainer
+    cls, kw = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    return create_loraplus_optimizer(model, cls, lr=kw.pop("lr"), loraplus_lr_ratio=ratio, loraplus_weight_decay=args.weight_decay, **kw)
+
 # %% ../nbs/11b_train.ipynb #a01538ff
 @patch
 def _build(self: Run):
     from transformers import PrinterCallback
-    pad = self._tok.pad_token_id
-    self._trainer = _trainer_class()(model=self._model, args=self._training_args(), train_dataset=self._data.train,
+    pad, args, ratio = self._tok.pad_token_id, self._training_args(), self.recipe.loraplus_lr_ratio
+    self._trainer = _trainer_class()(model=self._model, args=args, optimizers=(_loraplus(self._model, args, ratio) if ratio else None, None), train_dataset=self._data.train,
         data_collator=lambda rows: collate(rows, pad), callbacks=[_callback_class()(self, self.guard)])
     self._trainer.remove_callback(PrinterCallback)
     self._trainer.model_accepts_loss_kwargs = True
@@ -245,7 +303,7 @@ def _go(self: Run, checkpoint):
     Run._last = weakref.ref(self)
     view = self.viewer(self) if self.viewer else None
     if view: self.on(view)
-    self._asked, self.state = False, "loading"
+    self._asked, self._enough, self.state = False, False, "loading"
     if checkpoint is None: self._model = None
     try:
         with Guard(self.stop, getattr(view, "listen", None)) as self.guard: return self._train(checkpoint, getattr(view, "say", lambda text: None))
@@ -279,7 +337,7 @@ def _train(self: Run, checkpoint, say):
 def _start(self: Run, checkpoint):
     step, model = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model
     with evaluate.undisturbed(model): check_tiles(model, self._data.train[0].input_ids)
-    self._modules = Spectra.of(factors(model, start="zero")).to_arrays()[0]
+    self._modules = Spectra.of(current(model)).to_arrays()[0]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     libs = {n: version(n) for n in ("loranb", "torch", "transformers", "peft", "bitsandbytes", "accelerate")}
     self.write_head(versions=libs, python=platform.python_version(), device=device, threads=torch.get_num_threads(),
@@ -301,8 +359,9 @@ def _total_steps(self: Run):
 @patch
 def _end(self: Run):
     step = self._trainer.state.global_step
+    done, data, rows = self._enough or step >= self._trainer.state.max_steps, self.recipe.data, self._data.test_rows
+    if done and self.recipe.load_best_model_at_end: self._take_best(step)
     self._sample(step)
-    done, data, rows = step >= self._trainer.state.max_steps, self.recipe.data, self._data.test_rows
     if done and rows and evaluate.is_right(data, rows[0], "") is not None:
         self.emit("eval", step=step, loss=self._eval_loss(), exact_match=evaluate.exact_match(self._model, self._tok, data, rows))
     checks = self.proof()
@@ -313,7 +372,7 @@ def _end(self: Run):
 @patch
 def proof(self: Run) -> list:  # [passed, sentence] for each question
     "Were all modules adapted, did B move, do the logits differ, does the saved adapter reload equal?"
-    row = (self._data.test or self._data.train)[0] if self._data else prepare(self.recipe, self.tokenizer).train[0]
+    row = (self._data.test or self._data.train)[0] if self._data else self._encoded().train[0]
     return evaluate.proof(self.model, self.adapter.path, row, len(adapted(self.model)))
 
 @patch
@@ -347,9 +406,8 @@ def release(self: Run):
 def model(self: Run):
     "The adapted model, a `PeftModel`"
     if self._model is None:
-        from peft import PeftModel
         model, self._tok = load_base(self.recipe)
-        with quiet(): self._model = PeftModel.from_pretrained(model, self.adapter.path, is_trainable=True)
+        self._model = reattach(model, self.adapter.path)
     return self._model
 
 # %% ../nbs/11b_train.ipynb #55623b93
@@ -365,5 +423,6 @@ def generate(self: Run,
     prompt,  # Text, a list of messages, or a list of either
     max_new_tokens: int = 64,  # Stop after so many
 ):  # The answer, or a list of answers
-    "Ask the adapted model"
+    "Ask the adapted model; a classifier answers with a label"
+    if self.recipe.task_type == "SEQ_CLS": return self._label_of(prompt)
     return evaluate.generate(self.model, self.tokenizer, prompt, max_new_tokens)
