@@ -98,7 +98,7 @@ def callback_class():
             self.run.step_ends(state.global_step, last, time.perf_counter() - self.started)
             self.run.guard.poll()
             every = self.run.recipe.save_steps
-            control.should_training_stop |= bool(self.run.asked)
+            control.should_training_stop |= bool(self.run.asked) or self.run.enough
             control.should_save = last or control.should_training_stop or bool(every and state.global_step % every == 0)
             generators(self.run.draws)
     return Between

@@ -289,7 +289,7 @@ def noise_bands(self: Record,
     step: int = None,  # After this step; the last one unless given
 ) -> np.ndarray:  # (modules, 2) lowest and highest singular value
     "What pure noise in the gradients would have given each module by a step"
-    return self.spectra.noise_band(self.learning_rates(step))
+    return self.spectra.noise_band(self.learning_rates(step), lr_ratio=self.recipe.loraplus_lr_ratio or 1.)
 
 @patch
 def figures(self: Record) -> dict:  # Words and values
