@@ -546,7 +546,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'loranb.recipe._is_int': ('recipe.html#_is_int', 'loranb/recipe.py'),
                                'loranb.recipe._is_names': ('recipe.html#_is_names', 'loranb/recipe.py'),
                                'loranb.recipe._is_num': ('recipe.html#_is_num', 'loranb/recipe.py'),
-                               'loranb.recipe._is_text': ('recipe.html#_is_text', 'loranb/recipe.py'),
                                'loranb.recipe._named': ('recipe.html#_named', 'loranb/recipe.py'),
                                'loranb.recipe._number': ('recipe.html#_number', 'loranb/recipe.py'),
                                'loranb.recipe._one_of': ('recipe.html#_one_of', 'loranb/recipe.py'),

@@ -33,7 +33,6 @@ def nearest(
 # %% ../nbs/00_recipe.ipynb #2f0d3b49
 def _is_int(v): return isinstance(v, int) and not isinstance(v, bool)
 def _is_num(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-def _is_text(v): return isinstance(v, str) and bool(v.strip())
 def _is_names(v): return isinstance(v, str) and v or isinstance(v, (list, tuple)) and v and all(isinstance(o, str) and o for o in v)
 
 # %% ../nbs/00_recipe.ipynb #3996e0e5
@@ -49,7 +48,7 @@ _limit = (lambda v: _is_int(v) and (v == -1 or v >= 1), "a whole number of at le
 _pattern = (lambda v: isinstance(v, dict) and all(isinstance(k, str) and _is_num(o) and o > 0 for k, o in v.items()), "a dictionary from module names to numbers above 0")
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 _trackers = (lambda v: isinstance(v, (list, tuple)) and all(o in TRACKERS for o in v), f"a list of {', '.join(TRACKERS)}")
-_repository = (lambda v: v is None or _is_text(v) and all(_is_text(o) for o in v.split("/")) and v.count("/") <= 1, "a repository on the Hub, such as 'me/my-run'")
+_repository = (lambda v: v is None or _text[0](v) and all(_text[0](o) for o in v.split("/")) and v.count("/") <= 1, "a repository on the Hub, such as 'me/my-run'")
 _names = (lambda v: v is None or not isinstance(v, str) and _is_names(v), "a list of names")
 def _or_none(rule): return (lambda v: v is None or rule[0](v), rule[1])
 def _one_of(names): return (lambda v: v in names, f"one of {', '.join(names)}")
