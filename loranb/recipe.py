@@ -303,7 +303,7 @@ def to_python(self: Recipe,
 def peft_kwargs(self: Recipe) -> dict:  # For `peft.LoraConfig`
     "The arguments of PEFT's LoraConfig"
     start = True if self.init_lora_weights == "loftq" else self.init_lora_weights
-    return dict({n: getattr(self, n) for n in SECTIONS["lora"]}, task_type=self.task_type, init_lora_weights=start, bias="none")
+    return dict({n: getattr(self, n) for n in SECTIONS["lora"] if n != "adapter_name_or_path"}, task_type=self.task_type, init_lora_weights=start, bias="none")
 
 # %% ../nbs/00_recipe.ipynb #4c143520
 @patch
