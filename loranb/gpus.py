@@ -78,7 +78,7 @@ def gpus() -> dict:  # `GPU`s by name, in the order of the table
     apple = [GPU(f"Apple {g} GB", g, int(g*2**30*(2/3 if g <= 36 else 3/4))) for g in (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192)]
     return {g.name: g for g in cards + apple}
 
-# %% ../nbs/09ea_gpus.ipynb #337c1a5a
+# %% ../nbs/09ea_gpus.ipynb #c3bad08b
 def find_gpu(
     name,  # A name such as `T4`, `rtx 4090` or `A100-80GB`, or a `GPU`
 ) -> GPU:
@@ -90,15 +90,15 @@ def find_gpu(
     close = [g.name for k, g in known.items() if want and want in k]
     if len(close) == 1: return gpus()[close[0]]
     if close: raise RecipeError(f"gpu: {name!r} is one of {', '.join(close)}. Say which.")
-    raise RecipeError(f"gpu: {name!r} is not in the table.{nearest(name, gpus())} It has {', '.join(n for n in gpus() if 'Apple' not in n)}, and Apple with 8 to 192 GB.")
+    raise RecipeError(f"gpu: {name!r} is not in the table.{nearest(name, gpus())} Names are such as T4, RTX 4090, A100-80GB or Apple 16 GB; loranb.gpus.gpus() lists them.")
 
-# %% ../nbs/09ea_gpus.ipynb #a93ca3d5
+# %% ../nbs/09ea_gpus.ipynb #34e40eeb
 def here() -> GPU:  # None without a CUDA device
     "The card that torch would train on"
     if not torch.cuda.is_available(): return None
     p = torch.cuda.get_device_properties(torch.cuda.current_device())
-    try: known = find_gpu(p.name)
-    except RecipeError: known = next((g for n, g in sorted(gpus().items(), key=lambda o: -len(o[0])) if n.split("-")[0].lower() in p.name.lower() and abs(g.usable - p.total_memory) < .1*g.usable), GPU(p.name, round(p.total_memory/1e9)))
+    alike = [g for g in gpus().values() if g.name.split("-")[0].lower() in p.name.lower() and abs(g.usable - p.total_memory) < .1*g.usable]
+    known = max(alike, key=lambda g: len(g.name.split("-")[0]), default=GPU(p.name, round(p.total_memory/2**30), p.total_memory))
     return replace(known, name=p.name.removeprefix("NVIDIA "), usable=p.total_memory, capability=(p.major, p.minor))
 
 # %% ../nbs/09ea_gpus.ipynb #7803162a

@@ -50,18 +50,18 @@ def _attention(r):
 
 def _lower_rank(r): return dict(r=r.r//2, lora_alpha=r.lora_alpha*(r.r//2)/r.r) if r.r >= 8 and not r.rank_pattern else {}
 
-# %% ../nbs/09ec_ladder.ipynb #b9a3278c
+# %% ../nbs/09ec_ladder.ipynb #e072b659
 LEVERS = (
     Lever("checkpointing", _checkpoint, "the forward pass is computed again: half as many operations more for LoRA", "none, the same numbers", "Chen and others 2016, 1604.06174"),
     Lever("micro-batch", _smaller_batch, "smaller products, which fill the card less well", "none, the effective batch stays", "transformers averages over the tokens of the whole batch"),
     Lever("8-bit optimizer", _eight_bits, "none while it fits; pages move over the bus when it does not", "none found", "Dettmers and others 2021, 2110.02861; 2023, 2305.14314, section 3"),
-    Lever("4-bit base", _four_bits, "39 % more in one comparison: the weights are unpacked in each pass", "none found with adapters on all linear layers", "Raschka 2023 (39 %); Dettmers and others 2023, 2305.14314, section 4"),
+    Lever("4-bit base", _four_bits, "more: each pass unpacks the weights first", "none found with adapters on all linear layers", "Dettmers and others 2023, 2305.14314, section 4"),
     Lever("double quantization", _double, "next to none", "none found", "Dettmers and others 2023, 2305.14314, section 3"),
     Lever("shorter rows", _shorter, "less", "what is cut is not learned: look at how many rows are longer", "the data"),
     Lever("attention only", _attention, "a little less", "below full fine-tuning, which all linear layers reach", "Dettmers and others 2023, 2305.14314, figure 2"),
     Lever("lower rank", _lower_rank, "a little less", "fewer directions; few were enough on several tasks", "Hu and others 2021, 2106.09685, section 7.2"))
 
-# %% ../nbs/09ec_ladder.ipynb #7dbdf6b4
+# %% ../nbs/09ec_ladder.ipynb #a4e607a8
 @dataclass(frozen=True)
 class Rung:
     "One step of the ladder"
@@ -77,7 +77,7 @@ class Rung:
     @property
     def words(self) -> str: return ", ".join(f"{k}={v!r}" for k, v in self.changes.items())
 
-    def __str__(self): return f"{self.words} saves {size(self.saves)} ({size(self.peak)} left). Time: {self.lever.time}. Quality: {self.lever.quality} ({self.lever.source})."
+    def __str__(self): return f"{self.words} saves {size(self.saves)}, down to {size(self.peak)}. Time: {self.lever.time}. Quality: {self.lever.quality} ({self.lever.source})."
 
 # %% ../nbs/09ec_ladder.ipynb #977203c6
 def _pulled(recipe, gpu, plan):
