@@ -21,7 +21,7 @@ from .shapes import skeleton
 
 aten = torch.ops.aten
 
-# %% ../nbs/09f_dryrun.ipynb #0d370610
+# %% ../nbs/09f_dryrun.ipynb #669cf0da
 class Claim(torch.Tensor):
     "A tensor without data that says it is on the CPU"
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -31,7 +31,7 @@ class Claim(torch.Tensor):
         elem,  # The meta tensor that it stands for
     ):
         t = torch.Tensor._make_wrapper_subclass(cls, elem.shape, strides=elem.stride(), storage_offset=elem.storage_offset(), dtype=elem.dtype, device="cpu")
-        t.elem = elem
+        t.elem, t.note = elem, (elem.shape, elem.stride(), elem.storage_offset(), elem.dtype)
         return t
 
     @classmethod
@@ -86,10 +86,11 @@ def known() -> dict:  # From operations to functions
     return {aten.index.Tensor: _by_mask, aten.mul_.Tensor: _two_types, aten._index_put_impl_.default: _put_by_mask, aten._grouped_mm.default: _grouped,
         torch.ops.bitsandbytes.gemm_4bit.default: unpack_and_multiply}
 
-# %% ../nbs/09f_dryrun.ipynb #47784366
+# %% ../nbs/09f_dryrun.ipynb #71409b7a
 _memo = {}
 
 def _note(x):
+    if isinstance(x, Claim): return x.note
     if isinstance(x, torch.Tensor): return x.shape, x.stride(), x.storage_offset(), x.dtype
     return tuple(map(_note, x)) if type(x) in (list, tuple) else (type(x), x)
 
@@ -104,7 +105,7 @@ def _describe(out, tensors):
     fresh = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device="meta")
     return ("new", out.shape, out.stride(), out.dtype) if fresh.untyped_storage().nbytes() == out.untyped_storage().nbytes() and not out.storage_offset() else None
 
-# %% ../nbs/09f_dryrun.ipynb #647a44bb
+# %% ../nbs/09f_dryrun.ipynb #0d4f3a38
 def _again(how, tensors):
     if how[0] == "new": return torch.empty_strided(how[1], how[2], dtype=how[3], device="meta")
     if how[0] == "same": return tensors[how[1]]
@@ -112,21 +113,22 @@ def _again(how, tensors):
 
 def _flat(a): return [t for x in a for t in ([x] if isinstance(x, torch.Tensor) else [y for y in x if isinstance(y, torch.Tensor)] if type(x) in (list, tuple) else [])]
 
-def _results(func, a, kw):
+def _results(func, args, kwargs, a, kw):
+    try:
+        key = func, tuple(map(_note, args)), tuple((k, _note(v)) for k, v in kwargs.items())
+        found = _memo.get(key)
+    except TypeError: return func(*a, **kw)
+    if found and found[0] is None and found[1][0] == "new": return _again(found[1], ())
     tensors = _flat((*a, *kw.values()))
-    try: key = func, tuple(map(_note, a)), tuple((k, _note(v)) for k, v in kw.items())
-    except TypeError: return func(*a, **kw)
-    try: found = _memo.get(key)
-    except TypeError: return func(*a, **kw)
     if found: return _again(found[1], tensors) if found[0] is None else found[0](_again(h, tensors) for h in found[1])
     out = func(*a, **kw)
     many = type(out) if type(out) in (list, tuple) else None
     how = [_describe(o, tensors) for o in out] if many else _describe(out, tensors)
-    views = [h for h in (how if many else [how]) if h and h[0] == "view" and h[5] != tensors[h[1]].dtype]
-    if how and (not many or all(how)) and not views: _memo[key] = many, how
+    other = any(h and h[0] == "view" and h[5] != tensors[h[1]].dtype for h in (how if many else [how]))
+    if how and (not many or all(how)) and not other: _memo[key] = many, how
     return out
 
-# %% ../nbs/09f_dryrun.ipynb #68940743
+# %% ../nbs/09f_dryrun.ipynb #5949fb13
 class Dry(TorchDispatchMode):
     "Runs operations on nothing and writes down what they would have allocated"
     active = None  # The newest one that asked a stand-in
@@ -171,7 +173,7 @@ class Dry(TorchDispatchMode):
             if out is not NotImplemented: return out
         if "device" in kwargs: kwargs = dict(kwargs, device=torch.device("meta"), pin_memory=False)
         a, kw = [_meta(x) for x in args], {k: _meta(v) for k, v in kwargs.items()}
-        out = _results(func, a, kw)
+        out = _results(func, args, kwargs, a, kw)
         if isinstance(out, torch.Tensor):
             for x, y in zip((*args, *kwargs.values()), (*a, *kw.values())):
                 if y is out: return x
@@ -435,7 +437,7 @@ def _trained(model, use):
     inner = {id(p) for o in layers for p in o.parameters()}
     return [s for j in use if own for s in own[j]] + [tuple(p.shape) for p in model.parameters() if p.requires_grad and id(p) not in inner]
 
-# %% ../nbs/09f_dryrun.ipynb #c252f965
+# %% ../nbs/09f_dryrun.ipynb #e002ffd9
 @dataclass
 class Trace:
     "What a dry run found"
@@ -449,6 +451,12 @@ class Trace:
 
     @functools.cached_property
     def step(self) -> Ledger: return repeat(self.done, self.use)
+
+    @functools.cached_property
+    def kept(self) -> dict: return self.base.alive(len(self.base.events))
+
+    @functools.cached_property
+    def alive(self) -> dict: return self.step.alive()
 
 # %% ../nbs/09f_dryrun.ipynb #f38a5018
 class Rehearsal:
