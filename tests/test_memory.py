@@ -50,13 +50,19 @@ def batch(r, ragged=False):
     return d
 
 
+def constants(model):
+    "What quantization keeps beside the weights; an int8 layer's scales move into its state once it is used"
+    for m in model.modules():
+        q, state = getattr(getattr(m, "weight", None), "quant_state", None), getattr(m, "state", None)
+        yield from (getattr(o, n, None) for o in (q, getattr(q, "state2", None)) for n in ("absmax", "code", "offset"))
+        if state is not None: yield from (getattr(m.weight, "SCB", None), getattr(state, "SCB", None))
+
 def storages(model):
-    "Bytes of every storage by kind, as `peak.held` sorts them"
-    from loranb.peak import _constants
+    "Bytes of every storage by kind"
     params, out, seen = list(model.parameters()), {}, set()
-    sets = dict(adapter=[p for p in params if p.requires_grad], constants=[t for p in params for t in _constants(p)], weights=[p for p in params if not p.requires_grad] + list(model.buffers()))
+    sets = dict(adapter=[p for p in params if p.requires_grad], constants=filter(torch.is_tensor, constants(model)), weights=[p for p in params if not p.requires_grad] + list(model.buffers()))
     for kind, tensors in sets.items():
-        new = {s.data_ptr() or id(s): s.nbytes() for s in (t.untyped_storage() for t in tensors) if s.nbytes() and s.data_ptr() not in seen}
+        new = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors) if s.nbytes() and s.data_ptr() not in seen}
         seen |= new.keys()
         out[kind] = sorted(new.values())
     return {k: v for k, v in out.items() if v}
