@@ -14,7 +14,8 @@ import torch
 
 from . import petit
 from .base import adapted, exact_4bit, quiet
-from .data import collate, shape
+from .data import collate
+from .rows import shape
 
 # %% ../nbs/07_evaluate.ipynb #de40e6df
 @contextlib.contextmanager

@@ -17,13 +17,14 @@ from fastcore.basics import patch
 from . import evaluate
 from .adapters import save_adapter
 from .base import adapted, attach, is_repacked, load_base, quiet
-from .data import collate, find_rows, prepare
+from .data import collate, prepare
 from .factors import factors
 from .guard import Guard
 from .live import Meter
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder, checkpoints, write_frame
+from .rows import find_rows
 from .spectra import Spectra
 
 # %% ../nbs/11b_train.ipynb #6e75de11

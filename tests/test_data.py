@@ -6,8 +6,9 @@ from hypothesis import given, settings, strategies as st
 
 from loranb import petit
 from loranb.base import load_tokenizer
-from loranb.data import check_row, collate, encode, ends_learned, find_rows, prepare, tokens_html
+from loranb.data import collate, encode, ends_learned, prepare, tokens_html
 from loranb.recipe import Recipe, RecipeError
+from loranb.rows import find_rows
 
 TOK = load_tokenizer(petit.path())
 CHATML = "{% for m in messages %}<user>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<user>assistant\n{% endif %}"
