@@ -6,7 +6,7 @@
 __all__ = ['LOOKS', 'ORDERS', 'length_bins', 'lengths_svg', 'lengths_reading', 'longest_odds', 'padding_share', 'chips_html',
            'chips_text', 'Preview', 'preview']
 
-# %% ../nbs/09j_preview.ipynb #fde175eb
+# %% ../nbs/09j_preview.ipynb #1f5f79cf
 import math
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from .base import find_model, load_tokenizer
-from .data import Encoded, encode, find_rows
+from .data import Encoded, encode
+from .rows import find_rows
 from .plots import ACCENT, GREY, LEARN, WARM, Html, Svg, _line, _text, lin_ticks, svg, tag
 from .readings import percent
 from .recipe import Recipe, RecipeError
@@ -34,7 +35,7 @@ def length_bins(
     over = x > (limit or math.inf)
     return dict(width=width, kept=count(~over), cut=count(over), open=bool(x.max(initial=0) >= (last + 1)*width), limit=limit, longest=int(x.max(initial=0)))
 
-# %% ../nbs/09j_preview.ipynb #d9481985
+# %% ../nbs/09j_preview.ipynb #fe969230
 def lengths_svg(
     bins: dict,  # What `length_bins` returned
     width: float = 420, height: float = 92,  # Pixels
@@ -46,7 +47,7 @@ def lengths_svg(
     step = x(bins["width"]) - x(0)
     bar = lambda i, base, n, colour: tag("rect", x=x(i*bins["width"]) + .1*step, y=foot - base - up(n), width=.8*step, height=up(n), fill=colour) if n else None
     kids = [bar(i, 0, a, ACCENT) for i, a in enumerate(kept)] + [bar(i, up(a), b, WARM) for i, (a, b) in enumerate(zip(kept, cut))]
-    kids += [_line(1, foot, width - 1, foot, stroke_opacity=".3"), *(_text(x(t), height - 6, f"{t:,}", "middle" if t else "start") for t in lin_ticks(end)[:-1]), _text(width, height - 6, f"{end:,}{' and more' if bins['open'] else ''} tokens", "end")]
+    kids += [_line(1, foot, width - 1, foot, stroke_opacity=".3"), *(_text(x(t), height - 6, f"{t:,}", "middle" if t else "start") for t in lin_ticks(end) if t < .8*end), _text(width, height - 6, f"{end:,}{' and more' if bins['open'] else ''} tokens", "end")]
     return svg(width, height, kids, _cut_mark(bins, x, end, width, foot), label=lengths_reading(bins))
 
 # %% ../nbs/09j_preview.ipynb #7219974f
@@ -189,14 +190,14 @@ def shares(self: Preview) -> dict:  # learned and context of what is trained on,
     learned = int(self.learned.sum())/max(kept, 1)
     return dict(learned=learned, context=1 - learned, truncated=cut/max(kept + cut, 1), padding=padding_share(self.length, self.recipe.per_device_train_batch_size))
 
-# %% ../nbs/09j_preview.ipynb #4a4ea4f0
+# %% ../nbs/09j_preview.ipynb #da9e86bd
 @patch
 def reading(self: Preview) -> str:  # Two sentences
     "What the shares say"
     s, cut, none = self.shares(), int((self.cut > 0).sum()), int((self.learned == 0).sum())
     rows = lambda n, one, more: f"{n:,} row {one}" if n == 1 else f"{n:,} rows {more}"
     said = [f"{percent(s['learned'])} of the tokens are learned", f"{rows(cut, 'is', 'are')} cut, {percent(s['truncated'])} of all tokens" if cut else "nothing is cut"]
-    if none: said.append(rows(none, "has", "have") + " nothing to learn and is left out")
+    if none: said.append(rows(none, "has nothing to learn and is", "have nothing to learn and are") + " left out")
     return f"{', '.join(said)}. In batches of {self.recipe.per_device_train_batch_size}, {percent(s['padding'])} is padding."
 
 # %% ../nbs/09j_preview.ipynb #bad0c2f0

@@ -14,14 +14,17 @@ from fastcore.basics import patch
 from IPython import get_ipython
 from IPython.display import HTML, display
 
-from . import base, data
+from . import base
 from .guard import hand_to_main
+from .previews import Preview
 from .readings import num
 from .recipe import Recipe, RecipeError
 from .record import Lines
 from .rows import find_rows
 from .train import Run
 from .widgets.code import Code
+from .widgets.columns import Columns
+from .widgets.doctor import Doctor
 from .widgets.explorer import Explorer
 from .widgets.flow import Flow
 from .widgets.log import Log
@@ -208,11 +211,12 @@ class Studio:
         recipe: Recipe = None,  # What to begin with; petit's translation unless given
     ):
         self.recipe, self.run, self.live, self._busy = recipe or Recipe(), None, Live(), False
-        self.flow, self.quantize, self.rank, self.rows, self.settings, self.code, self.log = Flow(), Quantize(), Rank(), Rows(), Settings(), Code(), Log()
-        self.panels = (self.quantize, self.rank, self.rows, self.settings)
+        self.flow, self.quantize, self.rank, self.settings, self.code, self.log = Flow(), Quantize(), Rank(), Settings(), Code(), Log()
+        self.columns, self.rows, self.doctor = Columns(), Rows(), Doctor()
+        self.panels = (self.quantize, self.rank, self.columns, self.rows, self.doctor, self.settings)
         self.show_recipe(); self.show_model(); self.show_data(); self.show_flow()
-        for p in self.panels: p.observe(self._edited, [n for n in p.trait_names() if n in CONFIGURED])
-        self.rows.observe(lambda c: self.show_row(), "row")
+        for p in self.panels: [p.observe(self._edited, n) for n in p.trait_names() if n in CONFIGURED]
+        self.rows.observe(lambda c: self.rows.turn(self.preview), ["order", "place"])
         self.live.monitor.observe(lambda c: self.show_flow(), ["state", "step"])
         self.live.clicks = dict(train=lambda: self._click(self.train), resume=lambda: self._click(self.resume))
 
@@ -268,22 +272,11 @@ def show_model(self: Studio):
 # %% ../nbs/13_studio.ipynb #bc906400
 @patch
 def show_data(self: Studio):
-    "Read the rows of the recipe and show the first one"
+    "Read the rows of the recipe and show what the loss sees of the first of them"
     rows = find_rows(self.recipe.data, self.recipe.split)
-    self.tokenizer, self._rows = base.load_tokenizer(base.find_model(self.recipe, weights=False)), rows
-    some = [data.encode(self.tokenizer, r, self.recipe.max_length) for r in rows[:500]]
-    self.rows.total, self.settings.total = len(rows), len(rows)
-    if self.rows.row >= len(rows): self.rows.row = 0
-    ends, cut = sum(data.ends_learned(self.tokenizer, e) for e in some), sum(e.cut > 0 for e in some)
-    self._checks = [[ends == len(some), "end token learned" if ends == len(some) else f"no end token in {len(some) - ends} of {len(some)}"],
-                    [not cut, "nothing cut" if not cut else f"{cut} of {len(some)} rows cut"]]
-    self.show_row()
-
-@patch
-def show_row(self: Studio):
-    "Show one row's tokens and what the loss sees of them"
-    row = data.encode(self.tokenizer, self._rows[self.rows.row], self.recipe.max_length)
-    with self.rows.hold_sync(): self.rows.tokens, self.rows.learned, self.rows.checks = row.pieces(self.tokenizer), row.learned/max(len(row.input_ids), 1), self._checks
+    self.preview = Preview(self.recipe, rows, base.load_tokenizer(base.find_model(self.recipe, weights=False)))
+    self.settings.total = self.columns.total = len(rows)
+    self.rows.show(self.preview)
 
 # %% ../nbs/13_studio.ipynb #5a8a4b22
 @patch
@@ -334,7 +327,7 @@ def _click(self: Studio, action):
 @patch(as_prop=True)
 def box(self: Studio) -> widgets.VBox:
     "All panels"
-    box = widgets.VBox([self.flow, grid(self.quantize, self.rank, self.rows, self.settings, columns="g4"), *self.live.box.children[:2], grid(self.live.samples, self.code, columns="g2"), self.log])
+    box = widgets.VBox([self.flow, grid(self.quantize, self.rank, self.settings, columns="g3"), grid(self.columns, self.rows, self.doctor, columns="g3d"), *self.live.box.children[:2], grid(self.live.samples, self.code, columns="g2"), self.log])
     box.add_class("lrb-studio")
     return box
 
