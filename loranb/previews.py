@@ -66,7 +66,7 @@ def lengths_reading(
     if not rows: return "No row yet."
     return f"{rows:,} rows of up to {bins['longest']:,} tokens" + (f", {cut:,} of them cut at {bins['limit']:,}." if cut else ", none of them cut.")
 
-# %% ../nbs/09j_preview.ipynb #116941fa
+# %% ../nbs/09j_preview.ipynb #294c76dc
 def longest_odds(
     n: int,  # Rows
     batch: int,  # Rows of a batch
@@ -82,7 +82,7 @@ def padding_share(
 ) -> float:  # Of all tokens of the batches
     "The share of padding in random batches, on the average"
     l = np.sort(np.asarray(lengths, float))
-    return 1 - l.mean()*min(batch, len(l))/max((longest_odds(len(l), batch)@l)*min(batch, len(l)), 1e-9) if len(l) else 0.
+    return max(0., round(1 - l.mean()/max(float(longest_odds(len(l), batch)@l), 1e-9), 9)) if len(l) else 0.
 
 # %% ../nbs/09j_preview.ipynb #2f36f058
 _bold, _gone = f"color:{LEARN};background:{LEARN}26;font-weight:600;text-decoration:underline", f"color:{WARM};background:{WARM}1f;text-decoration:line-through"
