@@ -14,8 +14,13 @@ import torch
 
 from . import petit
 from .base import adapted, exact_4bit, quiet
+<<<<<<< HEAD
 from .data import collate
 from .rows import shape
+=======
+from .data import collate, shape
+from .loss import token_loss
+>>>>>>> main
 
 # %% ../nbs/07_evaluate.ipynb #de40e6df
 @contextlib.contextmanager
@@ -108,7 +113,7 @@ def held_out_loss(
             part = rows[i:i + batch_size]
             k = sum(r.learned for r in part)
             batch = {name: t.to(model.device) for name, t in collate(part, pad).items()}
-            total, n = total + model(**batch, use_cache=False).loss.item()*k, n + k
+            total, n = total + token_loss(model, batch).item()*k, n + k
     return total/n
 
 # %% ../nbs/07_evaluate.ipynb #a11ebb20
