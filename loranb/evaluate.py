@@ -14,13 +14,9 @@ import torch
 
 from . import petit
 from .base import adapted, exact_4bit, quiet
-<<<<<<< HEAD
 from .data import collate
-from .rows import shape
-=======
-from .data import collate, shape
 from .loss import token_loss
->>>>>>> main
+from .rows import shape
 
 # %% ../nbs/07_evaluate.ipynb #de40e6df
 @contextlib.contextmanager
