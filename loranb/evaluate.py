@@ -15,6 +15,7 @@ import torch
 from . import petit
 from .base import adapted, exact_4bit, quiet
 from .data import collate
+from .loss import token_loss
 from .rows import shape
 
 # %% ../nbs/07_evaluate.ipynb #de40e6df
@@ -108,7 +109,7 @@ def held_out_loss(
             part = rows[i:i + batch_size]
             k = sum(r.learned for r in part)
             batch = {name: t.to(model.device) for name, t in collate(part, pad).items()}
-            total, n = total + model(**batch, use_cache=False).loss.item()*k, n + k
+            total, n = total + token_loss(model, batch).item()*k, n + k
     return total/n
 
 # %% ../nbs/07_evaluate.ipynb #a11ebb20

@@ -21,6 +21,7 @@ from .data import collate, prepare
 from .factors import factors
 from .guard import Guard
 from .live import Meter
+from .loss import check_tiles, token_loss
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder, checkpoints, write_frame
@@ -51,6 +52,10 @@ def _trainer_class():
             loss = super().training_step(model, inputs, num_items_in_batch)
             self.sums = getattr(self, "sums", 0) + torch.stack([loss.detach().double(), tokens.double()])
             return loss
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss = token_loss(model, inputs, num_items_in_batch)
+            return loss if num_items_in_batch is None else loss*self.accelerator.num_processes
 
         def _get_output_dir(self, trial): return str(Path(self.args.output_dir)/".saving")
 
@@ -209,6 +214,7 @@ def _build(self: Run):
     self._trainer = _trainer_class()(model=self._model, args=self._training_args(), train_dataset=self._data.train,
         data_collator=lambda rows: collate(rows, pad), callbacks=[_callback_class()(self, self.guard)])
     self._trainer.remove_callback(PrinterCallback)
+    self._trainer.model_accepts_loss_kwargs = True
     return self._trainer
 
 # %% ../nbs/11b_train.ipynb #4b5705ac
@@ -273,6 +279,7 @@ def _train(self: Run, checkpoint, say):
 @patch
 def _start(self: Run, checkpoint):
     step, model = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model
+    with evaluate.undisturbed(model): check_tiles(model, self._data.train[0].input_ids)
     self._modules = Spectra.of(factors(model, start="zero")).to_arrays()[0]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     libs = {n: version(n) for n in ("loranb", "torch", "transformers", "peft", "bitsandbytes", "accelerate")}
