@@ -17,18 +17,21 @@ function letters(text) {
 }
 
 const SHARES = [["learned", "learned"], ["context", "context"], ["truncated", "cut off"], ["padding", "padding"]];
+const TRAIN_ON = [["assistant", "each answer"], ["last", "the last answer"], ["all", "everything"]];
 const told = kind => kind.replace("special-", "special, ").replace("truncated", "cut off");
 
 function render({ model, el }) {
   const { root, body } = card(el, { title: "Tokens", sub: "What does the loss see?", cls: "rows" });
   const box = h("div", { class: "tokens mono", tabindex: 0, role: "group" }), detail = h("div", { class: "tiny detail cut", "aria-live": "polite" });
+  const learn = h("select", { "aria-label": "What is learned", onchange: e => give(model, { train_on: e.target.value }) }, TRAIN_ON.map(([k, words]) => h("option", { value: k }, words)));
+  const packing = check(model, "packing", "packing", "Several short rows in one of max_length, with nothing seen across them"), grouped = check(model, "group_by_length", "by length", "Rows of about one length in a batch, so that less is padded");
   const order = h("select", { "aria-label": "Order of the rows", onchange: e => give(model, { order: e.target.value, place: 0 }) });
   const go = by => { const at = model.get("place") + by; if (at >= 0 && at < model.get("places")) give(model, { place: at }); };
   const prev = h("button", { type: "button", "aria-label": "Previous row", onclick: () => go(-1) }, "‹"), next = h("button", { type: "button", "aria-label": "Next row", onclick: () => go(1) }, "›");
   const number = typed(model, "row", { inputmode: "numeric", "aria-label": "Row, by its number" }, { show: v => count(v + 1), read: t => { const v = readNumber(t); return v === undefined ? v : Math.round(v) - 1; },
     commit: v => { if (v >= 0 && v < model.get("total")) give(model, { order: "", place: v }); else set(model, "message", `row must be a number from 1 to ${count(model.get("total"))}, but it is ${v + 1}.`); } });
   const place = h("span"), picture = h("div", { class: "lengths" }), shares = h("div", { class: "shares tiny" }), read = h("p", { class: "read" }), wrong = complaint(model, [number.box]);
-  body.append(h("div", { class: "row tiny foot" }, order, h("label", { class: "turn" }, h("span", { class: "mid" }, "row"), number.box, place, prev, next)), box, detail, shares, picture, h("div", { class: "reading" }, read), wrong.root);
+  body.append(h("div", { class: "row tiny foot" }, h("label", { class: "turn" }, "learn ", learn), packing.root, grouped.root), h("div", { class: "row tiny foot" }, order, h("label", { class: "turn" }, h("span", { class: "mid" }, "row"), number.box, place, prev, next)), box, detail, shares, picture, h("div", { class: "reading" }, read), wrong.root);
 
   // The token under the pointer, or under the arrow keys.
   let shown, marked, spans = [];
@@ -51,13 +54,14 @@ function render({ model, el }) {
     if (order.children.length !== orders.length) fill(order, orders.map(([k, words]) => h("option", { value: k }, words)));
     order.value = by; order.disabled = !total;
     if (tokens !== shown) { shown = tokens; drawTokens(tokens); }
+    learn.value = model.get("train_on"); packing.draw(); grouped.draw(); grouped.box.disabled = !!model.get("packing");
     number.draw(); number.box.disabled = !total; place.title = total ? `of ${count(total)}` : "";
     place.textContent = !total ? "no rows" : `of ${total < 1e5 ? count(total) : human(total)}`;
     prev.disabled = at <= 0; next.disabled = at + 1 >= places;
     fill(shares, SHARES.map(([k, words]) => h("span", {}, h("i", { class: `token ${k}`, "aria-hidden": "true" }, "a"), " ", h("b", {}, s[k] === undefined ? "–" : `${num(100 * s[k], 2)} %`), ` ${words}`)));
     const reading = (model.get("reading") || "").replaceAll(" %", "\u00a0%");
     if (read.textContent !== reading) read.textContent = reading;
-    histogram(model.get("lengths") || {}); wrong.draw();
+    fill(picture, lengthsPicture(model.get("lengths") || {}, Math.max(160, body.clientWidth))); wrong.draw();
   }
   function drawTokens(tokens) {
     const text = tokens.slice(0, MOST).map(t => t[0]).join("");
@@ -74,15 +78,6 @@ function render({ model, el }) {
     fill(box, tokens.length ? drawn : h("span", { class: "tiny" }, "The tokens of a row show here, those that are learned in green."), tokens.length > MOST && h("p", { class: "tiny" }, `and ${count(tokens.length - MOST)} more`));
     mark();
   }
-  function histogram({ width = 1, kept = [], cut = [], open, limit, label = "No row yet." }) {
-    const w = Math.max(160, body.clientWidth), end = Math.max(1, kept.length) * width, foot = 62, x = v => 1 + v / end * (w - 2), most = Math.max(1, ...kept.map((n, i) => n + cut[i])), up = n => (foot - 16) * n / most, step = x(width) - x(0);
-    const bars = (counts, base, cls) => counts.map((n, i) => n ? s("rect", { class: cls, x: x(i * width) + .1 * step, width: .8 * step, y: foot - base(i) - up(n), height: Math.max(up(n), .8) }) : null);
-    const left = limit > end / 2, at = x(limit);
-    fill(picture, s("svg", { viewBox: `0 0 ${w} 78`, height: 78, role: "img", "aria-label": label }, bars(kept, () => 0, "kept"), bars(cut, i => up(kept[i]), "lost"), s("line", { class: "axis", x1: 1, x2: w - 1, y1: foot, y2: foot }),
-      s("text", { x: 0, y: 76 }, "0"), s("text", { x: w, y: 76, "text-anchor": "end" }, kept.length ? `${count(end)}${open ? " and more" : ""} tokens` : ""),
-      limit && (limit < end ? [s("line", { class: "limit", x1: at, x2: at, y1: 1, y2: foot }), s("text", { class: "limitword", x: at + (left ? -6 : 6), y: 9, "text-anchor": left ? "end" : "start" }, `cut at ${count(limit)}`)]
-        : kept.length ? s("text", { x: w, y: 9, "text-anchor": "end" }, `cut at ${count(limit)} →`) : null)));
-  }
-  return redraw(model, ["total", "row", "place", "places", "order", "tokens", "shares", "lengths", "reading", "message"], root, draw);
+  return redraw(model, ["train_on", "packing", "group_by_length", "total", "row", "place", "places", "order", "tokens", "shares", "lengths", "reading", "message"], root, draw);
 }
 export default { render };

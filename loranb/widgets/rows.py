@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['Rows']
 
-# %% ../../nbs/widgets/rows.ipynb #0b3b628b
+# %% ../../nbs/widgets/rows.ipynb #fafa2751
 import traitlets
 from fastcore.basics import patch
 
 from ..plots import Html, tag
 from ..previews import ORDERS, chips_html, lengths_reading, lengths_svg
-from .panel import Fields
+from ..recipe import Recipe
+from .panel import Field, Fields
 
-# %% ../../nbs/widgets/rows.ipynb #2254b196
-class Rows(Fields, js="rows"):
+# %% ../../nbs/widgets/rows.ipynb #89bcd5eb
+class Rows(Fields, js="lengths rows"):
     "One row of a data set as tokens, and all of them as lengths and shares"
+    train_on, packing, group_by_length = (Field(getattr(Recipe, n)).tag(sync=True) for n in ("train_on", "packing", "group_by_length"))
     total, row = traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True)
     orders = traitlets.Dict(ORDERS).tag(sync=True)
     order, place, places = traitlets.Unicode().tag(sync=True), traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True)
