@@ -182,7 +182,12 @@ def order(self: Preview,
     key = {"": 0*self.length, "longest": -self.length - self.cut, "truncated": -self.cut, "unlearned": self.learned}[by]
     return np.argsort(key, kind="stable").tolist()
 
-# %% ../nbs/09j_preview.ipynb #24e9f75b
+# %% ../nbs/09j_preview.ipynb #8125d2bd
+@patch
+def bins(self: Preview) -> dict:  # What `length_bins` returns
+    "The lengths for a histogram"
+    return length_bins(self.length + self.cut, self.recipe.max_length)
+
 @patch
 def shares(self: Preview) -> dict:  # learned and context of what is trained on, truncated of all tokens, padding of the batches
     "How much of the tokens is learned, only read, cut off and padding"
@@ -214,7 +219,7 @@ def _what(self: Preview):
 @patch
 def __repr__(self: Preview): return self.text()
 
-# %% ../nbs/09j_preview.ipynb #6e5b4222
+# %% ../nbs/09j_preview.ipynb #ea7684de
 @patch
 def _worst(self: Preview, n=3):
     out, seen = {}, dict(longest=self.length, truncated=self.cut, unlearned=self.length)
@@ -230,8 +235,3 @@ def _repr_html_(self: Preview):
     legend = [Html(chips_html([[words, kind, "–"]]).replace("<div", "<span").replace("</div", "</span")) for words, kind in (("learned", "learned"), ("context", "context"), ("special", "special"), ("cut off", "truncated"), ("padding", "padding"))]
     return tag("div", tag("div", self._what(), style="font-weight:600;margin-bottom:4px"), lengths_svg(self.bins()), tag("p", self.reading(), style=f"margin:6px 0;padding-left:9px;border-left:3px solid {ACCENT}"), legend,
         [fold(0, open_="") if len(self.looked) else None], [fold(i, " · " + ", ".join(why)) for i, why in self._worst().items() if i], style="font:13px/1.45 system-ui,sans-serif;max-width:900px")
-
-@patch
-def bins(self: Preview) -> dict:  # What `length_bins` returns
-    "The lengths for a histogram"
-    return length_bins(self.length + self.cut, self.recipe.max_length)

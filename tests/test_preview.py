@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from loranb import previews
-from loranb.data import collate, prepare
+from loranb.data import best_fit, collate, tokens
 from loranb.previews import ORDERS, Preview, chips_html, chips_text, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview
 from loranb.recipe import Recipe, RecipeError
 from loranb.widgets.rows import Rows
@@ -25,16 +25,35 @@ def short():
     return recipe, preview(recipe, 60)
 
 
-def test_every_chip_is_what_the_trainer_gets(short):
-    recipe, seen = short
-    trained = prepare(recipe, seen.tok, seen.rows[:60])
+@pytest.mark.parametrize("changes", [dict(), dict(train_on="all"), dict(train_on="last", data="petit/summarize")])
+def test_every_chip_is_what_the_trainer_gets(changes):
+    recipe = Recipe(**{**dict(data="petit/chat", max_length=50, test_split="test", split="train[:60]"), **changes})
+    seen, trained = preview(recipe), tokens(recipe)
     kept = [i for i in range(60) if seen.learned[i]]
-    assert len(kept) < 60, "the cut must leave some rows without anything to learn, or this shows little"
-    for e, i in zip(trained.train, kept, strict=True):
+    assert changes or len(kept) < 60, "the cut must leave some rows without anything to learn, or this shows little"
+    for e, i in zip(trained, kept, strict=True):
         chips = [c for c in seen.chips(i) if c[1] not in ("truncated", "special-truncated", "padding")]
-        assert [c[2] for c in chips] == list(e.input_ids) and labels(chips) == list(e.labels)
-    batch = collate(trained.train[:4], seen.tok.pad_token_id)
-    for row, e in zip(batch["input_ids"].tolist(), trained.train): assert row[len(e.input_ids):] == [seen.tok.pad_token_id]*(len(row) - len(e.input_ids))
+        assert [c[2] for c in chips] == e["input_ids"] and labels(chips) == e["labels"]
+
+
+def test_padding_chips_are_what_a_batch_is_filled_with(short):
+    _, seen = short
+    rows = [seen.encoded(i) for i in range(4)]
+    batch = collate(rows, seen.tok.pad_token_id)
+    for row, e in zip(batch["input_ids"].tolist(), rows): assert row[len(e.input_ids):] == [seen.tok.pad_token_id]*(len(row) - len(e.input_ids))
+    assert {c[2] for i in range(60) for c in seen.chips(i) if c[1] == "padding"} == {seen.tok.pad_token_id}
+
+
+def test_packing_and_grouping_leave_less_padding_and_the_words_say_it(short):
+    recipe, seen = short
+    packs = best_fit(seen.trained, 50)
+    now, packed, grouped = seen.padded(False), seen.padded(True), seen.padded(False, True)
+    assert packed < now and grouped < now and math.isclose(packed, padding_share([sum(seen.trained[p]) for p in packs], 4))
+    drawn = [seen.trained[np.random.default_rng(i).permutation(len(seen.trained))[:4]] for i in range(3000)]
+    assert abs(now - (1 - sum(d.sum() for d in drawn)/sum(4*d.max() for d in drawn))) < .01
+    other = lambda **k: Preview(recipe.replace(**k), seen.rows, seen.tok, 60)
+    assert "packing would leave" in seen.reading() and "Packed, in batches of 4" in other(packing=True).reading() and "Sorted by length" in other(group_by_length=True).reading()
+    assert not any(c[1] == "padding" for c in other(packing=True).chips(0))
 
 
 def test_the_tail_is_the_rest_of_the_row(short):

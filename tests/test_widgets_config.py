@@ -20,7 +20,7 @@ TABLE = ("table", "thead", "tbody", "tr", "th", "td")
 PANELS = [Quantize, Rank, Columns, Rows, Doctor, Settings, Code, Flow]
 TARGETS = [dict(name="q_proj", short="q", m=192, n=192, count=4), dict(name="down_proj", short="down", m=192, n=512, count=4)]
 BAD = dict(model=["", " ", None, 3], quant=["nf5", None], bnb_4bit_use_double_quant=[1, "yes"], r=[0, -1, "eight", 2.5, True, None], lora_alpha=[0, -3, math.nan, "x"], use_rslora=["no"],
-           target_modules=[[], "", [1]], data=[""], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"], warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0],
+           target_modules=[[], "", [1]], data=[""], columns=[3, "user", dict(who="a")], acknowledged=["code", [1]], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"], warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0],
            per_device_train_batch_size=[0], gradient_accumulation_steps=[0], max_length=[0], train_on=["user", None], packing=[1], group_by_length=["no"], seed=[-1, 1.5])
 
 
@@ -77,7 +77,7 @@ def test_rank_counts_and_draws_any_choice(r, alpha, rs, on):
 @settings(max_examples=50, deadline=None)
 def test_data_panels_escape_any_text(text, kind):
     finding = dict(code=text, severity="error", count=1, rows=[0], remedy=text)
-    for panel, inside in ((Rows(total=1, tokens=[[text, kind, 7]]), ("div", "bdi", "br")), (Columns(names=[text], examples=[[text]], mapping={text: "prompt"}), TABLE), (Doctor(findings=[finding], looked=1, total=1), TABLE)):
+    for panel, inside in ((Rows(total=1, tokens=[[text, kind, 7]]), ("div", "bdi", "br")), (Columns(names=[text], examples=[[text]], taken={"user": text}), TABLE), (Doctor(findings=[finding], looked=1, total=1), TABLE)):
         assert set(re.findall(r"<(?:/?)([^ >]*)", panel.still())) <= set(inside) and panel.text()
 
 

@@ -29,7 +29,7 @@ FINDINGS = [dict(code=code, severity=severity, count=12, rows=[16, 200, 123455],
 def paced(**kw): return Settings(total=4000, max_steps=400, per_device_train_batch_size=32, gradient_accumulation_steps=1, learning_rate=4e-3, **kw)
 def rank(**kw): return Rank(targets=TARGETS, params=1_970_000, **kw)
 def full(): return [Quantize(model="meta-llama/Llama-3.1-8B-Instruct", params=8.03e9, layer="model.layers.31.mlp.down_proj", histogram=[0, .5, 1, .5, 0]), rank(),
-                    Columns(data="org/a-very-long-name-of-a-data-set", total=123456, format="nothing that is known", names=["id", "a_very_long_name_of_a_column", "c"], roles=[["prompt", "prompt"], ["completion", "completion"]], examples=[["1", "W"*300, ""]], byhand=True, note="id and others are not used"),
+                    Columns(data="org/a-very-long-name-of-a-data-set", total=123456, format="nothing that is known", names=["id", "a_very_long_name_of_a_column", "c"], columns=dict(user="c"), examples=[["1", "W"*300, ""]], note="id and others are not used"),
                     Rows(total=123456, row=99999, place=99999, places=123456, tokens=HOSTILE*20, shares=SHARES, lengths=LENGTHS, reading="40 % of the tokens are learned, nothing is cut. In batches of 16, 27.1 % is padding."),
                     Doctor(findings=FINDINGS, looked=500, total=123456, acknowledged=["gone"]),
                     Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3)]
@@ -183,19 +183,18 @@ def test_the_histogram_of_the_page_is_that_of_the_still(show):
     assert page.locator(".lengths svg").get_attribute("aria-label") == "7 rows of up to 80 tokens, 2 of them cut at 40." and page.locator(".limitword").text_content() == "cut at 40"
 
 
-def test_columns_are_mapped_by_clicks_and_a_role_has_one_column(show):
-    page = show(Columns(total=2, names=["id", "q", "a"], roles=[["prompt", "prompt"], ["completion", "completion"]], examples=[["1", "Why?", "Because."], ["2", "Who?", "Me."]]))
-    page.get_by_label("What q is").select_option("prompt")
-    page.get_by_label("What a is").select_option("completion")
-    assert get(page, "mapping") == dict(q="prompt", a="completion") and get(page, "byhand") is True
-    page.get_by_label("What id is").select_option("prompt")
-    assert get(page, "mapping") == dict(id="prompt", a="completion")
+def test_columns_are_mapped_by_clicks(show):
+    page = show(Columns(total=2, names=["id", "q", "hint", "a"], taken=dict(text="q"), examples=[["1", "Why?", "", "Because."], ["2", "Who?", "-", "Me."]]))
+    for name, role in (("q", "user"), ("a", "assistant"), ("hint", "user")): page.get_by_label(f"What {name} is").select_option(role)
+    assert get(page, "columns") == dict(user=["q", "hint"], assistant="a")
+    page.get_by_label("What q is").select_option("")
+    assert get(page, "columns") == dict(user="hint", assistant="a")
     page.wait_for_function("document.querySelectorAll('.col.used').length === 2")
-    assert page.get_by_label("What q is").input_value() == ""
     page.get_by_role("button", name="Next example").click()
-    assert page.locator(".value").all_inner_texts() == ["2", "Who?", "Me."]
+    assert page.locator(".value").all_inner_texts() == ["2", "Who?", "-", "Me."]
     page.get_by_role("button", name="as recognized").click()
-    assert get(page, "byhand") is False and get(page, "mapping") == {}
+    assert get(page, "columns") == {}
+    page.wait_for_function("document.querySelector('[aria-label=\"What q is\"]').value === 'text'")
 
 
 def test_errors_wait_for_a_tick_and_rows_are_asked_for(show):
@@ -303,7 +302,7 @@ def test_nothing_jumps_when_numbers_change(show):
     page.wait_for_timeout(50)
     before = heights()
     page.evaluate("""() => { const [q, r, m, d, doc, s, c, f] = models; q.set("quant", "none"); q.set("params", 1); r.set("r", 256); r.set("lora_alpha", 333.25); r.set("target_modules", ["down_proj"]); d.set("row", 0);
-        d.set("tokens", [["a", "context", 1]]); d.set("shares", {}); d.set("lengths", {}); d.set("reading", ""); m.set("format", "chat"); m.set("note", ""); m.set("byhand", false); m.set("names", ["a"]); m.set("examples", [["x"]]);
+        d.set("tokens", [["a", "context", 1]]); d.set("shares", {}); d.set("lengths", {}); d.set("reading", ""); m.set("format", "chat"); m.set("note", ""); m.set("columns", {}); m.set("names", ["a"]); m.set("examples", [["x"]]);
         doc.set("findings", []); doc.set("looked", 123456); s.set("max_steps", 1); s.set("learning_rate", 1e-6); c.set("python", "x\\n".repeat(500)); f.set("detail", ""); f.set("items", models[7].get("items").map(([k]) => [k, ""])); }""")
     page.wait_for_timeout(80)
     assert heights() == before
