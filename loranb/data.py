@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from . import petit
 from .base import load_tokenizer
 from .recipe import Recipe, RecipeError
-from .rows import find_rows, held_out, shape
+from .rows import find_rows, held_out, rows_of, shape
 
 # %% ../nbs/03c_data.ipynb #7de10fd8
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def prepare(
     rows: list = None,  # The rows, where they are at hand already
 ) -> Data:
     "Everything that a recipe trains and measures on, as tokens"
-    rows, test_rows = held_out(rows or find_rows(recipe.data, recipe.split), recipe)
+    rows, test_rows = held_out(rows or rows_of(recipe), recipe)
     both = lambda rs: [(r, e) for r in rs if (e := encode(tok, r, recipe.max_length)).learned]
     train, test = both(rows), both(test_rows)
     if not train: raise RecipeError(f"max_length: no row has a learned token within its first {recipe.max_length} tokens. Raise max_length.")

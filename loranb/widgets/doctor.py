@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['Doctor']
 
-# %% ../../nbs/widgets/doctor.ipynb #c75199fb
+# %% ../../nbs/widgets/doctor.ipynb #0d01bf25
 import traitlets
 from fastcore.basics import patch
 
 from ..plots import table_html
-from .panel import Fields
+from .panel import Field, Fields
 
-# %% ../../nbs/widgets/doctor.ipynb #d8c657bc
+# %% ../../nbs/widgets/doctor.ipynb #0837127e
 class Doctor(Fields, js="doctor"):
     "A list of findings; the errors among them can be acknowledged"
     findings = traitlets.List().tag(sync=True)
-    acknowledged = traitlets.List().tag(sync=True)
+    acknowledged = Field([]).tag(sync=True)
     looked, total, busy = traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True), traitlets.Unicode().tag(sync=True)
 
 # %% ../../nbs/widgets/doctor.ipynb #4124ce32

@@ -25,16 +25,18 @@ class Rows(Fields, js="lengths rows"):
     shares, lengths = traitlets.Dict().tag(sync=True), traitlets.Dict().tag(sync=True)
     reading = traitlets.Unicode().tag(sync=True)
 
-# %% ../../nbs/widgets/rows.ipynb #7782f997
+# %% ../../nbs/widgets/rows.ipynb #5385c10c
 @patch
 def show(self: Rows,
-    preview,  # A `Preview`
+    preview,  # A `Preview`, or None where there are no rows to look at
 ):
     "Show another data set, or the same in other tokens"
     with self.hold_sync():
-        self.total, self.shares, self.reading = len(preview.rows), preview.shares(), preview.reading()
-        self.lengths = dict(bins := preview.bins(), label=lengths_reading(bins))
-        self.turn(preview)
+        if preview is None: self.total, self.place, self.places, self.row, self.tokens, self.shares, self.lengths, self.reading = 0, 0, 0, 0, [], {}, {}, ""
+        else:
+            self.total, self.shares, self.reading = len(preview.rows), preview.shares(), preview.reading()
+            self.lengths = dict(bins := preview.bins(), label=lengths_reading(bins))
+            self.turn(preview)
 
 @patch
 def turn(self: Rows,
