@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from loranb import previews
-from loranb.data import best_fit, collate, tokens
+from loranb.batches import best_fit, collate
+from loranb.data import tokens
 from loranb.previews import ORDERS, Preview, chips_html, chips_text, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview
 from loranb.recipe import Recipe, RecipeError
 from loranb.widgets.rows import Rows
