@@ -14,7 +14,7 @@ import torch
 
 from . import petit
 from .base import adapted, exact_4bit, quiet
-from .data import collate
+from .batches import collate
 from .loss import token_loss
 from .rows import shape
 

@@ -6,7 +6,7 @@
 __all__ = ['LOOKS', 'ORDERS', 'length_bins', 'lengths_svg', 'lengths_reading', 'longest_odds', 'padding_share', 'chips_html',
            'chips_text', 'Preview', 'preview']
 
-# %% ../nbs/09j_preview.ipynb #1f5f79cf
+# %% ../nbs/09j_preview.ipynb #c8de945b
 import math
 from dataclasses import dataclass
 
@@ -14,11 +14,12 @@ import numpy as np
 from fastcore.basics import patch
 
 from .base import find_model, load_tokenizer
-from .data import Encoded, encode
-from .rows import find_rows
+from .batches import ByLength, Encoded, best_fit
+from .data import BATCH, Encoder, encode_all
 from .plots import ACCENT, GREY, LEARN, WARM, Html, Svg, _line, _text, lin_ticks, svg, tag
 from .readings import percent
 from .recipe import Recipe, RecipeError
+from .rows import rows_of
 
 # %% ../nbs/09j_preview.ipynb #a0a47c10
 def length_bins(
@@ -66,14 +67,15 @@ def lengths_reading(
     if not rows: return "No row yet."
     return f"{rows:,} rows of up to {bins['longest']:,} tokens" + (f", {cut:,} of them cut at {bins['limit']:,}." if cut else ", none of them cut.")
 
-# %% ../nbs/09j_preview.ipynb #294c76dc
+# %% ../nbs/09j_preview.ipynb #da5a5dc6
 def longest_odds(
     n: int,  # Rows
     batch: int,  # Rows of a batch
 ) -> np.ndarray:  # Shape (n,), adds up to 1
     "The probability that the row of each rank of length is the longest of a batch"
-    b, p = min(batch, n), np.zeros(n)
-    for i in range(n, b - 1, -1): p[i - 1] = b/n if i == n else p[i]*(i + 1 - b)/i
+    b, p = max(1, min(batch, n)), np.zeros(n)
+    i = np.arange(n - 1, b - 1, -1)
+    if n: p[b - 1:] = b/n*np.cumprod([1, *((i + 1 - b)/i)])[::-1]
     return p
 
 def padding_share(
@@ -116,35 +118,37 @@ def chips_text(
         out, mark = out + text + "".join(f"×{n:,}" for n in times), kind
     return (out + ("⟧" if mark == "learned" else "")).replace("\n", "↵")
 
-# %% ../nbs/09j_preview.ipynb #e2f24127
+# %% ../nbs/09j_preview.ipynb #ff976cb2
 class Preview:
     "What the loss sees of a data set"
     def __init__(self,
-        recipe: Recipe,  # Its data, max_length and batch size are used
+        recipe: Recipe,  # Its max_length, train_on, batch size, packing and seed are used
         rows,  # All rows
         tok,  # The base's tokenizer
         looked: int = 500,  # Rows that are turned into tokens, from the first; 0 for all
     ):
-        self.recipe, self.rows, self.tok = recipe, rows, tok
-        self.looked = [encode(tok, rows[i], recipe.max_length) for i in range(min(looked or len(rows), len(rows)))]
-        self.length, self.cut, self.learned = (np.array([f(e) for e in self.looked], int) for f in (lambda e: len(e.input_ids), lambda e: e.cut, lambda e: e.learned))
+        self.recipe, self.rows, self.tok, self.bad, n = recipe, rows, tok, [], min(looked or len(rows), len(rows))
+        self.encoder, self.whole = Encoder(tok, recipe.max_length, recipe.train_on), Encoder(tok, None, recipe.train_on)
+        self.looked = self.encoder(rows[:n], 1, self.bad) if n <= BATCH else encode_all(self.encoder, rows if n == len(rows) else rows[:n], self.bad)
+        self.length, self.cut, self.learned = (np.array(getattr(self.looked, many) if hasattr(self.looked, many) else [one(e) for e in self.looked], int)
+            for many, one in (("lengths", lambda e: len(e.input_ids)), ("cuts", lambda e: e.cut), ("learned", lambda e: e.learned)))
 
-# %% ../nbs/09j_preview.ipynb #4002bb98
+# %% ../nbs/09j_preview.ipynb #8b0e3e5b
 def preview(
     recipe: Recipe,  # What will be trained
     rows: int = 500,  # Rows to look at, from the first; 0 for all of them
 ) -> Preview:  # Shows itself
     "What the loss will see: tokens and mask, lengths, and what is cut, padded or never learned"
-    return Preview(recipe, find_rows(recipe.data, recipe.split), load_tokenizer(find_model(recipe, weights=False)), rows)
+    return Preview(recipe, rows_of(recipe), load_tokenizer(find_model(recipe, weights=False), recipe.trust_remote_code), rows)
 
-# %% ../nbs/09j_preview.ipynb #8fcd785d
+# %% ../nbs/09j_preview.ipynb #5a5aa555
 @patch
 def encoded(self: Preview,
     i: int,  # The number of a row, from 0
 ) -> Encoded:  # As trained
     "A row as the trainer gets it"
     if not 0 <= i < len(self.rows): raise RecipeError(f"row: there is no row {i}; the data has {len(self.rows):,}, counted from 0.")
-    return self.looked[i] if i < len(self.looked) else encode(self.tok, self.rows[i], self.recipe.max_length)
+    return self.looked[i] if i < len(self.looked) else self.encoder([self.rows[i]], i + 1, [])[0]
 
 @patch
 def chips(self: Preview,
@@ -152,20 +156,27 @@ def chips(self: Preview,
 ) -> list:  # [text, kind, id] for each token; padding: [text, kind, id, how many]
     "A row's tokens: those that are trained on, those that are cut off, and the padding that a batch adds"
     e = self.encoded(i)
-    tail = encode(self.tok, self.rows[i]).input_ids[len(e.input_ids):] if e.cut else []
+    tail = self.whole([self.rows[i]], i + 1, [])[0].input_ids[len(e.input_ids):] if e.cut else []
     gone = Encoded(tail, [-100]*len(tail)).pieces(self.tok)
     pad, n = self.tok.pad_token_id, self.padding(i)
     return ([[*p, t] for p, t in zip(e.pieces(self.tok), e.input_ids)] + [[text, kind.replace("context", "truncated").replace("special", "special-truncated"), t] for (text, kind), t in zip(gone, tail)]
             + ([[self.tok.decode([pad]), "padding", pad, n]] if n and pad is not None else []))
 
-# %% ../nbs/09j_preview.ipynb #87d0a6da
+# %% ../nbs/09j_preview.ipynb #a2f72363
 @patch
 def padding(self: Preview,
     i: int,  # The number of a row, from 0
 ) -> int:  # Tokens, on the average
     "How much padding a row gets in random batches"
-    others, batch = np.sort(self.length), self.recipe.per_device_train_batch_size
-    return round(float(longest_odds(len(others), batch - 1)@np.maximum(others - len(self.encoded(i).input_ids), 0))) if batch > 1 else 0
+    r, l = self.recipe, len(self.encoded(i).input_ids)
+    if r.packing or r.group_by_length or r.per_device_train_batch_size < 2: return 0
+    others = np.sort(self.trained)
+    return round(float(longest_odds(len(others), r.per_device_train_batch_size - 1)@np.maximum(others - l, 0)))
+
+@patch(as_prop=True)
+def trained(self: Preview) -> np.ndarray:
+    "The lengths of those rows that have something to learn"
+    return self.length[self.learned > 0]
 
 @patch
 def __getitem__(self: Preview, i): return chips_html(self.chips(i))
@@ -182,7 +193,7 @@ def order(self: Preview,
     key = {"": 0*self.length, "longest": -self.length - self.cut, "truncated": -self.cut, "unlearned": self.learned}[by]
     return np.argsort(key, kind="stable").tolist()
 
-# %% ../nbs/09j_preview.ipynb #8125d2bd
+# %% ../nbs/09j_preview.ipynb #ae09ef27
 @patch
 def bins(self: Preview) -> dict:  # What `length_bins` returns
     "The lengths for a histogram"
@@ -191,19 +202,37 @@ def bins(self: Preview) -> dict:  # What `length_bins` returns
 @patch
 def shares(self: Preview) -> dict:  # learned and context of what is trained on, truncated of all tokens, padding of the batches
     "How much of the tokens is learned, only read, cut off and padding"
-    kept, cut = int(self.length.sum()), int(self.cut.sum())
+    kept, cut, r = int(self.length.sum()), int(self.cut.sum()), self.recipe
     learned = int(self.learned.sum())/max(kept, 1)
-    return dict(learned=learned, context=1 - learned, truncated=cut/max(kept + cut, 1), padding=padding_share(self.length, self.recipe.per_device_train_batch_size))
+    return dict(learned=learned, context=1 - learned, truncated=cut/max(kept + cut, 1), padding=self.padded(r.packing, r.group_by_length))
 
-# %% ../nbs/09j_preview.ipynb #da9e86bd
+# %% ../nbs/09j_preview.ipynb #00fdfd85
+@patch
+def padded(self: Preview,
+    packing: bool,  # Are rows packed?
+    group_by_length: bool = False,  # Or sorted by length?
+) -> float:  # Of all tokens that are computed
+    "The share of padding, with the batches of the recipe"
+    l, r = self.trained, self.recipe
+    if packing: return padding_share([l[p].sum() for p in best_fit(l, r.max_length)], r.per_device_train_batch_size) if len(l) else 0.
+    if not group_by_length or not len(l): return padding_share(l, r.per_device_train_batch_size)
+    order, b = list(ByLength(l, r.per_device_train_batch_size, r.seed)), r.per_device_train_batch_size
+    batches = [l[order[i:i + b]] for i in range(0, len(order), b)]
+    return float(1 - l.sum()/sum(o.max()*len(o) for o in batches))
+
+# %% ../nbs/09j_preview.ipynb #86e6fd7a
 @patch
 def reading(self: Preview) -> str:  # Two sentences
     "What the shares say"
-    s, cut, none = self.shares(), int((self.cut > 0).sum()), int((self.learned == 0).sum())
+    s, cut, none, r = self.shares(), int((self.cut > 0).sum()), int((self.learned == 0).sum()), self.recipe
     rows = lambda n, one, more: f"{n:,} row {one}" if n == 1 else f"{n:,} rows {more}"
     said = [f"{percent(s['learned'])} of the tokens are learned", f"{rows(cut, 'is', 'are')} cut, {percent(s['truncated'])} of all tokens" if cut else "nothing is cut"]
     if none: said.append(rows(none, "has nothing to learn and is", "have nothing to learn and are") + " left out")
-    return f"{', '.join(said)}. In batches of {self.recipe.per_device_train_batch_size}, {percent(s['padding'])} is padding."
+    plain, packed, now = self.padded(False), self.padded(True), s["padding"]
+    less = lambda p: percent(1 - (1 - plain)/(1 - p))
+    saved = f", {less(now)} less to compute than without" if now < plain and (r.packing or r.group_by_length) else f"; packing would leave {percent(packed)}, {less(packed)} less to compute" if packed < now else ""
+    how = "Packed, in" if r.packing else "Sorted by length, in" if r.group_by_length else "In"
+    return f"{', '.join(said)}. {how} batches of {r.per_device_train_batch_size}, {percent(now)} is padding{saved}."
 
 # %% ../nbs/09j_preview.ipynb #bad0c2f0
 @patch

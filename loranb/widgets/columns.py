@@ -13,12 +13,14 @@ from ..plots import table_html
 from ..recipe import Recipe
 from .panel import Field, Fields
 
-# %% ../../nbs/widgets/columns.ipynb #75304303
+# %% ../../nbs/widgets/columns.ipynb #ffe3b255
 WORDS = dict(user="user asks", assistant="assistant answers", system="system", messages="the chat itself", prompt="prompt, as it is", completion="completion, as it is", text="plain text", tools="tools")
+
+def _named(data, panel=None): return data if isinstance(data, str) else f"{len(data):,} rows" if hasattr(data, "__len__") else type(data).__name__
 
 class Columns(Fields, js="columns"):
     "The data set, the format of its rows, and which column is what"
-    data = Field(Recipe.data).tag(sync=True)
+    data = Field(Recipe.data).tag(sync=True, to_json=_named)
     columns = Field({}).tag(sync=True)
     datasets = traitlets.List([f"petit/{t}" for t in ("translate", "summarize", "classify", "chat")]).tag(sync=True)
     total = traitlets.Int(0).tag(sync=True)
@@ -27,7 +29,7 @@ class Columns(Fields, js="columns"):
     roles = traitlets.List([[r, WORDS[r]] for r in WORDS]).tag(sync=True)
     taken = traitlets.Dict().tag(sync=True)
 
-# %% ../../nbs/widgets/columns.ipynb #7d3d1403
+# %% ../../nbs/widgets/columns.ipynb #2a3df725
 @patch
 def by_column(self: Columns) -> dict:  # From column to role
     "What each column is"
@@ -36,9 +38,9 @@ def by_column(self: Columns) -> dict:  # From column to role
 @patch
 def text(self: Columns) -> str:
     "Data, format and roles in one line"
-    if not self.names: return f"{self.data if isinstance(self.data, str) else 'rows'}: no rows yet"
+    if not self.names: return f"{_named(self.data)}: no rows yet"
     said = ", ".join(f"{role} is {name}" for name, role in self.by_column().items())
-    return f"{self.data if isinstance(self.data, str) else 'rows'}: {self.total:,} rows, {self.format}; {said or 'no column is used'}"
+    return f"{_named(self.data)}: {self.total:,} rows, {self.format}; {said or 'no column is used'}"
 
 @patch
 def still(self: Columns) -> str:  # An HTML element
