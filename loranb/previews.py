@@ -193,18 +193,11 @@ def order(self: Preview,
     key = {"": 0*self.length, "longest": -self.length - self.cut, "truncated": -self.cut, "unlearned": self.learned}[by]
     return np.argsort(key, kind="stable").tolist()
 
-# %% ../nbs/09j_preview.ipynb #ae09ef27
+# %% ../nbs/09j_preview.ipynb #30616867
 @patch
 def bins(self: Preview) -> dict:  # What `length_bins` returns
     "The lengths for a histogram"
     return length_bins(self.length + self.cut, self.recipe.max_length)
-
-@patch
-def shares(self: Preview) -> dict:  # learned and context of what is trained on, truncated of all tokens, padding of the batches
-    "How much of the tokens is learned, only read, cut off and padding"
-    kept, cut, r = int(self.length.sum()), int(self.cut.sum()), self.recipe
-    learned = int(self.learned.sum())/max(kept, 1)
-    return dict(learned=learned, context=1 - learned, truncated=cut/max(kept + cut, 1), padding=self.padded(r.packing, r.group_by_length))
 
 # %% ../nbs/09j_preview.ipynb #00fdfd85
 @patch
@@ -219,6 +212,14 @@ def padded(self: Preview,
     order, b = list(ByLength(l, r.per_device_train_batch_size, r.seed)), r.per_device_train_batch_size
     batches = [l[order[i:i + b]] for i in range(0, len(order), b)]
     return float(1 - l.sum()/sum(o.max()*len(o) for o in batches))
+
+# %% ../nbs/09j_preview.ipynb #92d81faf
+@patch
+def shares(self: Preview) -> dict:  # learned and context of what is trained on, truncated of all tokens, padding of the batches
+    "How much of the tokens is learned, only read, cut off and padding"
+    kept, cut, r = int(self.length.sum()), int(self.cut.sum()), self.recipe
+    learned = int(self.learned.sum())/max(kept, 1)
+    return dict(learned=learned, context=1 - learned, truncated=cut/max(kept + cut, 1), padding=self.padded(r.packing, r.group_by_length))
 
 # %% ../nbs/09j_preview.ipynb #86e6fd7a
 @patch
