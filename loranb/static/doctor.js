@@ -1,5 +1,5 @@
 // What would go wrong: findings with their rows and remedies. An error stands in the way of training until it is acknowledged.
-const SIGNS = { error: ["✗", "error"], warning: ["!", "warning"], info: ["i", "note"] };
+const SIGNS = { error: ["✗", "error"], warning: ["!", "warning"], note: ["i", "note"] };
 function render({ model, el }) {
   const state = h("span", { class: "chip state", role: "status" }), { root, body } = card(el, { title: "Doctor", sub: "What would go wrong?", cls: "doctor", extra: state });
   const list = h("div", { class: "list", role: "list", tabindex: 0, "aria-label": "Findings" }), seen = h("span", { class: "tiny" });
@@ -10,12 +10,13 @@ function render({ model, el }) {
 
   const acknowledge = (code, on) => { const now = (model.get("acknowledged") || []).filter(c => c !== code); give(model, { acknowledged: on ? [...now, code] : now }); };
   function item(f, taken) {
-    const [sign, words] = SIGNS[f.severity] || SIGNS.info, open = f.severity === "error" && !taken;
-    const rows = (f.rows || []).slice(0, 3).map(i => h("button", { type: "button", class: "link", title: "Show this row", onclick: () => model.send({ kind: "row", row: i }) }, `row ${count(i + 1)}`));
+    const [sign, words] = SIGNS[f.severity] || SIGNS.note, open = f.severity === "error" && !taken;
+    const rows = (f.rows || []).slice(0, 3).map(i => h("button", { type: "button", class: "link", title: "Show this row", onclick: () => model.send({ kind: "row", row: i }) }, `row ${count(i)}`));
     return h("div", { class: `finding sev-${f.severity} ${taken ? "taken" : ""}`, role: "listitem", "data-code": f.code },
       h("span", { class: "sign", role: "img", "aria-label": words, title: words }, sign),
-      h("div", { class: "what" }, h("div", {}, h("b", {}, f.words || f.code.replaceAll("_", " ").replaceAll("-", " ")), " ", f.count ? h("span", { class: "tiny" }, `${count(f.count)} ${f.count === 1 ? "row" : "rows"}`) : null, rows.flatMap(b => [" ", b])),
-        h("div", { class: "tiny remedy" }, f.remedy || ""),
+      h("div", { class: "what" }, h("div", {}, h("b", {}, f.words || f.code), " ", f.count ? h("span", { class: "tiny" }, `${count(f.count)} ${f.count === 1 ? "row" : "rows"}`) : null, rows.flatMap(b => [" ", b])),
+        f.detail ? h("div", { class: "tiny remedy" }, `${f.detail}.`) : null,
+        h("div", { class: "tiny remedy" }, f.remedy || "", " ", h("span", { class: "code mono" }, f.code)),
         f.severity === "error" ? h("label", { class: "check" }, h("input", { type: "checkbox", checked: taken, onchange: e => acknowledge(f.code, e.target.checked) }), h("span", {}, open ? "train in spite of it" : "acknowledged: it will be trained in spite of it")) : null));
   }
   function draw() {

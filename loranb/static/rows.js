@@ -28,8 +28,7 @@ function render({ model, el }) {
   const order = h("select", { "aria-label": "Order of the rows", onchange: e => give(model, { order: e.target.value, place: 0 }) });
   const go = by => { const at = model.get("place") + by; if (at >= 0 && at < model.get("places")) give(model, { place: at }); };
   const prev = h("button", { type: "button", "aria-label": "Previous row", onclick: () => go(-1) }, "‹"), next = h("button", { type: "button", "aria-label": "Next row", onclick: () => go(1) }, "›");
-  const number = typed(model, "row", { inputmode: "numeric", "aria-label": "Row, by its number" }, { show: v => count(v + 1), read: t => { const v = readNumber(t); return v === undefined ? v : Math.round(v) - 1; },
-    commit: v => { if (v >= 0 && v < model.get("total")) give(model, { order: "", place: v }); else set(model, "message", `row must be a number from 1 to ${count(model.get("total"))}, but it is ${v + 1}.`); } });
+  const number = typed(model, "row", { inputmode: "numeric", "aria-label": "Row, by its number" }, { show: v => v ? count(v) : "", read: readNumber, commit: v => { give(model, {}); model.send({ kind: "row", row: Math.round(v) }); } });
   const place = h("span"), picture = h("div", { class: "lengths" }), shares = h("div", { class: "shares tiny" }), read = h("p", { class: "read" }), wrong = complaint(model, [number.box]);
   body.append(h("div", { class: "row tiny foot" }, h("label", { class: "turn" }, "learn ", learn), packing.root, grouped.root), h("div", { class: "row tiny foot" }, order, h("label", { class: "turn" }, h("span", { class: "mid" }, "row"), number.box, place, prev, next)), box, detail, shares, picture, h("div", { class: "reading" }, read), wrong.root);
 
