@@ -66,7 +66,8 @@ def recognize(
     pair = _pair(names, has, extra)
     if pair: return pair
     if has("text") is not None: return Layout("text", {"text": has("text")})
-    raise DataError(f"data: the columns {', '.join(map(repr, row)) or '(none at all)'} are not known as a format. Say which is whose, such as columns={_hint(list(row))!r}; the roles are {', '.join(ROLES_OF)}.")
+    if not row: raise DataError("data: has no columns")
+    raise DataError(f"data: the columns {', '.join(map(repr, row))} are not known as a format. Say which is whose, such as columns={_hint(list(row))!r}; the roles are {', '.join(ROLES_OF)}.")
 
 # %% ../nbs/02c_formats.ipynb #c8c55b46
 def _pair(names, has, extra):
@@ -242,7 +243,7 @@ def _shaped(row, c, fix, drop):
     if not _null(system) and str(system).strip() and said[0]["role"] != "system": said = [{"role": "system", "content": _plain(system, "system", fix)}, *said]
     if not any(m["role"] == "assistant" and (m["content"].strip() or m.get("tool_calls")) for m in said): raise _Wrong("the assistant says nothing, so there is nothing to learn")
     tools = row.get(c.get("tools"))
-    return {"messages": said, **({"tools": _tools(tools, fix)} if not _null(tools) and len(tools) else {})}
+    return {"messages": said, **({"tools": _tools(tools, fix)} if not _null(tools) and tools not in ("", []) else {})}
 
 # %% ../nbs/02c_formats.ipynb #46f18bf0
 def _said(row, column):
@@ -256,8 +257,9 @@ def _joined(row, columns, role, fix):
     return "\n\n".join(found)
 
 def _tools(tools, fix):
-    if isinstance(tools, str): fix("json"); tools = parse(tools)
-    if isinstance(tools, Bad) or not isinstance(tools, (list, tuple)): raise _Wrong(f"tools must be a list of functions, but it is {str(tools)[:60]!r}")
+    if isinstance(tools, str) and not isinstance(read := parse(tools), Bad): fix("json"); tools = read
+    if hasattr(tools, "tolist"): tools = tools.tolist()
+    if not isinstance(tools, (list, tuple)): raise _Wrong(f"tools must be a list of functions, but it is {str(tools)[:60]!r}")
     return [t if isinstance(t, dict) and "function" in t else {"type": "function", "function": t} for t in tools]
 
 # %% ../nbs/02c_formats.ipynb #d7b33e4c
@@ -267,9 +269,9 @@ def _side(v, role, what, fix, drop):
 def _chat(row, c, fix, drop):
     v, what = row[c["messages"]], c["messages"]
     asked = row.get(c.get("user"))
-    if isinstance(v, str) and not _many(v):
+    if isinstance(v, str) and not _many(v) and (asked is not None or what.lower() == "chosen"):
         if not _null(asked): return _side(asked, "user", c["user"], fix, drop) + [{"role": "assistant", "content": v}]
         spoken = re.split(r"(?:^|\n\n)(Human|Assistant): ?", v)[1:] if re.match(r"\s*Human:", v) else []
         return [{"role": ALIASES.get(r.lower(), "assistant"), "content": t} for r, t in zip(spoken[::2], spoken[1::2])] or v
-    said = _side(v, "assistant", what, fix, drop)
+    said = [_turn(m, i, fix, drop) for i, m in enumerate(_turns(v, what, fix))]
     return _side(asked, "user", c["user"], fix, drop) + said if not _null(asked) and said[0]["role"] == "assistant" else said

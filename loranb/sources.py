@@ -6,10 +6,10 @@
 __all__ = ['REPAIRS', 'PACKED', 'SIGNS', 'SUFFIXES', 'SPLITS', 'DataError', 'Bad', 'Notes', 'kind_of', 'text_lines', 'parse',
            'json_rows', 'csv_rows', 'plain_rows', 'table_rows', 'memory_rows', 'Source', 'source']
 
-# %% ../nbs/02b_sources.ipynb #4ba3b036
-import bz2, csv, gzip, io, json, lzma, re
+# %% ../nbs/02b_sources.ipynb #bda181be
+import bz2, csv, gzip, io, json, lzma, re, zlib
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from . import petit
@@ -92,7 +92,7 @@ def text_lines(
         n = 0
         try:
             for n, line in enumerate(f if encoding.startswith("utf-8") else _decoded(f, encoding), 1): yield n, _line(line, n == 1)
-        except (UnicodeDecodeError, OSError, EOFError, lzma.LZMAError) as e: yield n + 1, Bad(f"cannot be read: the file is cut off or damaged ({e})")
+        except (UnicodeDecodeError, OSError, EOFError, lzma.LZMAError, zlib.error) as e: raise DataError(f"data: {str(path)!r} is cut off or damaged behind line {n} ({e}).", n + 1) from None
 
 # %% ../nbs/02b_sources.ipynb #bd40ac46
 def _decoded(f, encoding): return io.TextIOWrapper(f, encoding, newline="\n")
@@ -130,7 +130,9 @@ def _array(read):
     while True:
         start, at = at, re.compile(r"[\s,]*").match(text, at).end()
         line += text.count("\n", start, at)
-        if text[at:at + 1] == "]": return
+        if text[at:at + 1] == "]":
+            if not (text[at + 1:] + read(1 << 20)).strip(): return
+            raise DataError(f"data: row {n + 1} (line {line}) is behind the end of the array. A file has one array, or one object a line.", n + 1)
         try: row, end = _decoder.raw_decode(text, at)
         except _Twice as e: raise DataError(f"data: row {n + 1} (line {line}) has the key {str(e)!r} twice.", n + 1) from None
         except (json.JSONDecodeError, RecursionError) as e:
@@ -169,7 +171,7 @@ def _document(text, split, notes):
 def _sound(lines):
     "The lines of a file that is read as one: a bad one is the end"
     for n, line in lines:
-        if isinstance(line, Bad): raise DataError(f"data: line {n} {line}.", n)
+        if isinstance(line, Bad): raise DataError(f"data: line {n} {line}.")
         yield line
 
 def json_rows(
@@ -179,12 +181,15 @@ def json_rows(
 ):  # Yields (line, row)
     "The rows of a JSON file of any of the three shapes"
     lines = text_lines(path, notes)
-    start = list(islice((o for o in lines if isinstance(o[1], Bad) or o[1].strip()), 2))
-    rest = chain(start, lines)
-    sign = start[0][1].lstrip()[:1] if start and not isinstance(start[0][1], Bad) else "{"
-    if sign == "[": yield from _array(_reader(_sound(rest)))
-    elif len(start) > 1 and (not isinstance(parse(start[0][1]), Bad) or start[1][1].lstrip()[:1] == "{" or isinstance(start[0][1], Bad)): yield from _json_lines(rest, notes)
-    elif sign == "{" and not any(isinstance(o[1], Bad) for o in start): yield from ((None, r) for r in _document("".join(_sound(rest)), split, notes))
+    seen, start = [], []
+    while len(start) < 2 and (line := next(lines, None)):
+        seen.append(line)
+        if line[1].strip(): start.append(line)
+    rest = chain(seen, lines)
+    first, second = [o[1] for o in start] + [""]*(2 - len(start))
+    whole = not isinstance(first, Bad) and first.lstrip()[:1]
+    if whole == "[": yield from _array(_reader(_sound(rest)))
+    elif whole == "{" and (not second or isinstance(parse(first), Bad) and second.lstrip()[:1] != "{"): yield from ((None, r) for r in _document("".join(_sound(rest)), split, notes))
     else: yield from _json_lines(rest, notes)
 
 # %% ../nbs/02b_sources.ipynb #23719bfc
@@ -219,10 +224,12 @@ def csv_rows(
         at = reader.line_num + 1
         try: values = next(reader)
         except StopIteration: return
-        except csv.Error as e: yield at, Bad(f"is not CSV: {e}. Is there a quote (\") too many or too few?"); continue
+        except DataError as e: raise DataError(str(e), n + 1) from None
+        except csv.Error as e: n += 1; yield at, Bad(f"is not CSV: {e}. Is there a quote (\") too many or too few?"); continue
         if not any(v.strip() for v in values): notes.add("blank line", at)
-        elif len(values) != len(names): yield at, Bad(f"has {len(values)} values, but the header has {len(names)} names. Is there a {sign!r} or a quote too many or too few?")
-        else: yield at, dict(zip(names, values))
+        else:
+            n += 1
+            yield at, dict(zip(names, values)) if len(values) == len(names) else Bad(f"has {len(values)} values, but the header has {len(names)} names. Is there a {sign!r} or a quote too many or too few?")
 
 def _header(reader):
     try: names = [n.strip() for n in next(reader)]
@@ -255,7 +262,7 @@ def table_rows(
             source = pa.memory_map(str(path))
             batches = _batches(pa.ipc.open_file(source)) if source.read(6) == b"ARROW1" and not source.seek(0) else pa.ipc.open_stream(_rewound(source))
         for b in batches: yield from ((None, r) for part in range(0, b.num_rows, 1000) for r in b.slice(part, 1000).to_pylist())
-    except (pa.ArrowInvalid, OSError) as e: raise DataError(f"data: {str(path)!r} cannot be read as {kind.title()}: {str(e).splitlines()[0]}. Is it whole?") from None
+    except (pa.ArrowInvalid, OSError) as e: raise DataError(f"data: {str(path)!r} cannot be read as {kind.title()}: {str(e).splitlines()[0].rstrip('.')}. Is it whole?") from None
 
 def _batches(file): return (file.get_batch(i) for i in range(file.num_record_batches))
 def _rewound(source): source.seek(0); return source
@@ -288,8 +295,10 @@ def _files(paths, name, split):
     kinds = {p: kind_of(p) for p in paths}
     def read(notes):
         for p, kind in kinds.items():
+            said = f"data: {str(p)!r}"
             rows = dict(json=lambda: json_rows(p, notes, split), csv=lambda: csv_rows(p, notes), text=lambda: plain_rows(p, notes)).get(kind, lambda: table_rows(p, kind))()
-            yield from ((f"line {n} of {p.name!r}" if len(kinds) > 1 and n else n, r) for n, r in rows)
+            try: yield from ((f"line {n} of {p.name!r}" if len(kinds) > 1 and n else n, r) for n, r in rows)
+            except DataError as e: raise e if str(e).startswith(said) else DataError(f"{said}, {str(e).removeprefix('data: ')}", e.row) from None
     stamp = [(str(p.absolute()), (s := p.stat()).st_size, s.st_mtime_ns) for p in kinds]
     return Source(name, read, json.dumps([split, stamp]), table=any(k in ("parquet", "arrow") for k in kinds.values()))
 
