@@ -14,7 +14,8 @@ import torch
 
 from . import petit
 from .base import adapted, exact_4bit, quiet
-from .data import collate
+from .batches import collate
+from .loss import token_loss
 from .rows import shape
 
 # %% ../nbs/07_evaluate.ipynb #de40e6df
@@ -65,7 +66,7 @@ def ask(
 ):  # (prompt, expected answer)
     "What a row asks, and what it expects"
     kind = shape(row)
-    if kind == "completion": return row["prompt"], row["completion"].strip()
+    if kind == "completion": return row["prompt"], row["completion"].strip() if isinstance(row["completion"], str) else row["completion"][-1]["content"]
     if kind == "text": return row["text"][:len(row["text"])//2], row["text"][len(row["text"])//2:].strip()
     last = max(i for i, m in enumerate(row["messages"]) if m["role"] == "assistant")
     return row["messages"][:last], row["messages"][last]["content"]
@@ -108,7 +109,7 @@ def held_out_loss(
             part = rows[i:i + batch_size]
             k = sum(r.learned for r in part)
             batch = {name: t.to(model.device) for name, t in collate(part, pad).items()}
-            total, n = total + model(**batch, use_cache=False).loss.item()*k, n + k
+            total, n = total + token_loss(model, batch).item()*k, n + k
     return total/n
 
 # %% ../nbs/07_evaluate.ipynb #a11ebb20

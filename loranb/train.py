@@ -16,11 +16,14 @@ from fastcore.basics import patch
 
 from . import evaluate
 from .adapters import save_adapter
-from .base import adapted, attach, is_repacked, load_base, quiet
-from .data import collate, prepare
+from .base import adapted, attach, find_model, is_repacked, load_base, load_tokenizer, quiet
+from .batches import ByLength, check_packing, collate, real
+from .data import prepare
 from .factors import factors
+from .findings import doctor
 from .guard import Guard
 from .live import Meter
+from .loss import check_tiles, token_loss
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder, checkpoints, write_frame
@@ -47,10 +50,18 @@ def _trainer_class():
     class StreamTrainer(Trainer):
         "A Trainer that sums up a step, and writes checkpoints whole"
         def training_step(self, model, inputs, num_items_in_batch=None):
-            tokens = inputs["attention_mask"].sum()
+            tokens = real(inputs).sum()
             loss = super().training_step(model, inputs, num_items_in_batch)
             self.sums = getattr(self, "sums", 0) + torch.stack([loss.detach().double(), tokens.double()])
             return loss
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss = token_loss(model, inputs, num_items_in_batch)
+            return loss if num_items_in_batch is None else loss*self.accelerator.num_processes
+
+        def _get_train_sampler(self, *args):
+            if not self.group_by_length: return super()._get_train_sampler(*args)
+            return ByLength(self.train_dataset.lengths, self.args.train_batch_size*self.args.world_size, self.args.seed)
 
         def _get_output_dir(self, trial): return str(Path(self.args.output_dir)/".saving")
 
@@ -175,7 +186,7 @@ def _saved(self: Run, step):
 # %% ../nbs/11b_train.ipynb #1408efb8
 @patch
 def _load(self: Run, say):
-    rows = rows_of(self.recipe)
+    if self._data is None: self._look(say)
     say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
@@ -183,9 +194,15 @@ def _load(self: Run, say):
         self._model = attach(model, self.recipe)
         self._meter = Meter(self._model, self.recipe.spectra_steps)
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
-    if self._data is None:
-        say("reading the data")
-        self._data = prepare(self.recipe, self._tok, rows)
+
+@patch
+def _look(self: Run, say):
+    "Read the data and ask the doctor, before anything large is loaded"
+    say("reading the data")
+    rows, tok = rows_of(self.recipe), load_tokenizer(find_model(self.recipe, say, weights=False), self.recipe.trust_remote_code)
+    self.findings = doctor(self.recipe, tok, rows)
+    self.findings.check(self.recipe)
+    self._data = prepare(self.recipe, tok, rows)
 
 # %% ../nbs/11b_train.ipynb #c026c920
 def _optimizer(recipe):
@@ -209,6 +226,7 @@ def _build(self: Run):
     self._trainer = _trainer_class()(model=self._model, args=self._training_args(), train_dataset=self._data.train,
         data_collator=lambda rows: collate(rows, pad), callbacks=[_callback_class()(self, self.guard)])
     self._trainer.remove_callback(PrinterCallback)
+    self._trainer.model_accepts_loss_kwargs, self._trainer.group_by_length = True, self.recipe.group_by_length
     return self._trainer
 
 # %% ../nbs/11b_train.ipynb #4b5705ac
@@ -273,6 +291,9 @@ def _train(self: Run, checkpoint, say):
 @patch
 def _start(self: Run, checkpoint):
     step, model = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model
+    with evaluate.undisturbed(model):
+        check_tiles(model, self._data.train[0].input_ids)
+        if self.recipe.packing: check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
     self._modules = Spectra.of(factors(model, start="zero")).to_arrays()[0]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     libs = {n: version(n) for n in ("loranb", "torch", "transformers", "peft", "bitsandbytes", "accelerate")}
