@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'covered', 'Encoder', 'encode', 'ends_learned', 'tokens_html', 'Tokens', 'digest', 'cache_file', 'encode_all',
-           'Data', 'Some', 'prepare', 'tokens']
+           'Data', 'prepare', 'tokens']
 
 # %% ../nbs/03c_data.ipynb #c00675f9
 import hashlib, html, importlib.util, json, marshal, os, tempfile
@@ -19,8 +19,7 @@ from .base import find_model, load_tokenizer
 from .batches import Encoded, Packed, collate
 from .chat import Template, row_spans
 from .recipe import Recipe, RecipeError
-from .rows import find_rows, held_out, rows_of, shape
-from .sources import DataError
+from .rows import DataError, Rows, find_rows, held_out, rows_of, shape
 
 # %% ../nbs/03c_data.ipynb #e0809554
 def covered(
@@ -70,11 +69,11 @@ class Encoder:
 @patch
 def __call__(self: Encoder,
     rows: list,  # Of any of the three shapes
-    number: int = None,  # Of the first row, counted from 1; None for a row that has none
+    numbers=None,  # The rows' numbers in their source, where they have any
     bad: list = None,  # Takes (number, message) of rows that cannot be written, which are then empty; they are an error otherwise
 ) -> list:  # Of `Encoded`
     "What is trained on, and what is shown"
-    parts = [self._spans(r, number and number + i, bad) for i, r in enumerate(rows)]
+    parts = [self._spans(r, None if numbers is None else int(numbers[i]), bad) for i, r in enumerate(rows)]
     backend = self.tok.backend_tokenizer
     backend.no_truncation(); backend.no_padding()
     found = backend.encode_batch([text for text, _, _ in parts], add_special_tokens=False)
@@ -176,6 +175,7 @@ def digest(
     rows,  # A sequence of rows
 ) -> str:  # Of its content
     "A name for the content of rows"
+    if isinstance(rows, Rows): return rows.fingerprint
     h = hashlib.sha256()
     for i in range(0, len(rows), BATCH):
         part = [rows[j] for j in range(i, min(i + BATCH, len(rows)))]
@@ -220,17 +220,20 @@ def _write(path, batches):
 def encode_all(
     encoder: Encoder,  # Tokenizer, cut, what is learned
     rows,  # A sequence of rows
-    bad: list = None,  # Takes (number, message) of rows that cannot be written; they are an error otherwise
+    bad: list = None,  # Takes (number, message) of rows that cannot be written, which are then empty; they are an error otherwise
 ) -> Tokens:
     "Many rows as tokens, with a bar where it takes long"
     from datasets import Dataset
     from tqdm.auto import tqdm
     if not len(rows): return Tokens(Dataset.from_dict(dict(input_ids=[], labels=[], cut=[], learned=[])))
-    path = cache_file(rows, encoder)
+    path, numbers, found = cache_file(rows, encoder), getattr(rows, "numbers", np.arange(1, len(rows) + 1)), []
     if not path.exists():
-        steps, found = tqdm(range(0, len(rows), BATCH), desc="Tokenizing", unit="k rows", delay=2, leave=False), [] if bad is None else bad
-        take = lambda i: [rows[j] for j in range(i, min(i + BATCH, len(rows)))]
-        _write(path, (_table(encoder(take(i), i + 1, bad)) for i in steps))
+        steps = tqdm(range(0, len(rows), BATCH), desc="Tokenizing", unit="k rows", delay=2, leave=False)
+        _write(path, (_table(encoder(rows[i:i + BATCH], numbers[i:i + BATCH], None if bad is None else found)) for i in steps))
+        if found: path.with_suffix(".json").write_text(json.dumps(found))
+    elif path.with_suffix(".json").exists(): found = json.loads(path.with_suffix(".json").read_text())
+    if found and bad is None: raise DataError(found[0][1], found[0][0])
+    if found: bad += map(tuple, found)
     return Tokens(Dataset.from_file(str(path)))
 
 # %% ../nbs/03c_data.ipynb #bb63b2f9
@@ -252,13 +255,6 @@ class Data:
         tokens = getattr(self.train, "tokens", self.train)
         return float(tokens.learned.sum()/max(tokens.lengths.sum(), 1))
 
-# %% ../nbs/03c_data.ipynb #4307791f
-class Some:
-    "Some of a sequence, like a list"
-    def __init__(self, items, index): self.items, self.index = items, index
-    def __len__(self): return len(self.index)
-    def __getitem__(self, i): return [self.items[int(j)] for j in self.index[i]] if isinstance(i, slice) else self.items[int(self.index[i])]
-
 # %% ../nbs/03c_data.ipynb #8dd7e85e
 def prepare(
     recipe: Recipe,  # Its fields about the data, max_length and seed are used
@@ -268,9 +264,9 @@ def prepare(
     "Everything that a recipe trains and measures on, as tokens"
     parts, encoder = held_out(rows_of(recipe) if rows is None else rows, recipe), Encoder(tok, recipe.max_length, recipe.train_on)
     def kept(rows):
-        tokens = encode_all(encoder, rows)
+        tokens = encode_all(encoder, rows, [] if "template-refuses" in recipe.acknowledged else None)
         index = np.flatnonzero(tokens.learned)
-        return (rows, tokens) if len(index) == len(rows) else (Some(rows, index), tokens.select(index))
+        return (rows, tokens) if len(index) == len(rows) else (rows.select(index), tokens.select(index))
     (train_rows, train), (test_rows, test) = map(kept, parts)
     if not len(train): raise RecipeError(f"max_length: no row has a learned token within its first {recipe.max_length} tokens. Raise max_length.")
     return Data(train_rows, Packed(train, recipe.max_length) if recipe.packing else train, test_rows, test, len(parts[0]) - len(train))

@@ -66,7 +66,7 @@ def ask(
 ):  # (prompt, expected answer)
     "What a row asks, and what it expects"
     kind = shape(row)
-    if kind == "completion": return row["prompt"], row["completion"].strip()
+    if kind == "completion": return row["prompt"], row["completion"].strip() if isinstance(row["completion"], str) else row["completion"][-1]["content"]
     if kind == "text": return row["text"][:len(row["text"])//2], row["text"][len(row["text"])//2:].strip()
     last = max(i for i, m in enumerate(row["messages"]) if m["role"] == "assistant")
     return row["messages"][:last], row["messages"][last]["content"]

@@ -6,7 +6,7 @@
 __all__ = ['LOOKS', 'ORDERS', 'length_bins', 'lengths_svg', 'lengths_reading', 'longest_odds', 'padding_share', 'chips_html',
            'chips_text', 'Preview', 'preview']
 
-# %% ../nbs/09j_preview.ipynb #c8de945b
+# %% ../nbs/09j_preview.ipynb #55723ae8
 import math
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from .data import BATCH, Encoder, encode_all
 from .plots import ACCENT, GREY, LEARN, WARM, Html, Svg, _line, _text, lin_ticks, svg, tag
 from .readings import percent
 from .recipe import Recipe, RecipeError
-from .rows import rows_of
+from .rows import find_rows, rows_of
 
 # %% ../nbs/09j_preview.ipynb #a0a47c10
 def length_bins(
@@ -86,8 +86,8 @@ def padding_share(
     l = np.sort(np.asarray(lengths, float))
     return max(0., round(1 - l.mean()/max(float(longest_odds(len(l), batch)@l), 1e-9), 9)) if len(l) else 0.
 
-# %% ../nbs/09j_preview.ipynb #2f36f058
-_bold, _gone = f"color:{LEARN};background:{LEARN}26;font-weight:600;text-decoration:underline", f"color:{WARM};background:{WARM}1f;text-decoration:line-through"
+# %% ../nbs/09j_preview.ipynb #9202f13f
+_bold, _gone = f"background:{LEARN}40;font-weight:600;text-decoration:underline 2px {LEARN}", f"background:{WARM}33;text-decoration:line-through 2px {WARM}"
 LOOKS = {"learned": _bold, "context": f"background:{GREY}1f", "special": f"opacity:.75;border:1px dashed {GREY}", "special-learned": f"{_bold};border:1px dashed {LEARN}",
          "truncated": _gone, "special-truncated": f"{_gone};border:1px dashed {WARM}", "padding": f"opacity:.75;border:1px dotted {GREY}"}
 
@@ -118,7 +118,7 @@ def chips_text(
         out, mark = out + text + "".join(f"×{n:,}" for n in times), kind
     return (out + ("⟧" if mark == "learned" else "")).replace("\n", "↵")
 
-# %% ../nbs/09j_preview.ipynb #ff976cb2
+# %% ../nbs/09j_preview.ipynb #349505cc
 class Preview:
     "What the loss sees of a data set"
     def __init__(self,
@@ -127,9 +127,10 @@ class Preview:
         tok,  # The base's tokenizer
         looked: int = 500,  # Rows that are turned into tokens, from the first; 0 for all
     ):
-        self.recipe, self.rows, self.tok, self.bad, n = recipe, rows, tok, [], min(looked or len(rows), len(rows))
+        self.recipe, self.rows, self.tok, self.bad = recipe, find_rows(rows), tok, []
         self.encoder, self.whole = Encoder(tok, recipe.max_length, recipe.train_on), Encoder(tok, None, recipe.train_on)
-        self.looked = self.encoder(rows[:n], 1, self.bad) if n <= BATCH else encode_all(self.encoder, rows if n == len(rows) else rows[:n], self.bad)
+        some = self.rows.select(np.arange(min(looked or len(rows), len(rows))))
+        self.looked = self.encoder(some[:], some.numbers, self.bad) if len(some) <= BATCH else encode_all(self.encoder, some, self.bad)
         self.length, self.cut, self.learned = (np.array(getattr(self.looked, many) if hasattr(self.looked, many) else [one(e) for e in self.looked], int)
             for many, one in (("lengths", lambda e: len(e.input_ids)), ("cuts", lambda e: e.cut), ("learned", lambda e: e.learned)))
 
@@ -141,14 +142,14 @@ def preview(
     "What the loss will see: tokens and mask, lengths, and what is cut, padded or never learned"
     return Preview(recipe, rows_of(recipe), load_tokenizer(find_model(recipe, weights=False), recipe.trust_remote_code), rows)
 
-# %% ../nbs/09j_preview.ipynb #5a5aa555
+# %% ../nbs/09j_preview.ipynb #81d7bf0d
 @patch
 def encoded(self: Preview,
     i: int,  # The number of a row, from 0
 ) -> Encoded:  # As trained
     "A row as the trainer gets it"
     if not 0 <= i < len(self.rows): raise RecipeError(f"row: there is no row {i}; the data has {len(self.rows):,}, counted from 0.")
-    return self.looked[i] if i < len(self.looked) else self.encoder([self.rows[i]], i + 1, [])[0]
+    return self.looked[i] if i < len(self.looked) else self.encoder([self.rows[i]], [self.numbers[i]], [])[0]
 
 @patch
 def chips(self: Preview,
@@ -156,13 +157,13 @@ def chips(self: Preview,
 ) -> list:  # [text, kind, id] for each token; padding: [text, kind, id, how many]
     "A row's tokens: those that are trained on, those that are cut off, and the padding that a batch adds"
     e = self.encoded(i)
-    tail = self.whole([self.rows[i]], i + 1, [])[0].input_ids[len(e.input_ids):] if e.cut else []
+    tail = self.whole([self.rows[i]], [self.numbers[i]], [])[0].input_ids[len(e.input_ids):] if e.cut else []
     gone = Encoded(tail, [-100]*len(tail)).pieces(self.tok)
     pad, n = self.tok.pad_token_id, self.padding(i)
     return ([[*p, t] for p, t in zip(e.pieces(self.tok), e.input_ids)] + [[text, kind.replace("context", "truncated").replace("special", "special-truncated"), t] for (text, kind), t in zip(gone, tail)]
             + ([[self.tok.decode([pad]), "padding", pad, n]] if n and pad is not None else []))
 
-# %% ../nbs/09j_preview.ipynb #a2f72363
+# %% ../nbs/09j_preview.ipynb #aa13eebc
 @patch
 def padding(self: Preview,
     i: int,  # The number of a row, from 0
@@ -172,6 +173,11 @@ def padding(self: Preview,
     if r.packing or r.group_by_length or r.per_device_train_batch_size < 2: return 0
     others = np.sort(self.trained)
     return round(float(longest_odds(len(others), r.per_device_train_batch_size - 1)@np.maximum(others - l, 0)))
+
+@patch(as_prop=True)
+def numbers(self: Preview) -> np.ndarray:  # From 1
+    "The rows' numbers in the source, where some may have been left out"
+    return self.rows.numbers
 
 @patch(as_prop=True)
 def trained(self: Preview) -> np.ndarray:
@@ -235,11 +241,11 @@ def reading(self: Preview) -> str:  # Two sentences
     how = "Packed, in" if r.packing else "Sorted by length, in" if r.group_by_length else "In"
     return f"{', '.join(said)}. {how} batches of {r.per_device_train_batch_size}, {percent(now)} is padding{saved}."
 
-# %% ../nbs/09j_preview.ipynb #bad0c2f0
+# %% ../nbs/09j_preview.ipynb #84687628
 @patch
 def text(self: Preview) -> str:
     "What was looked at, what it says, and the first row"
-    return f"{self._what()}. {self.reading()}" + (f"\nrow 1: {chips_text(self.chips(0))}" if len(self.rows) else "")
+    return f"{self._what()}. {self.reading()}" + (f"\nrow {self.numbers[0]:,}: {chips_text(self.chips(0))}" if len(self.rows) else "")
 
 @patch
 def _what(self: Preview):
@@ -249,7 +255,7 @@ def _what(self: Preview):
 @patch
 def __repr__(self: Preview): return self.text()
 
-# %% ../nbs/09j_preview.ipynb #ea7684de
+# %% ../nbs/09j_preview.ipynb #334c7cba
 @patch
 def _worst(self: Preview, n=3):
     out, seen = {}, dict(longest=self.length, truncated=self.cut, unlearned=self.length)
@@ -260,7 +266,7 @@ def _worst(self: Preview, n=3):
 
 @patch
 def _repr_html_(self: Preview):
-    fold = lambda i, why="", open_=None: tag("details", tag("summary", f"row {i + 1:,} · {self.length[i]:,} tokens" + (f" and {self.cut[i]:,} cut off" if self.cut[i] else "") + f", {self.learned[i]:,} learned" + why, style="cursor:pointer;font-size:12.5px"),
+    fold = lambda i, why="", open_=None: tag("details", tag("summary", f"row {self.numbers[i]:,} · {self.length[i]:,} tokens" + (f" and {self.cut[i]:,} cut off" if self.cut[i] else "") + f", {self.learned[i]:,} learned" + why, style="cursor:pointer;font-size:12.5px"),
         chips_html(self.chips(i), 300), open=open_, style="margin-top:6px")
     legend = [Html(chips_html([[words, kind, "–"]]).replace("<div", "<span").replace("</div", "</span")) for words, kind in (("learned", "learned"), ("context", "context"), ("special", "special"), ("cut off", "truncated"), ("padding", "padding"))]
     return tag("div", tag("div", self._what(), style="font-weight:600;margin-bottom:4px"), lengths_svg(self.bins()), tag("p", self.reading(), style=f"margin:6px 0;padding-left:9px;border-left:3px solid {ACCENT}"), legend,

@@ -62,7 +62,7 @@ class Rows(Sequence):
     def __len__(self): return len(self.index)
 
     def __getitem__(self, i):
-        if isinstance(i, slice): return [self[j] for j in range(*i.indices(len(self)))]
+        if isinstance(i, slice): return [json.loads(t) for t in self.table.column(0).take(self.index[i]).to_pylist()]
         return json.loads(self.table.column(0)[int(self.index[i])].as_py())
 
     def __iter__(self): return map(json.loads, self.texts())
@@ -212,10 +212,12 @@ def _part(split):
     return (m[1], int(m[2] or 0), int(m[3]) if m[3] else None) if m else (split, 0, None)
 
 def _bad(about, good):
-    row, where = about.bad[0][0], f"data: {'' if about.name.startswith('the ') else repr(about.name) + ', '}{about.words(0).rstrip('.')}"
-    if about.bad_rows == 1: return DataError(f"{where}. Mend the row, or leave it out with acknowledged=['bad-rows'].", row)
-    if not good: return DataError(f"{where}. None of the first {about.bad_rows:,} rows can be read.", row)
-    return DataError(f"{where}. {about.bad_rows - 1:,} more cannot be read, such as row {about.bad[1][0]}. Mend them, or leave them out with acknowledged=['bad-rows'].", row)
+    row, n = about.bad[0][0], about.bad_rows
+    said = f"data: {'' if about.name.startswith('the ') else repr(about.name) + ', '}{about.words(0)}".rstrip(".")
+    said += "" if said.endswith("?") else "."
+    if not good: return DataError(said + (f" None of the {'first ' if n == 1000 else ''}{n:,} rows can be read." if n > 1 else ""), row)
+    if n == 1: return DataError(f"{said} Mend the row, or leave it out with acknowledged=['bad-rows'].", row)
+    return DataError(f"{said} {n - 1:,} more cannot be read, such as row {about.bad[1][0]}. Mend them, or leave them out with acknowledged=['bad-rows'].", row)
 
 # %% ../nbs/03a_rows.ipynb #ac647f8c
 @patch

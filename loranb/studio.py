@@ -11,11 +11,13 @@ from dataclasses import fields
 from itertools import islice
 
 import ipywidgets as widgets
+import numpy as np
 from fastcore.basics import patch
 from IPython import get_ipython
 from IPython.display import HTML, display
 
 from . import base
+from .findings import doctor
 from .formats import recognize
 from .guard import hand_to_main
 from .previews import Preview
@@ -220,6 +222,7 @@ class Studio:
         self.show_recipe(); self.show_model(); self.show_data(); self.show_flow()
         for p in self.panels: [p.observe(self._edited, n) for n in p.trait_names() if n in CONFIGURED]
         self.rows.observe(lambda c: self.preview and self.rows.turn(self.preview), ["order", "place"])
+        for p in (self.rows, self.doctor): p.on_msg(lambda widget, content, buffers: self._asked(content))
         self.live.monitor.observe(lambda c: self.show_flow(), ["state", "step"])
         self.live.clicks = dict(train=lambda: self._click(self.train), resume=lambda: self._click(self.resume))
 
@@ -247,7 +250,7 @@ def _edited(self: Studio, change):
     except RecipeError as e: change.owner.message = str(e)
 
 # %% ../nbs/13_studio.ipynb #48286339
-READ = {"data", "split", "columns", "deduplicate", "acknowledged"}
+READ = {"data", "split", "columns", "deduplicate"}
 TOKENS = {"model", "max_length", "train_on", "packing", "group_by_length", "per_device_train_batch_size"}
 
 @patch
@@ -256,6 +259,7 @@ def edit(self: Studio,
 ):
     "Change the recipe, and all that shows it"
     old = self.recipe
+    if not _same(changes.get("data", old.data), old.data): changes = {"columns": {}, "acknowledged": [], **changes}
     if changes.get("model", old.model) != old.model: self.recipe = Recipe(**{**old.changed(), "lora_alpha": old.lora_alpha, **changes})
     else: self.recipe = old.replace(**changes)
     try:
@@ -284,16 +288,20 @@ def show_model(self: Studio):
 def show_data(self: Studio,
     again: bool = True,  # Read the rows anew?
 ):
-    "Show what the rows of the recipe are taken for, and what the loss sees of the first of them"
+    "Show what the rows of the recipe are taken for, what the loss sees of the first of them, and what would go wrong"
     if again: self.show_columns()
+    r, c = self.recipe, self.columns
     try:
-        rows = rows_of(self.recipe) if again or not self.preview else self.preview.rows
-        self.preview = Preview(self.recipe, rows, base.load_tokenizer(base.find_model(self.recipe, weights=False), self.recipe.trust_remote_code))
-    except RecipeError as e: rows, self.preview, self.columns.sound, self.columns.message = (), None, False, str(e)
-    else: self.columns.sound, self.columns.message = True, ""
-    self.settings.total = self.columns.total = len(rows)
+        rows = rows_of(r.replace(acknowledged=["bad-rows"])) if again or not self.preview else self.preview.rows
+        self.preview = Preview(r, rows, base.load_tokenizer(base.find_model(r, weights=False), r.trust_remote_code))
+        c.note = f"Not read: {', '.join(rows.about.dropped)}." if rows.about.dropped else ""
+    except RecipeError as e: rows, self.preview, c.sound, c.message, c.note = (), None, False, str(e), ""
+    else: c.sound, c.message = True, ""
+    self.settings.total = c.total = len(rows)
     self.rows.show(self.preview)
+    self.show_findings()
 
+# %% ../nbs/13_studio.ipynb #c01a4e11
 @patch
 def show_columns(self: Studio):
     "Show the first rows as they come, and which column is taken for what"
@@ -307,6 +315,41 @@ def show_columns(self: Studio):
         except RecipeError: layout = None
         c.format, c.taken = (layout.format, dict(layout.columns)) if layout else ("not recognized", {})
 
+# %% ../nbs/13_studio.ipynb #c01a4e14
+@patch
+def show_findings(self: Studio):
+    "Show what the doctor finds in the rows that are looked at"
+    p, d = self.preview, self.doctor
+    if p is None: return d.show([], 0, 0)
+    n = len(p.looked)
+    try: d.show(doctor(self.recipe, p.tok, p.rows.select(np.arange(n))), n, len(p.rows))
+    except RecipeError as e: d.message = str(e)
+
+@patch
+def look_at_all(self: Studio):
+    "Look at every row, as a run does before it starts"
+    p = self.preview
+    if p is None: return
+    self.doctor.busy = f"looking at {len(p.rows):,} rows"
+    self.preview = Preview(self.recipe, p.rows, p.tok, 0)
+    self.rows.show(self.preview)
+    self.show_findings()
+
+# %% ../nbs/13_studio.ipynb #c01a4e16
+@patch
+def go(self: Studio,
+    number: int,  # A row's number in the source, from 1
+):
+    "Show the tokens of a row"
+    at = np.flatnonzero(self.preview.numbers == number) if self.preview else ()
+    if not len(at): self.rows.message = f"row: there is no row {number:,} to look at."
+    else: self.rows.order, self.rows.place = "", int(at[0])
+
+@patch
+def _asked(self: Studio, content):
+    if content.get("kind") == "row": self.go(content["row"])
+    elif content.get("kind") == "all": hand_to_main(self.look_at_all)
+
 # %% ../nbs/13_studio.ipynb #5a8a4b22
 @patch
 def show_flow(self: Studio):
@@ -317,7 +360,7 @@ def show_flow(self: Studio):
     steps = run.of_type("step") if run else []
     kept = "adapter saved" if run and run.of_type("save") else "not saved"
     self.flow.items = [["Base", f"{r.model.split('/')[-1]} · {human(self.rank.params)}"], ["Quantize", names[r.quant] + double], ["Rank", f"r {r.r} · α {r.lora_alpha:g}"],
-        ["Data", f"{self.rows.total:,} rows"], ["Settings", f"lr {r.learning_rate:g}"], ["Train", f"loss {num(steps[-1]['loss'])}" if steps else m.state],
+        ["Data", f"{self.columns.total:,} rows {'✗' if not self.columns.sound or self.doctor.open_errors() else '✓'}"], ["Settings", f"lr {r.learning_rate:g}"], ["Train", f"loss {num(steps[-1]['loss'])}" if steps else m.state],
         ["See", f"{len(self.live.map.modules)} modules" if self.live.map.modules else "–"], ["Keep", kept]]
     self.flow.state, self.flow.detail = m.state, f"step {m.step} of {m.max_steps}" if m.max_steps and m.state != "ready" else ""
     self.flow.now = {"ready": 0, "done": 7, "stopped": 5}.get(m.state, 5)
@@ -330,7 +373,14 @@ def train(self: Studio,
     "Train the recipe in the Studio's panels"
     self.run = Run(self.recipe, out)
     self.run.viewer = self.live.follow
-    return self.run.train()
+    try: return self.run.train()
+    finally: self._told()
+
+@patch
+def _told(self: Studio):
+    "What a run's own look at all rows has found"
+    found, n = getattr(self.run, "findings", None), self.rows.total
+    if found is not None and n: self.doctor.show(found, n, n)
 
 @patch
 def resume(self: Studio) -> Run:

@@ -16,10 +16,11 @@ from fastcore.basics import patch
 
 from . import evaluate
 from .adapters import save_adapter
-from .base import adapted, attach, is_repacked, load_base, quiet
+from .base import adapted, attach, find_model, is_repacked, load_base, load_tokenizer, quiet
 from .batches import ByLength, check_packing, collate, real
 from .data import prepare
 from .factors import factors
+from .findings import doctor
 from .guard import Guard
 from .live import Meter
 from .loss import check_tiles, token_loss
@@ -185,7 +186,7 @@ def _saved(self: Run, step):
 # %% ../nbs/11b_train.ipynb #1408efb8
 @patch
 def _load(self: Run, say):
-    rows = rows_of(self.recipe)
+    if self._data is None: self._look(say)
     say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
@@ -193,9 +194,15 @@ def _load(self: Run, say):
         self._model = attach(model, self.recipe)
         self._meter = Meter(self._model, self.recipe.spectra_steps)
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
-    if self._data is None:
-        say("reading the data")
-        self._data = prepare(self.recipe, self._tok, rows)
+
+@patch
+def _look(self: Run, say):
+    "Read the data and ask the doctor, before anything large is loaded"
+    say("reading the data")
+    rows, tok = rows_of(self.recipe), load_tokenizer(find_model(self.recipe, say, weights=False), self.recipe.trust_remote_code)
+    self.findings = doctor(self.recipe, tok, rows)
+    self.findings.check(self.recipe)
+    self._data = prepare(self.recipe, tok, rows)
 
 # %% ../nbs/11b_train.ipynb #c026c920
 def _optimizer(recipe):

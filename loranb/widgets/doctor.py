@@ -5,10 +5,13 @@
 # %% auto #0
 __all__ = ['Doctor']
 
-# %% ../../nbs/widgets/doctor.ipynb #0d01bf25
+# %% ../../nbs/widgets/doctor.ipynb #ba944a37
+from dataclasses import asdict
+
 import traitlets
 from fastcore.basics import patch
 
+from ..findings import CODES
 from ..plots import table_html
 from .panel import Field, Fields
 
@@ -19,7 +22,17 @@ class Doctor(Fields, js="doctor"):
     acknowledged = Field([]).tag(sync=True)
     looked, total, busy = traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True), traitlets.Unicode().tag(sync=True)
 
-# %% ../../nbs/widgets/doctor.ipynb #4124ce32
+# %% ../../nbs/widgets/doctor.ipynb #3e96ce45
+@patch
+def show(self: Doctor,
+    findings,  # What `doctor` returned
+    looked: int,  # Rows that were looked at, from the first
+    total: int,  # Rows that there are
+):
+    "Show what was found"
+    with self.hold_sync(): self.findings, self.looked, self.total, self.busy = [dict(asdict(f), rows=list(f.rows), words=CODES[f.code][0]) for f in findings], looked, total, ""
+
+# %% ../../nbs/widgets/doctor.ipynb #923833e6
 @patch
 def open_errors(self: Doctor) -> list:  # Codes
     "The errors that stand in the way"
@@ -36,4 +49,4 @@ def text(self: Doctor) -> str:
 @patch
 def still(self: Doctor) -> str:  # An HTML element
     "The findings as a table"
-    return table_html([[f["severity"], f["code"], f["count"], ", ".join(f"{i + 1}" for i in f["rows"][:3]), f["remedy"]] for f in self.findings], ("", "finding", "rows", "such as", "remedy")) if self.findings else ""
+    return table_html([[f["severity"], f.get("words", f["code"]), f["count"], ", ".join(f"{n:,}" for n in f["rows"][:3]), f["remedy"]] for f in self.findings], ("", "finding", "rows", "such as", "remedy")) if self.findings else ""

@@ -25,7 +25,7 @@ class Rows(Fields, js="lengths rows"):
     shares, lengths = traitlets.Dict().tag(sync=True), traitlets.Dict().tag(sync=True)
     reading = traitlets.Unicode().tag(sync=True)
 
-# %% ../../nbs/widgets/rows.ipynb #5385c10c
+# %% ../../nbs/widgets/rows.ipynb #6ec695d9
 @patch
 def show(self: Rows,
     preview,  # A `Preview`, or None where there are no rows to look at
@@ -46,15 +46,15 @@ def turn(self: Rows,
     order = preview.order(self.order) if self.order else range(len(preview.rows))
     with self.hold_sync():
         self.places, self.place = len(order), max(0, min(self.place, len(order) - 1))
-        self.row = order[self.place] if len(order) else 0
-        self.tokens = preview.chips(self.row) if len(order) else []
+        at = order[self.place] if len(order) else 0
+        self.row, self.tokens = (int(preview.numbers[at]), preview.chips(at)) if len(order) else (0, [])
 
-# %% ../../nbs/widgets/rows.ipynb #dad266b0
+# %% ../../nbs/widgets/rows.ipynb #416a7666
 @patch
 def text(self: Rows) -> str:
     "Row, order and shares in one line"
     if not self.total: return "no rows yet"
-    return f"row {self.row + 1:,} of {self.total:,}{f' ({self.orders[self.order]})' if self.order else ''}: {self.reading}"
+    return f"row {self.row:,} of {self.total:,}{f' ({self.orders[self.order]})' if self.order else ''}: {self.reading}"
 
 # %% ../../nbs/widgets/rows.ipynb #031cec0b
 @patch
