@@ -14,7 +14,7 @@ function render({ model, el }) {
     const rows = (f.rows || []).slice(0, 3).map(i => h("button", { type: "button", class: "link", title: "Show this row", onclick: () => model.send({ kind: "row", row: i }) }, `row ${count(i)}`));
     return h("div", { class: `finding sev-${f.severity} ${taken ? "taken" : ""}`, role: "listitem", "data-code": f.code },
       h("span", { class: "sign", role: "img", "aria-label": words, title: words }, sign),
-      h("div", { class: "what" }, h("div", {}, h("b", {}, f.words || f.code), " ", f.count ? h("span", { class: "tiny" }, `${count(f.count)} ${f.count === 1 ? "row" : "rows"}`) : null, rows.flatMap(b => [" ", b])),
+      h("div", { class: "what" }, h("div", {}, h("b", {}, f.words || f.code), f.count ? [" ", h("span", { class: "tiny many" }, `· ${count(f.count)} ${f.count === 1 ? "row" : "rows"}${rows.length ? ":" : ""}`)] : null, rows.flatMap(b => [" ", b])),
         f.detail ? h("div", { class: "tiny remedy" }, `${f.detail}.`) : null,
         h("div", { class: "tiny remedy" }, f.remedy || "", " ", h("span", { class: "code mono" }, f.code)),
         f.severity === "error" ? h("label", { class: "check" }, h("input", { type: "checkbox", checked: taken, onchange: e => acknowledge(f.code, e.target.checked) }), h("span", {}, open ? "train in spite of it" : "acknowledged: it will be trained in spite of it")) : null));
