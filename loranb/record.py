@@ -16,6 +16,7 @@ from .adapters import Adapter
 from .readings import duration, num, size
 from .recipe import Recipe, RecipeError
 from .report import card_html, report_html
+from .rows import find_rows
 from .spectra import Spectra
 
 # %% ../nbs/11a_record.ipynb #6e75de11
@@ -172,6 +173,16 @@ def close_files(self: Record):
     self._file = None
 
 # %% ../nbs/11a_record.ipynb #76513368
+def _write_rows(recipe, path):
+    "Rows from memory into a run's folder, in the shape that they are trained in, and the recipe that reads them there"
+    splits = dict.fromkeys([recipe.split, *([recipe.test_split] if recipe.test_split else [])])
+    one = len(splits) == 1
+    if not one: (path/"data").mkdir(exist_ok=True)
+    for split, name in zip(splits, ("train", "test")):
+        with open(path/("data.jsonl" if one else f"data/{name}.jsonl"), "w", encoding="utf-8") as f:
+            f.writelines(t + "\n" for t in find_rows(recipe.data, split, recipe.columns, "bad-rows" in recipe.acknowledged).texts())
+    return recipe.replace(data="data.jsonl" if one else "data", split="train", test_split=None if one else "test", columns={})
+
 @patch
 def write_head(self: Record,
     **machine,  # What else `run.json` shall say
@@ -179,9 +190,8 @@ def write_head(self: Record,
     "Write the recipe and `run.json`"
     self.path.mkdir(parents=True, exist_ok=True)
     recipe = self.recipe
-    if not isinstance(recipe.data, str):
-        (self.path/"data.jsonl").write_text("".join(json.dumps(r) + "\n" for r in recipe.data), encoding="utf-8")
-        recipe = recipe.replace(data="data.jsonl")
+    if not isinstance(recipe.data, str): recipe = _write_rows(recipe, self.path)
+    if Path(recipe.data) in (self.path/"data", self.path/"data.jsonl"): recipe = recipe.replace(data=Path(recipe.data).name)
     recipe.to_yaml(self.path/"recipe.yaml")
     (self.path/"run.json").write_text(json.dumps(machine, indent=1))
 
@@ -194,7 +204,7 @@ def open(cls: Record,
     path = Path(folder)
     if not (path/"recipe.yaml").is_file(): raise RecipeError(f"run: {str(path)!r} holds no recipe.yaml, so it is no run's folder.")
     recipe = Recipe.from_yaml(path/"recipe.yaml")
-    if recipe.data == "data.jsonl": recipe = recipe.replace(data=str(path/"data.jsonl"))
+    if recipe.data in ("data", "data.jsonl") and (path/recipe.data).exists(): recipe = recipe.replace(data=str(path/recipe.data))
     run = cls(recipe, path)
     if (path/"events.jsonl").is_file(): run.events = list(_whole_lines(path/"events.jsonl"))
     run.state = {"done": "done", "error": "failed"}.get(run.events[-1]["type"] if run.events else "", "stopped")

@@ -19,7 +19,7 @@ from .guard import hand_to_main
 from .readings import num
 from .recipe import Recipe, RecipeError
 from .record import Lines
-from .rows import find_rows
+from .rows import rows_of
 from .train import Run
 from .widgets.code import Code
 from .widgets.explorer import Explorer
@@ -269,7 +269,7 @@ def show_model(self: Studio):
 @patch
 def show_data(self: Studio):
     "Read the rows of the recipe and show the first one"
-    rows = find_rows(self.recipe.data, self.recipe.split)
+    rows = rows_of(self.recipe)
     self.tokenizer, self._rows = base.load_tokenizer(base.find_model(self.recipe, weights=False)), rows
     some = [data.encode(self.tokenizer, r, self.recipe.max_length) for r in rows[:500]]
     self.rows.total, self.settings.total = len(rows), len(rows)

@@ -26,7 +26,7 @@ from .loss import check_tiles, token_loss
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder, checkpoints, write_frame
-from .rows import find_rows
+from .rows import rows_of
 from .spectra import Spectra
 
 # %% ../nbs/11b_train.ipynb #6e75de11
@@ -185,7 +185,7 @@ def _saved(self: Run, step):
 # %% ../nbs/11b_train.ipynb #1408efb8
 @patch
 def _load(self: Run, say):
-    rows = find_rows(self.recipe.data, self.recipe.split)
+    rows = rows_of(self.recipe)
     say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None

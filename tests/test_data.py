@@ -39,9 +39,9 @@ def test_what_is_shown_is_what_is_trained():
     assert "".join(shown) == "Le chat.</s>" and len(row.pieces(TOK)) == len(row.input_ids)
 
 
-def test_a_template_that_rewrites_the_past_is_refused():
+def test_a_template_that_rewrites_the_past_is_no_obstacle():
     tok = with_template("{{ messages|length }}{% for m in messages %}{{ m.content }}{% endfor %}</s>")
-    with pytest.raises(RecipeError, match="rewrites earlier turns"): encode(tok, chat(("user", "a"), ("assistant", "b")))
+    assert learned(tok, chat(("user", "a"), ("assistant", " b"))) == " b</s>"
 
 
 def test_no_template_is_said():
@@ -52,7 +52,9 @@ def test_no_template_is_said():
 
 
 def test_text_is_learned_whole_and_ends_once():
-    assert learned(TOK, {"text": "Le chat dort."}) == learned(TOK, {"text": "Le chat dort.</s>"}) == "Le chat dort.</s>"
+    row = encode(TOK, {"text": "Le chat dort."})
+    assert row.labels == [-100, *row.input_ids[1:]] == encode(TOK, {"text": "Le chat dort.</s>"}).labels  # nothing predicts the first token
+    assert TOK.decode(row.input_ids) == "Le chat dort.</s>"
 
 
 @settings(deadline=None)
