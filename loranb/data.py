@@ -9,7 +9,7 @@ __all__ = ['BATCH', 'covered', 'Encoder', 'encode', 'ends_learned', 'tokens_html
 # %% ../nbs/03c_data.ipynb #c00675f9
 import hashlib, html, importlib.util, os, tempfile
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +186,7 @@ def cache_file(
 # %% ../nbs/03c_data.ipynb #731378cf
 def _table(rows):
     import pyarrow as pa
-    lists = lambda xs: pa.ListArray.from_arrays(np.cumsum([0, *map(len, xs)], dtype=np.int32), pa.array(np.fromiter((i for x in xs for i in x), np.int32)))
+    lists = lambda xs: pa.ListArray.from_arrays(np.cumsum([0, *map(len, xs)], dtype=np.int32), pa.array(np.array(list(chain.from_iterable(xs)), np.int32)))
     return pa.record_batch(dict(input_ids=lists([r.input_ids for r in rows]), labels=lists([r.labels for r in rows]), cut=pa.array([r.cut for r in rows], pa.int32()), learned=pa.array([r.learned for r in rows], pa.int32())))
 
 def _write(path, batches):
