@@ -116,7 +116,7 @@ def packing(steps=12):
             _, cpu, _ = clock(lambda: token_loss(model, batch).backward())
             if step > 1: took[kind], useful[kind] = took[kind] + cpu, useful[kind] + int(real(batch).sum())
     rate = {k: useful[k]/took[k] for k in kinds}
-    print("useful tokens a second of forward and backward, rows of 10 to 200 words, batches of 16 rows or of 2 packed ones: " + ", ".join(f"{k} {v:,.0f}" for k, v in rate.items()))
+    print("useful tokens a second of forward and backward, rows of 3 to 30 words and one in twenty of 200, batches of 16 rows or of 2 packed ones: " + ", ".join(f"{k} {v:,.0f}" for k, v in rate.items()))
     print(f"ratio packed to padded {rate['packed']/rate['padded']:.2f} x to be at least 2 x; grouped to padded {rate['grouped']/rate['padded']:.2f} x; full: {packed.lengths.mean()/256:.0%}")
 
 
