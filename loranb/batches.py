@@ -28,7 +28,7 @@ class Encoded:
     @property
     def learned(self) -> int:
         "How many tokens the loss looks at"
-        return sum(l != -100 for l in self.labels)
+        return len(self.labels) - self.labels.count(-100)
 
 # %% ../nbs/03b_batches.ipynb #8e020c08
 def positions(

@@ -12,8 +12,9 @@ from itertools import accumulate
 
 from fastcore.basics import patch
 
+from .formats import shape
 from .recipe import TRAIN_ON
-from .rows import DataError, shape
+from .sources import DataError
 
 # %% ../nbs/03b_chat.ipynb #c739a928
 MARK, MARKED = "\ue000{}\ue001", re.compile("\ue000(\\d+)\ue001")

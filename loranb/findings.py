@@ -18,7 +18,7 @@ from .base import find_model, load_tokenizer
 from .chat import Template
 from .data import Encoder, encode_all
 from .recipe import Recipe, RecipeError, nearest
-from .rows import REPAIRS, DataError, find_rows, held_out, shape
+from .rows import REPAIRS, DataError, find_rows, held_out, rows_of, shape
 
 # %% ../nbs/03d_findings.ipynb #6af12ec4
 SEVERITIES = ("error", "warning", "note")
@@ -153,7 +153,7 @@ def look_at_tokens(self: Patient):
     special = [*tok.all_special_ids, *(i for i, t in tok.added_tokens_decoder.items() if t.special)]
     ends, none = np.isin(last, special), (tokens.learned == 0) & ~refused
     lost = int((none & cut).sum())
-    self.add("nothing-learned", none, self.grave(none, .01), f"{lost:,} of them are cut by max_length={self.recipe.max_length} before the answer begins" if lost else "", ("Raise max_length, or shorten the rows. " if lost else "") + CODES["nothing-learned"][1])
+    self.add("nothing-learned", none, self.grave(none, .01), f"{'all' if lost == none.sum() else f'{lost:,}'} of them are cut by max_length={self.recipe.max_length} before the answer begins" if lost else "", ("Raise max_length, or shorten the rows. " if lost else "") + CODES["nothing-learned"][1])
     unended, inside = ~ends & ~none & ~refused & ~cut, ~ends & ~none & cut
     self.add("end-not-learned", unended, self.grave(unended, .01))
     self.add("answer-cut", inside, self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {int((tokens.lengths + tokens.cuts)[inside].max(initial=0)):,} tokens")
@@ -222,6 +222,7 @@ def _most(seen):
 SECRETS = {"an AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22})[A-Za-z0-9_]*", "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}", "a key of a model's API": r"\bsk-[A-Za-z0-9_-]{20,}",
            "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}", "a Google key": r"\bAIza[0-9A-Za-z_-]{35}", "a private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+", "a password in an address": r"\w://[^\s/:@\"]+:[^\s/:@\"]+@"}
 _SECRET = re.compile("|".join(f"({p})" for p in SECRETS.values()))
+_HINTS = ("AKIA", "ASIA", "gh", "hf_", "sk-", "xox", "AIza", "PRIVATE KEY", "eyJ", "://")  # none of them, no secret: far faster to look for
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 def masked(
@@ -246,7 +247,7 @@ def look_for_secrets(self: Patient):
     "Keys and e-mail addresses"
     keys, mails = [], []
     for i, text in enumerate(self.some.texts()):
-        if _SECRET.search(text): keys.append(i)
+        if any(w in text for w in _HINTS) and _SECRET.search(text): keys.append(i)
         if "@" in text and _EMAIL.search(text): mails.append(i)
     kind = lambda m: list(SECRETS)[m.lastindex - 1]
     place = lambda i, pattern, words: next((f"row {self.some.numbers[i]}, {where}: {words(m)}" for where, t in texts_of(self.some[i]) if (m := pattern.search(t))), f"row {self.some.numbers[i]}")
@@ -312,7 +313,8 @@ def doctor(
 ) -> Findings:  # A list of `Finding`, the worst first
     "What is wrong with a recipe's data, before anything is trained"
     tok = tok or load_tokenizer(find_model(recipe, weights=False), recipe.trust_remote_code)
-    p = Patient(recipe, tok, find_rows(recipe.data, recipe.split, recipe.columns, True) if rows is None else rows)
+    if rows is None: rows = rows_of(recipe := recipe.replace(acknowledged=[*recipe.acknowledged, "bad-rows"]))
+    p = Patient(recipe, tok, rows)
     p.look_at_about(); p.look_at_hashes(); p.look_at_turns(); p.look_for_secrets(); p.look_at_characters()
     if not tok.chat_template and any(shape(r) == "chat" for r in p.some[:1000]): p.add("template-missing", np.ones(len(p.rows), bool), "error")
     else: p.look_at_tokens(); p.look_at_template()

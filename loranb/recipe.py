@@ -136,7 +136,7 @@ def check_names(
     "Raise `RecipeError` for the first name that is not a field of `Recipe`"
     known = [f.name for f in fields(Recipe)]
     for n in names:
-        if n not in known: raise RecipeError(f"Recipe has no field {n!r}.{nearest(n, known)} The fields are {', '.join(known)}.")
+        if n not in known: raise RecipeError(f"Recipe has no field {n!r}." + (nearest(n, known) or f" The fields are {', '.join(known)}."))
 
 # %% ../nbs/00_recipe.ipynb #688912b6
 def _named(init):

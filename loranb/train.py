@@ -7,6 +7,7 @@ __all__ = ['Run', 'StopNow', 'generators', 'memory']
 
 # %% ../nbs/11b_train.ipynb #02b867f2
 import gc, os, platform, random, shutil, time, weakref
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Run(Record):
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
         super().__init__(recipe, out)
-        self._model = self._tok = self._data = self._trainer = self._meter = None
+        self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
         self._asked = False
 
 # %% ../nbs/11b_train.ipynb #48eb091d
@@ -302,6 +303,7 @@ def _start(self: Run, checkpoint):
     self.start_files(step)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted(model)), trainable_parameters=trained)
+    if self.findings and not self.of_type("findings"): self.emit("findings", step=0, findings=[asdict(f) for f in self.findings])
     self._lr = 0.
     if not self.of_type("sample"): self._sample(0)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from loranb import petit
 from loranb.base import load_tokenizer
 from loranb.chat import Template, row_spans
-from loranb.rows import DataError
+from loranb.sources import DataError
 
 from templates import ALL, CHATS, ONE
 
