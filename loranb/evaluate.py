@@ -71,6 +71,7 @@ def ask(
 ):  # (prompt, expected answer)
     "What a row asks, and what it expects"
     kind = shape(row)
+    if kind == "completion" and isinstance(row["completion"], list): return row["prompt"] + row["completion"][:-1], row["completion"][-1]["content"].strip()
     if kind == "completion": return Plain(row["prompt"]), row["completion"].strip()
     if kind == "text": return Plain(row["text"][:len(row["text"])//2]), row["text"][len(row["text"])//2:].strip()
     last = max(i for i, m in enumerate(row["messages"]) if m["role"] == "assistant")

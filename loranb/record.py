@@ -311,6 +311,8 @@ class Lines:
 
     def __call__(self, e):
         if e["type"] == "start": self.total, self.began, self.first = e["max_steps"], time.monotonic(), e["step"]
+        for f in e.get("findings", []):
+            if f["severity"] != "note": self.say(f"{f['severity']} {f['code']}: {f['count']:,} rows. {f['detail'] or f['remedy']}")
         if e["type"] == "eval": self.held = e["loss"]
         if e["type"] == "step" and (time.monotonic() - self.last > 2 or e["step"] == self.total):
             self.last, done = time.monotonic(), e["step"] - self.first

@@ -62,7 +62,7 @@ class Rows(Sequence):
     def __len__(self): return len(self.index)
 
     def __getitem__(self, i):
-        if isinstance(i, slice): return [self[j] for j in range(*i.indices(len(self)))]
+        if isinstance(i, slice): return [json.loads(t) for t in self.table.column(0).take(self.index[i]).to_pylist()]
         return json.loads(self.table.column(0)[int(self.index[i])].as_py())
 
     def __iter__(self): return map(json.loads, self.texts())

@@ -7,6 +7,7 @@ __all__ = ['Run', 'StopNow', 'generators', 'memory']
 
 # %% ../nbs/11b_train.ipynb #02b867f2
 import gc, os, platform, random, shutil, time, weakref
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from fastcore.basics import patch
 
 from . import evaluate
 from .adapters import save_adapter
-from .base import adapted, attach, is_repacked, load_base, quiet
+from .base import adapted, attach, find_model, is_repacked, load_base, load_tokenizer, quiet
 from .batches import ByLength, check_packing, collate, real
 from .data import prepare
 from .factors import factors
+from .findings import doctor
 from .guard import Guard
 from .live import Meter
 from .loss import check_tiles, token_loss
@@ -40,7 +42,7 @@ class Run(Record):
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
         super().__init__(recipe, out)
-        self._model = self._tok = self._data = self._trainer = self._meter = None
+        self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
         self._asked = False
 
 # %% ../nbs/11b_train.ipynb #48eb091d
@@ -185,7 +187,7 @@ def _saved(self: Run, step):
 # %% ../nbs/11b_train.ipynb #1408efb8
 @patch
 def _load(self: Run, say):
-    rows = rows_of(self.recipe)
+    if self._data is None: self._look(say)
     say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
@@ -193,9 +195,15 @@ def _load(self: Run, say):
         self._model = attach(model, self.recipe)
         self._meter = Meter(self._model, self.recipe.spectra_steps)
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
-    if self._data is None:
-        say("reading the data")
-        self._data = prepare(self.recipe, self._tok, rows)
+
+@patch
+def _look(self: Run, say):
+    "Read the data and ask the doctor, before anything large is loaded"
+    say("reading the data")
+    rows, tok = rows_of(self.recipe), load_tokenizer(find_model(self.recipe, say, weights=False), self.recipe.trust_remote_code)
+    self.findings = doctor(self.recipe, tok, rows)
+    self.findings.check(self.recipe)
+    self._data = prepare(self.recipe, tok, rows)
 
 # %% ../nbs/11b_train.ipynb #c026c920
 def _optimizer(recipe):
@@ -295,6 +303,7 @@ def _start(self: Run, checkpoint):
     self.start_files(step)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted(model)), trainable_parameters=trained)
+    if self.findings and not self.of_type("findings"): self.emit("findings", step=0, findings=[asdict(f) for f in self.findings])
     self._lr = 0.
     if not self.of_type("sample"): self._sample(0)
 

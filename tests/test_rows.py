@@ -203,3 +203,168 @@ def test_ten_megabytes_in_one_row(tmp_path):
     for name, text in (("a.jsonl", lines({"text": "a"}, big)), ("a.json", json.dumps([{"text": "a"}, big])), ("a.csv", "text\na\n" + big["text"] + "\n")):
         rows = find_rows(made(tmp_path, name, text))
         assert len(rows) == 2 and rows[1] == big
+
+
+# name: (row, the words of the format, the shape's first column)
+FORMATS = {
+    "messages": (QA, "messages (messages ← messages)", QA),
+    "chat in another column": ({"conversation": QA["messages"]}, "messages (messages ← conversation)", QA),
+    "ShareGPT": ({"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]}, "ShareGPT (messages ← conversations)", QA),
+    "ShareGPT with a system column": ({"system": "Be brief.", "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]}, "ShareGPT (system ← system, messages ← conversations)", {"messages": [{"role": "system", "content": "Be brief."}, *QA["messages"]]}),
+    "Alpaca": ({"instruction": "Add", "input": "2 + 2", "output": "4", "text": "..."}, "Alpaca (user ← instruction + input, assistant ← output)", turns(("user", "Add\n\n2 + 2"), ("assistant", "4"))),
+    "Alpaca without input": ({"instruction": "2 + 2?", "output": "4"}, "Alpaca (user ← instruction, assistant ← output)", QA),
+    "Dolly": ({"instruction": "Add", "context": "2 + 2", "response": "4", "category": "sums"}, "instruction pairs (user ← instruction + context, assistant ← response)", turns(("user", "Add\n\n2 + 2"), ("assistant", "4"))),
+    "prompt/completion": ({"prompt": "2 + 2 =", "completion": " 4"}, "prompt/completion (prompt ← prompt, completion ← completion)", {"prompt": "2 + 2 =", "completion": " 4"}),
+    "a prompt that begins like a list": ({"prompt": "[INST] 2 + 2 [/INST]", "completion": "4"}, "prompt/completion (prompt ← prompt, completion ← completion)", {"prompt": "[INST] 2 + 2 [/INST]", "completion": "4"}),
+    "prompt/completion of turns": ({"prompt": QA["messages"][:1], "completion": QA["messages"][1:]}, "prompt/completion (prompt ← prompt, completion ← completion)", QA),
+    "prompt/completion after other turns": ({"prompt": QA["messages"] + QA["messages"][:1], "completion": QA["messages"][1:]}, "prompt/completion (prompt ← prompt, completion ← completion)", {"prompt": QA["messages"] + QA["messages"][:1], "completion": QA["messages"][1:]}),
+    "question/answer": ({"Question": "2 + 2?", "Answer": "4"}, "question/answer (user ← Question, assistant ← Answer)", QA),
+    "query/response": ({"query": "2 + 2?", "response": "4", "model": "x"}, "question/answer (user ← query, assistant ← response)", QA),
+    "input/output": ({"input": "2 + 2?", "output": "4"}, "question/answer (user ← input, assistant ← output)", QA),
+    "problem/solution": ({"problem": "2 + 2?", "solution": "4", "answer": "4"}, "question/answer (user ← problem, assistant ← answer)", QA),
+    "text": ({"text": "2 + 2 is 4", "meta": {}}, "text (text ← text)", {"text": "2 + 2 is 4"}),
+    "preference with a prompt": ({"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}, "preference, the chosen side (user ← prompt, messages ← chosen)", QA),
+    "preference as whole chats": ({"prompt": "2 + 2?", "chosen": QA["messages"], "rejected": QA["messages"]}, "preference, the chosen side (user ← prompt, messages ← chosen)", QA),
+    "preference as answers": ({"prompt": QA["messages"][:1], "chosen": QA["messages"][1:], "rejected": []}, "preference, the chosen side (user ← prompt, messages ← chosen)", QA),
+    "HH-RLHF": ({"chosen": "\n\nHuman: 2 + 2?\n\nAssistant: 4", "rejected": "\n\nHuman: 2 + 2?\n\nAssistant: 5"}, "preference, the chosen side (messages ← chosen)", QA),
+    "tools": ({**CALLED, "tools": json.dumps([{"name": "add"}])}, "messages (tools ← tools, messages ← messages)", {**CALLED, "tools": [{"type": "function", "function": {"name": "add"}}]}),
+    "ShareGPT's tool calls": ({"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2}}'}, {"from": "observation", "value": "4"}, {"from": "gpt", "value": "It is 4."}]},
+        "ShareGPT (messages ← conversations)", {"messages": [*CALLED["messages"], {"role": "tool", "content": "4"}, {"role": "assistant", "content": "It is 4."}]}),
+}
+
+
+@pytest.mark.parametrize("case", FORMATS)
+def test_formats_are_recognized_and_shown(case):
+    row, words, expected = FORMATS[case]
+    rows = find_rows([row])
+    assert list(rows.about.formats) == [words] and rows[0] == expected and words in repr(rows)
+    assert find_rows([*rows]) == rows
+
+
+def test_a_mapping_where_the_guess_is_wrong():
+    row = {"q": "2 + 2?", "a": 4, "about": "Add.", "question": "no", "answer": "no"}
+    rows = find_rows([row], columns={"system": "about", "user": "q", "assistant": "a"})
+    assert rows[0]["messages"] == [{"role": "system", "content": "Add."}, *QA["messages"]] and rows.about.dropped == {"question": 1, "answer": 1}
+    assert find_rows([row], columns={"text": ["about", "q"]})[0] == {"text": "Add.\n\n2 + 2?"}
+    with pytest.raises(DataError, match="no column 'qq'.*Did you mean 'q'"): find_rows([row], columns={"user": "qq", "assistant": "a"})
+    with pytest.raises(RecipeError, match="makes no row"): find_rows([row], columns={"user": "q"})
+    for wrong in ({"usr": "q"}, {"user": 3}, ["q"]):
+        with pytest.raises(RecipeError, match="columns must be"): Recipe(columns=wrong)
+
+
+def test_what_is_in_memory_is_one(tmp_path):
+    from datasets import Dataset, DatasetDict, IterableDataset
+    raw = [{"question": f"{i}?", "answer": str(i)} for i in range(25)]
+    frame, data = pd.DataFrame(raw), Dataset.from_list(raw)
+    data.save_to_disk(tmp_path/"saved")
+    data.to_parquet(tmp_path/"a.parquet")
+    with pa.OSFile(str(tmp_path/"a.arrow"), "wb") as f, pa.ipc.new_file(f, data.data.table.schema) as out: out.write_table(data.data.table)
+    expected = find_rows(raw)
+    for other in (tuple(raw), frame, data, data.with_format("torch"), data.to_iterable_dataset(), IterableDataset.from_generator(lambda: iter(raw)), pa.Table.from_pylist(raw),
+                  DatasetDict(train=data, test=data.select(range(3))), {"train": raw}, str(tmp_path/"saved"), str(tmp_path/"a.parquet"), str(tmp_path/"a.arrow"), *[str(p) for p in (tmp_path/"saved").glob("data*.arrow")], tmp_path/"a.parquet"):
+        assert find_rows(other) == expected and find_rows(other).fingerprint == expected.fingerprint, type(other)
+        assert find_rows(other, "train[5:7]").numbers.tolist() == [6, 7]
+    assert len(Recipe(data=iter(raw)).data) == 25  # an iterator can be gone through once only, so a recipe keeps what it gives
+    with pytest.raises(RecipeError, match="the data set has train, test"): find_rows(DatasetDict(train=data, test=data), "dev")
+
+
+def test_a_stream_is_read_once_and_no_further_than_asked():
+    from datasets import IterableDataset
+    drawn = []
+    def endless():
+        while True: drawn.append(1); yield {"text": f"row {len(drawn)}"}
+    stream = IterableDataset.from_generator(endless)
+    assert [find_rows(stream, "train[:1500]")[-1], find_rows(stream, "train[:1500]")[0]] == [{"text": "row 1500"}, {"text": "row 1"}] and len(drawn) < 3500
+
+
+def test_folders_and_their_splits(tmp_path):
+    for name, n in (("train-00000-of-00002.jsonl", 3), ("train-00001-of-00002.jsonl", 2), ("test.csv", 1), ("data/validation.jsonl.gz", 4), ("README.md", 0), ("dataset_infos.json", 0)):
+        path = tmp_path/name
+        path.parent.mkdir(exist_ok=True)
+        raw = [{"question": f"{name} {i}", "answer": "a"} for i in range(n)]
+        text = pd.DataFrame(raw).to_csv(index=False) if ".csv" in name else lines(*raw)
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    assert [len(find_rows(str(tmp_path), s)) for s in ("train", "test", "validation")] == [5, 1, 4]
+    with pytest.raises(RecipeError, match="no split 'dev'.*test, train, validation"): find_rows(str(tmp_path), "dev")
+    (tmp_path/"train-00001-of-00002.jsonl").write_text('{"question": "a", "answer": "b"}\n{"question"')
+    with pytest.raises(DataError, match=r"row 5 \(line 2 of 'train-00001-of-00002.jsonl'\)") as e: find_rows(str(tmp_path))
+    assert e.value.row == 5
+    assert len(find_rows(str(tmp_path), skip_bad=True)) == 4
+
+
+def test_a_list_that_lies_elsewhere():
+    raw = [{"text": str(i)} for i in range(2500)]
+    rows = find_rows(raw)
+    assert len(rows) == 2500 and rows[-1] == raw[-1] and rows[10:13] == raw[10:13] and list(rows) == raw == rows and rows != raw[1:] and raw[7] in rows
+    some = rows.select(range(0, 2500, 500))
+    assert [r["text"] for r in some] == ["0", "500", "1000", "1500", "2000"] and some.numbers.tolist() == [1, 501, 1001, 1501, 2001] and some.select([1])[0] == raw[500]
+    with pytest.raises(IndexError): rows[2500]
+    raw[0]["text"] = "changed"
+    assert rows[0] == {"text": "0"} and find_rows(raw)[0] == {"text": "changed"}
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path):
+    (tmp_path/"a.jsonl").write_text(lines({"text": "a"}))
+    assert find_rows(str(tmp_path/"a.jsonl")) is find_rows(str(tmp_path/"a.jsonl"))
+    (tmp_path/"a.jsonl").write_text(lines({"text": "ab"}))
+    assert find_rows(str(tmp_path/"a.jsonl"))[0] == {"text": "ab"}
+
+
+def test_many_rows_lie_in_a_file(tmp_path, monkeypatch):
+    from datasets import config
+    from loranb import rows as module
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path/"cache"); monkeypatch.setattr(module, "SPILL", 10_000); monkeypatch.setattr(module, "PIECE", 3_000)
+    raw = [{"question": f"{i}?", "answer": "é"*40} for i in range(400)]
+    (tmp_path/"a.jsonl").write_text(lines(*raw, "broken"))
+    first = find_rows(str(tmp_path/"a.jsonl"), skip_bad=True)
+    module._recent.clear()
+    again = find_rows(str(tmp_path/"a.jsonl"), skip_bad=True)
+    assert first == again == find_rows(raw) and again.about == first.about and again.about.bad_rows == 1 and pa.total_allocated_bytes() < 5_000_000
+    assert sorted(p.suffix for p in (tmp_path/"cache"/"loranb").iterdir()) == [".arrow", ".json"]
+    rows = find_rows(iter(raw))
+    folder = rows.keep.name
+    assert rows[399]["messages"][0]["content"] == "399?" and (module.Path(folder)/"rows.arrow").exists()
+    del rows
+    assert not module.Path(folder).exists()
+
+
+def test_splits_shares_and_equal_rows():
+    raw = [{"text": str(i%80)} for i in range(200)]
+    sizes = lambda **kw: tuple(len(p) for p in held_out(rows_of(Recipe(data=raw, **kw)), Recipe(data=raw, **kw)))
+    assert sizes() == (180, 20) and sizes(test_size=5) == (195, 5) and sizes(test_size=.25) == (150, 50) and sizes(test_size=0) == (200, 0)
+    assert sizes(deduplicate=True) == (72, 8)
+    splits = {"train": raw, "dev": [{"text": "7"}, {"text": "new"}]}
+    for dedupe, n in ((False, 200), (True, 79)):
+        recipe = Recipe(data=splits, test_split="dev", deduplicate=dedupe)
+        train, test = held_out(rows_of(recipe), recipe)
+        assert len(train) == n and [r["text"] for r in test] == ["7", "new"]
+    with pytest.raises(RecipeError, match="no split 'test'"): held_out(rows_of(recipe), recipe.replace(test_split="test"))
+
+
+def test_bad_rows_are_left_out_by_who_says_so():
+    raw = [OK, {"question": "a", "answer": None}, OK, {"question": "a"}, OK]
+    with pytest.raises(DataError, match=r"row 2: .*1 more cannot be read, such as row 4.*acknowledged=\['bad-rows'\]"): rows_of(Recipe(data=raw))
+    rows = rows_of(Recipe(data=raw, acknowledged=["bad-rows"]))
+    assert rows.numbers.tolist() == [1, 3, 5] and "2 rows, such as row 2" in str(rows.about)
+    with pytest.raises(DataError, match="None of the first 1,000 rows"): find_rows([{"question": "a"}]*5000, skip_bad=True)
+
+
+@pytest.mark.parametrize("kind", ["list", "frame", "dataset", "splits"])
+def test_rows_from_memory_are_kept_with_the_run(kind, tmp_path):
+    from datasets import Dataset, DatasetDict
+    from loranb.record import Record
+    raw = [{"q": f"{i}?", "a": i, "id": i} for i in range(60)]
+    data = dict(list=raw, frame=pd.DataFrame(raw), dataset=Dataset.from_list(raw), splits=DatasetDict(train=Dataset.from_list(raw), dev=Dataset.from_list(raw[:3])))[kind]
+    recipe = Recipe(data=data, columns={"user": "q", "assistant": "a"}, test_split="dev" if kind == "splits" else None)
+    Record(recipe, tmp_path/"run").write_head(modules=[])
+    again = Record.open(tmp_path/"run").recipe
+    assert [list(p) for p in held_out(rows_of(again), again)] == [list(p) for p in held_out(rows_of(recipe), recipe)]
+    assert "data.jsonl" in recipe.to_yaml() and "60 rows" in recipe.to_python() or kind == "splits"
+    compile(recipe.to_python(), "script", "exec")
+    assert len(repr(recipe)) < 300 and len(recipe._repr_html_()) < 1000
+    if kind != "splits": assert (tmp_path/"run"/"data.jsonl").read_text().count("\n") == 60
+
+
+def test_html_in_rows_stays_text():
+    from loranb.findings import Finding, Findings
+    assert "<script" not in Findings([Finding("emails", "warning", 1, (1,), "", "<script>alert(1)</script>")])._repr_html_()
