@@ -401,6 +401,7 @@ def _build(config, recipe, dtype, full):
         if not full:
             quantize(model, recipe, dtype)
             model.requires_grad_(False)
+            model.loranb_dtype = dtype
             with torch.device("meta"): model = attach(model, recipe)
         elif recipe.gradient_checkpointing: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
     return model.train(), use
