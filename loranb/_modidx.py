@@ -70,6 +70,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'loranb.batches.best_fit': ('batches.html#best_fit', 'loranb/batches.py'),
                                 'loranb.batches.check_packing': ('batches.html#check_packing', 'loranb/batches.py'),
                                 'loranb.batches.collate': ('batches.html#collate', 'loranb/batches.py'),
+                                'loranb.batches.lengths_of': ('batches.html#lengths_of', 'loranb/batches.py'),
                                 'loranb.batches.positions': ('batches.html#positions', 'loranb/batches.py'),
                                 'loranb.batches.real': ('batches.html#real', 'loranb/batches.py')},
             'loranb.bill': { 'loranb.bill._bar': ('bill.html#_bar', 'loranb/bill.py'),

@@ -11,7 +11,7 @@ import random, time
 import numpy as np
 import torch
 
-from .batches import ByLength, real
+from .batches import ByLength, lengths_of, real
 from .loss import token_loss
 from .recipe import Recipe, RecipeError
 
@@ -57,6 +57,10 @@ def trainer_class():
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             loss = token_loss(model, inputs, num_items_in_batch)
             return loss if num_items_in_batch is None else loss*self.accelerator.num_processes
+
+        def _get_train_sampler(self, *args):
+            if not self.run.recipe.group_by_length: return super()._get_train_sampler(*args)
+            return ByLength(lengths_of(self.train_dataset), self.args.train_batch_size*self.args.world_size, self.args.seed)
 
         def create_accelerator_and_postprocess(self):
             super().create_accelerator_and_postprocess()

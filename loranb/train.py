@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from . import evaluate
 from .adapters import save_adapter
 from .base import adapted, attach, find_model, is_repacked, load_base, load_tokenizer, quiet, reattach
-from .batches import check_packing, collate
+from .batches import Packed, check_packing, collate
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
 from .data import prepare
 from .disk import damage, manifest
@@ -437,7 +437,7 @@ def _start(self: Run, checkpoint, broken):
     step, model, before, now = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model, self.head(), self.machine()
     with evaluate.undisturbed(model):
         check_tiles(model, self._data.train[0].input_ids)
-        if self.recipe.packing: check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
+        if isinstance(self._data.train, Packed): check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
     self._modules = Spectra.of(current(model)).to_arrays()[0]
     self.write_head(**now, modules=self._modules)
     notes = [f"{p.name} is damaged ({why}) and was moved to {set_aside(p).name}" for p, why in broken]
