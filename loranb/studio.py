@@ -313,7 +313,7 @@ def show_columns(self: Studio):
         c.names, c.examples = [str(n) for n in names], [[cell(row.get(n, "")) for n in names] for row in first]
         try: layout = recognize(first[0], r.columns) if first else None
         except RecipeError: layout = None
-        c.format, c.taken = (layout.format, dict(layout.columns)) if layout else ("not recognized", {})
+        c.format, c.taken = ("as chosen here" if r.columns else layout.format, dict(layout.columns)) if layout else ("not recognized", {})
 
 # %% ../nbs/13_studio.ipynb #c01a4e14
 @patch
