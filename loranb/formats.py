@@ -220,7 +220,7 @@ def _normal(self: Normalizer, row, n):
 @patch
 def _look(self: Normalizer, row, key):
     layout = recognize(row, self.columns)
-    found = layout, [c for c in row if c not in layout.used]
+    found = layout, [c for c in row if c not in layout.used and not (c == "label" and "text" in layout.columns)]
     if key is not None: self._layouts[key] = found
     return found
 
@@ -233,7 +233,7 @@ def _drop(self: Normalizer, column): self.dropped[column] = self.dropped.get(col
 # %% ../nbs/02d_formats.ipynb #6d2395d3
 def _shaped(row, c, fix, drop):
     get = lambda role: _joined(row, c[role], role, fix)
-    if "text" in c: return _said({"text": get("text")}, "text")
+    if "text" in c: return _said({"text": get("text"), **({} if _null(row.get("label")) else {"label": getattr(row["label"], "item", lambda: row["label"])()})}, "text")
     if "prompt" in c and not _many(row[c["completion"]]) and not _many(row[c["prompt"]]): return _said({"prompt": get("prompt"), "completion": get("completion")}, "completion")
     if "messages" in c: said = _chat(row, c, fix, drop)
     elif "prompt" in c: said = _asked(_side(row[c["prompt"]], "user", "prompt", fix, drop), _side(row[c["completion"]], "assistant", "completion", fix, drop))
