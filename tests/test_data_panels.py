@@ -2,6 +2,7 @@
 import json
 
 import pytest
+from loranb import DataError, doctor
 from loranb.recipe import Recipe
 from loranb.studio import Studio
 
@@ -68,3 +69,48 @@ def test_rows_from_memory(studio):
         assert s.columns.total == 30 and s.columns.get_state("data")["data"] == "30 rows" and learned(s).strip().startswith("C'est") and repr(s)
         s.edit(r=4)
         assert s.columns.total == 30
+
+
+@pytest.fixture(scope="module")
+def ill():
+    "A Studio on 700 rows: one cannot be read, most lose their answers, two are the same"
+    rows = [dict(prompt=f"Tell me about {i}, {'please, '*(i % 50)}now:", completion=f" It is {i}.") for i in range(700)]
+    rows[3] = dict(prompt=None, completion="x")
+    rows[650] = dict(rows[649])
+    return Studio(Recipe(data=rows, max_length=24, max_steps=2, test_size=4, r=2, quant="none", save_steps=0))
+
+
+def test_errors_stand_in_the_way_until_they_are_mended_or_acknowledged(ill, tmp_path):
+    d = ill.doctor
+    assert {"bad-rows", "nothing-learned"} <= set(d.open_errors()) and "✗" in ill.flow.items[3][1] and (d.looked, d.total) == (500, 699)
+    with pytest.raises(DataError, match="row 4"): ill.train(str(tmp_path/"a"))
+    click(d, acknowledged=["bad-rows"])
+    assert ill.recipe.acknowledged == ["bad-rows"] and "acknowledged=['bad-rows']" in ill.code.python and "bad-rows" not in d.open_errors()
+    with pytest.raises(DataError, match="To start all the same"): ill.train(str(tmp_path/"b"))
+    assert d.looked == 699 and not list((tmp_path/"b").glob("adapter*")), "a run looks at all rows before anything is loaded, and the panel shows what it found"
+    ill.settings.set_state(dict(max_length=256, message=""))
+    assert d.open_errors() == [] and d.looked == 500 and "✓" in ill.flow.items[3][1]
+
+
+def test_a_row_is_reached_by_its_number_although_one_is_left_out(ill):
+    ill._asked(dict(kind="row", row=5))
+    assert ill.rows.row == 5 and ill.rows.place == 3 and "about 4," in "".join(t for t, *_ in ill.rows.tokens).replace("▁", " ")
+    ill._asked(dict(kind="row", row=4))
+    assert ill.rows.row == 5 and "there is no row 4" in ill.rows.message
+
+
+def test_all_rows_are_looked_at_when_asked(ill):
+    assert not any(f["code"] == "duplicates" for f in ill.doctor.findings), "the equal rows lie beyond the first 500"
+    ill.look_at_all()
+    assert ill.doctor.looked == 699 and any(f["code"] == "duplicates" for f in ill.doctor.findings) and "all 699 rows" in ill.preview.text() and ill.doctor.busy == ""
+
+
+def test_another_data_set_has_its_own_columns_and_nothing_acknowledged(ill):
+    ill.edit(data="petit/translate")
+    assert ill.recipe.acknowledged == [] and ill.recipe.columns == {} and ill.doctor.acknowledged == [] and ill.columns.sound
+
+
+def test_the_panel_and_the_function_find_the_same(ill):
+    found = doctor(ill.recipe)
+    ill.look_at_all()
+    assert [(f["code"], f["count"], tuple(f["rows"])) for f in ill.doctor.findings] == [(f.code, f.count, f.rows) for f in found]
