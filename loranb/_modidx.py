@@ -259,6 +259,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'loranb.dryrun._short': ('dryrun.html#_short', 'loranb/dryrun.py'),
                                'loranb.dryrun._tables': ('dryrun.html#_tables', 'loranb/dryrun.py'),
                                'loranb.dryrun._trained': ('dryrun.html#_trained', 'loranb/dryrun.py'),
+                               'loranb.dryrun._two_types': ('dryrun.html#_two_types', 'loranb/dryrun.py'),
                                'loranb.dryrun.claim_module': ('dryrun.html#claim_module', 'loranb/dryrun.py'),
                                'loranb.dryrun.dry_run': ('dryrun.html#dry_run', 'loranb/dryrun.py'),
                                'loranb.dryrun.evaluation': ('dryrun.html#evaluation', 'loranb/dryrun.py'),

@@ -56,6 +56,7 @@ def _gemm_4bit(a, b, shape, *args, **kw): return torch.empty(*a.shape[:-1], shap
 
 def _unfused(): return known()[torch.ops.bitsandbytes.gemm_4bit.default]
 
+# %% ../nbs/09fa_kernels.ipynb #0a9cf845
 def _quantize_rows(a, threshold=0.):
     rows, out = torch.empty(a.numel()//a.shape[-1]), torch.empty_like(a, dtype=torch.int8)
     large = a.abs() >= threshold
@@ -93,7 +94,7 @@ def _patched(changes):
 @functools.cache
 def _casts(): return [(o, n, how(getattr(o, n))) for names, how in ((WIDE, _wide), (TYPED, _typed)) for n in names for o in (torch, F, torch.Tensor) if hasattr(o, n)]
 
-# %% ../nbs/09fa_kernels.ipynb #35af29cb
+# %% ../nbs/09fa_kernels.ipynb #1737f11b
 @contextlib.contextmanager
 def cuda(
     capability: tuple,  # Compute capability, such as (7, 5)
@@ -108,7 +109,7 @@ def cuda(
         state.threshold = threshold or state.threshold
         return MatMul8bitLt.apply(A, B, out, bias, state)
     with _patched([*_casts(), (F, "scaled_dot_product_attention", attention), (bitsandbytes, "matmul", int8)]):
-        yield {**known(), aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
+        yield {**{k: f for k, f in known().items() if k is not aten.mul_.Tensor}, aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
             aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward, bnb.gemm_4bit.default: _gemm_4bit,
             bnb.int8_vectorwise_quant.default: _quantize_rows, bnb.int8_scaled_mm.default: _scaled, bnb.int8_mixed_scaled_mm.default: _mixed}
 

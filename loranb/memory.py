@@ -67,6 +67,7 @@ def _config(model, revision, trust, changed):
     if not getattr(config.get_text_config(), "vocab_size", None): raise RecipeError(f"model: the configuration of {model!r} ({config.model_type}) says nothing of a vocabulary, so it is no causal language model.")
     return config
 
+# %% ../nbs/09g_memory.ipynb #3806985b
 def _where(recipe):
     file = base.Path(recipe.model).expanduser()/"config.json"
     return recipe.model, recipe.revision, recipe.trust_remote_code, file.stat().st_mtime_ns if file.is_file() else None

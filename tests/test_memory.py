@@ -120,7 +120,7 @@ def profiled(step):
     for e in events: most = max(most, bytes_ := bytes_ + e.nbytes())
     return most
 
-SIZES = [(rows, length) for rows in (1, 2) for length in (64, 160, 384)]
+SIZES = [(rows, length) for rows in (1, 2) for length in (96, 192, 384)]
 
 def compare(folder, **kw):
     "By how much the planned peak is off, for each size"
