@@ -11,6 +11,7 @@ import random, time
 import numpy as np
 import torch
 
+from .batches import ByLength, lengths_of, real
 from .loss import token_loss
 from .recipe import Recipe, RecipeError
 
@@ -48,7 +49,7 @@ def trainer_class():
         "A Trainer that sums up a step, and writes checkpoints by a run's rules"
         run = norm = None
         def training_step(self, model, inputs, num_items_in_batch=None):
-            tokens = inputs["attention_mask"].sum()
+            tokens = real(inputs).sum()
             loss = super().training_step(model, inputs, num_items_in_batch)
             self.sums = getattr(self, "sums", 0) + torch.stack([loss.detach().double(), tokens.double()])
             return loss
@@ -57,11 +58,19 @@ def trainer_class():
             loss = token_loss(model, inputs, num_items_in_batch)
             return loss if num_items_in_batch is None else loss*self.accelerator.num_processes
 
+        def _get_train_sampler(self, *args):
+            if not self.run.recipe.group_by_length: return super()._get_train_sampler(*args)
+            return ByLength(lengths_of(self.train_dataset), self.args.train_batch_size*self.args.world_size, self.args.seed)
+
         def create_accelerator_and_postprocess(self):
             super().create_accelerator_and_postprocess()
             clip = self.accelerator.clip_grad_norm_
             def clip_grad_norm_(*args, **kw): self.norm = clip(*args, **kw); return self.norm
             self.accelerator.clip_grad_norm_ = clip_grad_norm_
+
+        def _get_train_sampler(self, *args):
+            if not self.group_by_length: return super()._get_train_sampler(*args)
+            return ByLength(self.train_dataset.lengths, self.args.train_batch_size*self.args.world_size, self.args.seed)
 
         def _get_output_dir(self, trial): return str(self.run.path/".saving")
 

@@ -84,11 +84,11 @@ def against(
 ) -> dict:  # measured, predicted and error; parts and planned by part; device
     "A measurement beside what the plan says"
     d = dict(found, measured=found["peak"] if found["device"] == "cpu" else found["reserved"] + found["context"])
-    try: bill = plan(recipe, here())
+    try: parts = (bill := plan(recipe, here())).parts
     except Exception as e: return dict(d, predicted=None, why=str(e)[:200])
-    held = sum(bill.parts[k] for k in ("weights", "constants", "adapter", "context"))
+    held = sum(parts[k] for k in ("weights", "constants", "adapter", "context"))
     predicted = found["before"] + bill.peak - held if found["device"] == "cpu" else bill.peak
-    return dict(d, predicted=round(predicted), error=predicted/d["measured"] - 1, planned={k: round(v) for k, v in bill.parts.items()})
+    return dict(d, predicted=round(predicted), error=predicted/d["measured"] - 1, planned={k: round(v) for k, v in parts.items()})
 
 # %% ../nbs/10h_peak.ipynb #cc9651ff
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from .logs import cut_logs, read_frames, whole_lines, write_frame
 from .readings import duration, num, size
 from .recipe import Recipe, RecipeError
 from .report import card_html, report_html
+from .rows import find_rows
 from .spectra import Spectra
 
 # %% ../nbs/11a_record.ipynb #6e75de11
@@ -189,6 +190,16 @@ def close_files(self: Record):
     except OSError: pass
 
 # %% ../nbs/11a_record.ipynb #76513368
+def _write_rows(recipe, path):
+    "Rows from memory into a run's folder, in the shape that they are trained in, and the recipe that reads them there"
+    splits = dict.fromkeys([recipe.split, *([recipe.test_split] if recipe.test_split else [])])
+    one = len(splits) == 1
+    if not one: (path/"data").mkdir(exist_ok=True)
+    for split, name in zip(splits, ("train", "test")):
+        with open(path/("data.jsonl" if one else f"data/{name}.jsonl"), "w", encoding="utf-8") as f:
+            f.writelines(t + "\n" for t in find_rows(recipe.data, split, recipe.columns, "bad-rows" in recipe.acknowledged).texts())
+    return recipe.replace(data="data.jsonl" if one else "data", split="train", test_split=None if one else "test", columns={})
+
 @patch
 def write_head(self: Record,
     **machine,  # What else `run.json` shall say
@@ -198,9 +209,8 @@ def write_head(self: Record,
     write_whole(self.path/"run.json", json.dumps(machine, indent=1))
     if (self.path/"recipe.yaml").exists(): return
     recipe = self.recipe
-    if not isinstance(recipe.data, str):
-        write_whole(self.path/"data.jsonl", "".join(json.dumps(r) + "\n" for r in recipe.data))
-        recipe = recipe.replace(data="data.jsonl")
+    if not isinstance(recipe.data, str): recipe = _write_rows(recipe, self.path)
+    if Path(recipe.data) in (self.path/"data", self.path/"data.jsonl"): recipe = recipe.replace(data=Path(recipe.data).name)
     write_whole(self.path/"recipe.yaml", recipe.to_yaml())
 
 @patch
@@ -218,7 +228,7 @@ def open(cls: Record,
     path = Path(folder)
     if not (path/"recipe.yaml").is_file(): raise RecipeError(f"run: {str(path)!r} holds no recipe.yaml, so it is no run's folder.")
     recipe = Recipe.from_yaml(path/"recipe.yaml")
-    if recipe.data == "data.jsonl": recipe = recipe.replace(data=str(path/"data.jsonl"))
+    if recipe.data in ("data", "data.jsonl") and (path/recipe.data).exists(): recipe = recipe.replace(data=str(path/recipe.data))
     run = cls(recipe, path)
     run._read_logs()
     run.state = run._left()
@@ -377,6 +387,8 @@ class Lines:
 
     def __call__(self, e):
         if e["type"] == "start": self.total, self.began, self.first = e["max_steps"], time.monotonic(), e["step"]
+        for f in e.get("findings", []):
+            if f["severity"] != "note": self.say(f"{f['severity']} {f['code']}: {f['count']:,} rows. {f['detail'] or f['remedy']}")
         if e["type"] == "eval": self.held = e["loss"]
         if e["type"] == "step" and (time.monotonic() - self.last > 2 or e["step"] == self.total):
             self.last, done = time.monotonic(), e["step"] - self.first

@@ -8,6 +8,7 @@ __all__ = ['Run']
 # %% ../nbs/11b_train.ipynb #02b867f2
 import gc, os, platform, shutil, sys, time, weakref
 from contextlib import ExitStack
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from fastcore.basics import patch
 
 from . import evaluate
 from .adapters import save_adapter
-from .base import adapted, attach, is_repacked, load_base, quiet, reattach
+from .base import adapted, attach, find_model, is_repacked, load_base, load_tokenizer, quiet, reattach
+from .batches import Packed, check_packing, collate
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
-from .data import collate, find_rows, prepare
+from .data import prepare
 from .disk import damage, manifest
 from .failures import NotFinite, check_finite, explain
+from .findings import doctor
 from .guard import Guard
 from .labels import encode_label, label_names, prepare_labels
 from .live import Meter, current
@@ -33,6 +36,7 @@ from .peak import Peak, advice, against, clear, probe, read
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder
+from .rows import rows_of
 from .spectra import Spectra
 
 # %% ../nbs/11b_train.ipynb #6e75de11
@@ -45,7 +49,7 @@ class Run(Record):
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
         super().__init__(recipe, out)
-        self._model = self._tok = self._data = self._trainer = self._meter = None
+        self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
         self.asked, self.doing = "", ""  # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
         self.enough = False  # Did the held-out loss stop falling, by early_stopping_patience?
         self.guard, self._view, self._peak, self._working = Guard(self.stop), None, 0, False
@@ -250,8 +254,7 @@ def write_checkpoint(self: Run,
 @patch
 def _load(self: Run):
     check_trackers(self.recipe)
-    rows = find_rows(self.recipe.data, self.recipe.split)
-    if self.recipe.task_type == "SEQ_CLS" and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
+    if self._data is None: self._look()
     self._say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
@@ -261,10 +264,19 @@ def _load(self: Run):
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
     for n, p in self._model.named_parameters(): p.requires_grad_(n in self._trained)
-    if self._data is None:
-        self._say("reading and tokenizing the data")
-        self._data = self._encoded(rows)
     self._say("")
+
+
+@patch
+def _look(self: Run):
+    "Read the data and ask the doctor, before anything large is loaded"
+    self._say("reading and tokenizing the data")
+    rows, self._tok = rows_of(self.recipe), load_tokenizer(find_model(self.recipe, self._say, weights=False), self.recipe.trust_remote_code)
+    if self.recipe.task_type == "SEQ_CLS" and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
+    if self.recipe.task_type != "SEQ_CLS":
+        self.findings = doctor(self.recipe, self._tok, rows)
+        self.findings.check(self.recipe)
+    self._data = self._encoded(rows)
 
 # %% ../nbs/11b_train.ipynb #1408ef01
 @patch
@@ -300,7 +312,7 @@ def _build(self: Run):
         data_collator=lambda rows: collate(rows, pad), callbacks=[callback_class()(self)])
     self._trainer.run = self
     self._trainer.remove_callback(PrinterCallback)
-    self._trainer.model_accepts_loss_kwargs = True
+    self._trainer.model_accepts_loss_kwargs, self._trainer.group_by_length = True, self.recipe.group_by_length
     return self._trainer
 
 # %% ../nbs/11b_train.ipynb #4b5705ac
@@ -423,7 +435,9 @@ def _differs(self: Run, before, now):
 @patch
 def _start(self: Run, checkpoint, broken):
     step, model, before, now = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model, self.head(), self.machine()
-    with evaluate.undisturbed(model): check_tiles(model, self._data.train[0].input_ids)
+    with evaluate.undisturbed(model):
+        check_tiles(model, self._data.train[0].input_ids)
+        if isinstance(self._data.train, Packed): check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
     self._modules = Spectra.of(current(model)).to_arrays()[0]
     self.write_head(**now, modules=self._modules)
     notes = [f"{p.name} is damaged ({why}) and was moved to {set_aside(p).name}" for p, why in broken]
@@ -433,6 +447,7 @@ def _start(self: Run, checkpoint, broken):
     self._peak = max((e["memory_peak"] for e in self.of_type("step")), default=0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted(model)), trainable_parameters=trained)
+    if self.findings and not self.of_type("findings"): self.emit("findings", step=0, findings=[asdict(f) for f in self.findings])
     for text in notes: self._warn(text)
     if not self.of_type("sample"): self._sample(0)
 
