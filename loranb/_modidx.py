@@ -637,6 +637,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'loranb.rows.Rows.__iter__': ('rows.html#rows.__iter__', 'loranb/rows.py'),
                              'loranb.rows.Rows.__len__': ('rows.html#rows.__len__', 'loranb/rows.py'),
                              'loranb.rows.Rows.__repr__': ('rows.html#rows.__repr__', 'loranb/rows.py'),
+                             'loranb.rows.Rows._texts': ('rows.html#rows._texts', 'loranb/rows.py'),
                              'loranb.rows.Rows.fingerprint': ('rows.html#rows.fingerprint', 'loranb/rows.py'),
                              'loranb.rows.Rows.hashes': ('rows.html#rows.hashes', 'loranb/rows.py'),
                              'loranb.rows.Rows.numbers': ('rows.html#rows.numbers', 'loranb/rows.py'),
