@@ -83,8 +83,10 @@ def token_loss(
     tiled: bool = None,  # Pass by the head? As `check_tiles` found unless given
 ) -> torch.Tensor:  # Negative log-likelihood in nats a token
     "The mean loss of the learned tokens of a batch"
-    batch = dict(batch)
-    targets, base = batch.pop("labels")[:, 1:], _bare(model)
+    batch, base = dict(batch), _bare(model)
+    labels = batch.pop("labels")
+    if type(base).__name__.endswith("ForSequenceClassification"): return _label_loss(model, batch, labels, n)
+    targets = labels[:, 1:]
     learned = targets != -100
     if n is None: n = learned.sum().clamp_min(1)
     if not (getattr(base, "loranb_tiles", True) if tiled is None else tiled):
@@ -98,6 +100,11 @@ def token_loss(
 def _bare(model):
     model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+# %% ../nbs/02b_loss.ipynb #d2a7b002
+def _label_loss(model, batch, labels, n):
+    scores = model(**batch).logits
+    return F.cross_entropy(scores.float(), labels.amax(1).to(scores.device), reduction="sum")/(len(labels) if n is None else n)
 
 # %% ../nbs/02b_loss.ipynb #aeaa710e
 @torch.no_grad()

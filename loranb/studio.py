@@ -133,7 +133,7 @@ def _on_eval(self: Live, e):
 @patch
 def _on_spectra(self: Live, e):
     spectra = self.run.spectra_history[e["frame"]][1]
-    self.explorer.append(e["step"], spectra, spectra.noise_band(self.run.learning_rates(e["step"])))
+    self.explorer.append(e["step"], spectra, spectra.noise_band(self.run.learning_rates(e["step"]), lr_ratio=self.run.recipe.loraplus_lr_ratio or 1.))
 
 # %% ../nbs/13_studio.ipynb #b3c842d7
 @patch
