@@ -29,7 +29,7 @@ NAMES = dict(
     user=("prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source"),
     assistant=("completion", "output", "response", "answer", "solution", "assistant", "reply", "bot", "target"),
     more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"), text=("text", "content", "document"),
-    label=("label",))
+    label=("label", "labels"))
 
 _LISTED = re.compile(r"""\s*\[\s*\{.{0,200}?['"](role|from)['"]""", re.S)
 
