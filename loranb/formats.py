@@ -28,7 +28,8 @@ NAMES = dict(
     messages=("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"),
     user=("prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source"),
     assistant=("completion", "output", "response", "answer", "solution", "assistant", "reply", "bot", "target"),
-    more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"), text=("text", "content", "document"), label=("label", "labels"))
+    more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"), text=("text", "content", "document"),
+    label=("label", "labels"))
 
 _LISTED = re.compile(r"""\s*\[\s*\{.{0,200}?['"](role|from)['"]""", re.S)
 
@@ -69,7 +70,7 @@ def recognize(
     if "chosen" in names: return Layout("preference, the chosen side", {**extra, **asked, "messages": names["chosen"]})
     pair = _pair(names, has, extra)
     if pair: return pair
-    if has("text") is not None: return Layout("text", {"text": has("text"), **({"label": l} if (l := has("label")) is not None else {})})
+    if (t := has("text")) is not None: return Layout("text", {"text": t, **({"label": n} if (n := has("label")) is not None else {})})
     if not row: raise DataError("data: has no columns")
     raise DataError(f"data: the columns {', '.join(map(repr, row))} are not known as a format. "
                     f"Say which is whose, such as columns={_hint(list(row))!r}; the roles are {', '.join(COLUMNS)}.")
@@ -139,6 +140,7 @@ def _literal(v, what):
 _OTHERS = dict(user="human prompter person question", system="developer", tool="function observation function_response tool_response ipython",
                assistant="gpt chatgpt bot model ai bing bard claude answer function_call tool_call")
 ALIASES = {a: role for role, names in _OTHERS.items() for a in names.split()}
+_SHAREGPT = {"human": "user", "gpt": "assistant", "system": "system"}
 KEEP = ("name", "tool_call_id", "reasoning_content", "reasoning", "thinking")
 
 def _role(m, where, fix):
@@ -153,6 +155,9 @@ def _role(m, where, fix):
 
 # %% ../nbs/02d_formats.ipynb #0ca90f47
 def _turn(m, i, fix, drop):
+    if isinstance(m, dict) and len(m) == 2:  # nearly every turn
+        role, said = (m["role"], m.get("content")) if "role" in m else (_SHAREGPT.get(str(m.get("from"))), m.get("value"))
+        if isinstance(said, str) and isinstance(role, str) and role in ROLES: return {"role": role, "content": said}
     where = f"turn {i + 1}"
     if isinstance(m, (list, tuple)): raise _Wrong(f"{where} is a list; the turns are nested one level too deep")
     if not isinstance(m, dict): raise _Wrong(f"{where} must be {{'role': ..., 'content': ...}}, but it is {str(m)[:60]!r}")
@@ -230,14 +235,16 @@ def _normal(self: Normalizer, row, n):
 @patch
 def _look(self: Normalizer, row, key):
     layout = recognize(row, self.columns)
-    found = layout, [c for c in row if c not in layout.used and not (c == "label" and "text" in layout.columns)]
+    found = layout, [c for c in row if c not in layout.used]
     if key is not None: self._layouts[key] = found
     return found
 
 # %% ../nbs/02d_formats.ipynb #6d2395d3
 def _shaped(row, c, fix, drop):
     get = lambda role: _joined(row, c[role], role, fix)
-    if "text" in c: return _said({"text": get("text"), **({"label": getattr(v, "item", lambda: v)()} if not _null(v := row.get(c.get("label"))) else {})}, "text")
+    if "text" in c:
+        label = row.get(c.get("label"))
+        return _said({"text": get("text"), **({} if _null(label) else {"label": label.item() if hasattr(label, "item") else label})}, "text")
     if "prompt" in c and not _many(row[c["completion"]]) and not _many(row[c["prompt"]]):
         return _said({"prompt": get("prompt"), "completion": get("completion")}, "completion")
     if "messages" in c: said = _chat(row, c, fix, drop)
