@@ -210,9 +210,9 @@ def _write(path, batches):
 BATCH = 1000  # Rows that are tokenized at once
 
 def _batches(encoder, rows, bad):
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
     left, numbers = iter(rows), rows.numbers
-    for i in tqdm(range(0, len(rows), BATCH), desc="Tokenizing", unit="k rows", delay=2, leave=False): yield _table(encoder(list(islice(left, BATCH)), numbers[i:i + BATCH], bad))
+    for i in tqdm(range(0, len(rows), BATCH), desc="Tokenizing", unit="k rows", delay=5, leave=False): yield _table(encoder(list(islice(left, BATCH)), numbers[i:i + BATCH], bad))
 
 def encode_all(
     encoder: Encoder,  # Tokenizer, cut, what is learned
