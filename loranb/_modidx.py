@@ -350,8 +350,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'loranb.formats.Layout.used': ('formats.html#layout.used', 'loranb/formats.py'),
                                 'loranb.formats.Normalizer': ('formats.html#normalizer', 'loranb/formats.py'),
                                 'loranb.formats.Normalizer.__call__': ('formats.html#normalizer.__call__', 'loranb/formats.py'),
-                                'loranb.formats.Normalizer._drop': ('formats.html#normalizer._drop', 'loranb/formats.py'),
-                                'loranb.formats.Normalizer._fix': ('formats.html#normalizer._fix', 'loranb/formats.py'),
                                 'loranb.formats.Normalizer._look': ('formats.html#normalizer._look', 'loranb/formats.py'),
                                 'loranb.formats.Normalizer._normal': ('formats.html#normalizer._normal', 'loranb/formats.py'),
                                 'loranb.formats._Wrong': ('formats.html#_wrong', 'loranb/formats.py'),

@@ -34,21 +34,27 @@ class Finding:
     detail: str = ""  # What was seen there
 
     def __str__(self):
-        where = f"{self.count:,} row{'s' if self.count != 1 else ''}" + (f" (row {', '.join(f'{r:,}' for r in self.rows[:3])}{', ...' if self.count > 3 else ''})" if self.rows else "")
+        some = f" (row {', '.join(f'{r:,}' for r in self.rows[:3])}{', ...' if self.count > 3 else ''})" if self.rows else ""
+        where = f"{self.count:,} row{'s' if self.count != 1 else ''}{some}"
         return f"{self.severity} {self.code}: {CODES[self.code][0]}, {where}. {self.detail + '. ' if self.detail else ''}{self.remedy}"
 
 # %% ../nbs/03d_findings.ipynb #260e20e2
 CODES = {
     "bad-rows": ("rows cannot be read and are left out", "Mend them, or go on without them."),
-    "template-missing": ("the rows are chats, but this model's tokenizer has no chat template", "Use an instruction-tuned model, or rows with prompt and completion."),
+    "template-missing": ("the rows are chats, but this model's tokenizer has no chat template",
+        "Use an instruction-tuned model, or rows with prompt and completion."),
     "template-refuses": ("the chat template cannot write these rows", "Mend the rows, or go on without them."),
-    "template-foreign": ("the chat template has marks that are no tokens of this model", "It was written for another model. Use the model that it belongs to, or rows with prompt and completion."),
-    "template-changes": ("the chat template leaves out or changes words of the rows", "Look at these rows in the preview. What is not in the text is not learned."),
+    "template-foreign": ("the chat template has marks that are no tokens of this model",
+        "It was written for another model. Use the model that it belongs to, or rows with prompt and completion."),
+    "template-changes": ("the chat template leaves out or changes words of the rows",
+        "Look at these rows in the preview. What is not in the text is not learned."),
     "template-adds": ("the chat template adds what no row says", "Use the same template when you ask the model, or give the rows a system turn of their own."),
     "nothing-learned": ("nothing is learned from these rows", "They are left out of the training."),
-    "end-not-learned": ("the end of the answer is not learned, so the model will not learn to stop", "Use a model whose chat template ends a turn with a special token, or let the completion end with it."),
+    "end-not-learned": ("the end of the answer is not learned, so the model will not learn to stop",
+        "Use a model whose chat template ends a turn with a special token, or let the completion end with it."),
     "answer-cut": ("max_length cuts the answer, and its end is not learned", "Raise max_length, or shorten the rows."),
-    "two-bos": ("two start tokens begin the row", "The text begins with the start token, and the tokenizer adds another one. Take it out of the template or the text."),
+    "two-bos": ("two start tokens begin the row",
+        "The text begins with the start token, and the tokenizer adds another one. Take it out of the template or the text."),
     "overlap": ("held-out rows are trained on as well, so the held-out loss says too little", "Set deduplicate=True, or give a test_split of its own."),
     "duplicates": ("rows are equal to an earlier one", "Set deduplicate=True to train on each once."),
     "roles-order": ("the turns do not alternate between user and assistant", "Look at these rows. Many templates were made for alternating turns."),
@@ -71,7 +77,9 @@ class Findings(list):
     def _repr_html_(self):
         from html import escape
         colour = dict(error="#b42318", warning="#9a6700", note="#57606a")
-        cells = lambda f: (f'<b style="color:{colour[f.severity]}">{f.severity}</b>', f"<code>{f.code}</code>", f"{f.count:,}", ", ".join(map(str, f.rows)), escape(f"{CODES[f.code][0]}. {f.detail + '. ' if f.detail else ''}{f.remedy}"))
+        words = lambda f: escape(f"{CODES[f.code][0]}. {f.detail + '. ' if f.detail else ''}{f.remedy}")
+        level = lambda f: f'<b style="color:{colour[f.severity]}">{f.severity}</b>'
+        cells = lambda f: (level(f), f"<code>{f.code}</code>", f"{f.count:,}", ", ".join(map(str, f.rows)), words(f))
         rows = "".join("<tr>" + "".join(f'<td style="text-align:left;vertical-align:top">{c}</td>' for c in cells(f)) + "</tr>" for f in self)
         return f"<table><tr><th></th><th>code</th><th>count</th><th>rows</th><th></th></tr>{rows}</table>" if self else "Nothing was found."
 
@@ -93,7 +101,8 @@ def check(self: Findings,
     if not found: return
     said = " ".join(f"{str(f).removeprefix('error ')}" for f in found[:3])
     more = f" And {', '.join(f.code for f in found[3:])}." if found[3:] else ""
-    raise DataError(f"data: {said}{more} To start all the same: acknowledged={[*recipe.acknowledged, *(f.code for f in found)]!r}.", next((f.rows[0] for f in found if f.rows), None))
+    codes = [*recipe.acknowledged, *(f.code for f in found)]
+    raise DataError(f"data: {said}{more} To start all the same: acknowledged={codes!r}.", next((f.rows[0] for f in found if f.rows), None))
 
 # %% ../nbs/03d_findings.ipynb #ae34e81e
 def last_labels(
@@ -138,7 +147,8 @@ class Patient:
         where = np.flatnonzero(where) if where.dtype == bool else where
         if not len(where): return
         rows = self.rows if rows is None else rows
-        if rows is self.some and len(self.some) < len(self.rows): detail = f"{detail + '; ' if detail else ''}{len(self.some):,} of {len(self.rows):,} rows were looked at"
+        part = f"{len(self.some):,} of {len(self.rows):,} rows were looked at" if rows is self.some and len(self.some) < len(self.rows) else ""
+        detail = "; ".join(filter(None, [detail, part]))
         self.found.append(Finding(code, severity, len(where), tuple(int(rows.numbers[i]) for i in where[:5]), remedy or CODES[code][1], detail))
 
     def grave(self, where, share): return "error" if np.asarray(where).sum() >= share*max(len(where), 1) else "warning"
@@ -153,10 +163,12 @@ def look_at_tokens(self: Patient):
     special = [*tok.all_special_ids, *(i for i, t in tok.added_tokens_decoder.items() if t.special)]
     ends, none = np.isin(last, special), (tokens.learned == 0) & ~refused
     lost = int((none & cut).sum())
-    self.add("nothing-learned", none, self.grave(none, .01), f"{'all' if lost == none.sum() else f'{lost:,}'} of them are cut by max_length={self.recipe.max_length} before the answer begins" if lost else "", ("Raise max_length, or shorten the rows. " if lost else "") + CODES["nothing-learned"][1])
+    why = f"{'all' if lost == none.sum() else f'{lost:,}'} of them are cut by max_length={self.recipe.max_length} before the answer begins" if lost else ""
+    self.add("nothing-learned", none, self.grave(none, .01), why, "Raise max_length, or shorten the rows. "*(lost > 0) + CODES["nothing-learned"][1])
     unended, inside = ~ends & ~none & ~refused & ~cut, ~ends & ~none & cut
     self.add("end-not-learned", unended, self.grave(unended, .01))
-    self.add("answer-cut", inside, self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {int((tokens.lengths + tokens.cuts)[inside].max(initial=0)):,} tokens")
+    longest = (tokens.lengths + tokens.cuts)[inside].max(initial=0)
+    self.add("answer-cut", inside, self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
     if tok.bos_token_id is not None: self.add("two-bos", (first_ids(tokens) == tok.bos_token_id).all(1), "error")
     self._lengths(tokens.lengths + tokens.cuts)
 
@@ -184,7 +196,9 @@ def look_at_about(self: Patient):
     note = lambda code, count, rows, detail, severity="note": self.found.append(Finding(code, severity, count, tuple(rows), CODES[code][1], detail))
     if a.bad_rows: note("bad-rows", a.bad_rows, [n for n, _, _ in a.bad[:5]], a.words(0).rstrip("."), "error")
     if a.dropped: note("columns-dropped", max(a.dropped.values()), [], ", ".join(f"{c} ({n:,})" for c, n in a.dropped.items()))
-    if a.repairs: note("rows-repaired", sum(n for n, _ in a.repairs.values()), sorted({r for _, rows in a.repairs.values() for r in rows})[:5], "; ".join(f"{REPAIRS[k]} ({n:,} ×)" for k, (n, _) in a.repairs.items()))
+    repaired = sorted({r for _, rows in a.repairs.values() for r in rows})[:5]
+    how = "; ".join(f"{REPAIRS[k]} ({n:,} ×)" for k, (n, _) in a.repairs.items())
+    if a.repairs: note("rows-repaired", sum(n for n, _ in a.repairs.values()), repaired, how)
     if len(a.formats) > 1: note("formats-mixed", sum(a.formats.values()), [], "; ".join(f"{f}: {n:,}" for f, n in a.formats.items()))
     chosen = sum(n for f, n in a.formats.items() if f.startswith("preference"))
     if chosen: note("chosen-side", chosen, [], "")
@@ -219,8 +233,11 @@ def _most(seen):
     return "; ".join(f"{w}: {words.count(w):,}" for w in dict.fromkeys(words))
 
 # %% ../nbs/03d_findings.ipynb #f57a144b
-SECRETS = {"an AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22})[A-Za-z0-9_]*", "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}", "a key of a model's API": r"\bsk-[A-Za-z0-9_-]{20,}",
-           "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}", "a Google key": r"\bAIza[0-9A-Za-z_-]{35}", "a private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+", "a password in an address": r"\w://[^\s/:@\"]+:[^\s/:@\"]+@"}
+SECRETS = {
+    "an AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22})[A-Za-z0-9_]*",
+    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}", "a key of a model's API": r"\bsk-[A-Za-z0-9_-]{20,}", "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+    "a Google key": r"\bAIza[0-9A-Za-z_-]{35}", "a private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
+    "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+", "a password in an address": r"\w://[^\s/:@\"]+:[^\s/:@\"]+@"}
 _SECRET = re.compile("|".join(f"({p})" for p in SECRETS.values()))
 _HINTS = ("AKIA", "ASIA", "gh", "hf_", "sk-", "xox", "AIza", "PRIVATE KEY", "eyJ", "://")  # none of them, no secret: far faster to look for
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
@@ -250,7 +267,9 @@ def look_for_secrets(self: Patient):
         if any(w in text for w in _HINTS) and _SECRET.search(text): keys.append(i)
         if "@" in text and _EMAIL.search(text): mails.append(i)
     kind = lambda m: list(SECRETS)[m.lastindex - 1]
-    place = lambda i, pattern, words: next((f"row {self.some.numbers[i]}, {where}: {words(m)}" for where, t in texts_of(self.some[i]) if (m := pattern.search(t))), f"row {self.some.numbers[i]}")
+    def place(i, pattern, words):
+        at = f"row {self.some.numbers[i]}"
+        return next((f"{at}, {where}: {words(m)}" for where, t in texts_of(self.some[i]) if (m := pattern.search(t))), at)
     self.add("secrets", keys, detail="; ".join(place(i, _SECRET, lambda m: f"{kind(m)}, {masked(m[0])}") for i in keys[:3]), rows=self.some)
     self.add("emails", mails, detail="; ".join(place(i, _EMAIL, lambda m: masked(m[0])) for i in mails[:3]), rows=self.some)
 
@@ -270,7 +289,7 @@ def look_at_template(self: Patient):
     chats = [i for i, r in enumerate(self.some) if shape(r) == "chat"][:1000]
     if not chats: return
     foreign, template = foreign_marks(self.tok), Template(self.tok)
-    if foreign: self.add("template-foreign", chats, detail=f"{', '.join(foreign[:4])} {'is no token' if len(foreign) == 1 else 'are no tokens'} here", rows=self.some)
+    if foreign: self.add("template-foreign", chats, detail=f"no tokens here: {', '.join(foreign[:4])}", rows=self.some)
     changed, added = {}, self._added(template)
     for i in chats:
         row = self.some[i]
@@ -278,7 +297,8 @@ def look_at_template(self: Patient):
         except DataError: continue
         lost = next((f"turn {k + 1} ({m['role']})" for k, m in enumerate(row["messages"]) if m["content"].strip() not in text), None)
         if lost: changed[i] = lost
-    self.add("template-changes", list(changed), detail=f"row {self.some.numbers[next(iter(changed))]}, {next(iter(changed.values()))}" if changed else "", rows=self.some)
+    where = "; ".join(f"row {self.some.numbers[i]}, {turn}" for i, turn in list(changed.items())[:3])
+    self.add("template-changes", list(changed), detail=where, rows=self.some)
     if added: self.add("template-adds", chats, "note", added, rows=self.some)
 
 # %% ../nbs/03d_findings.ipynb #069b9933
@@ -298,12 +318,14 @@ def look_at_characters(self: Patient):
     "Text that is another one after tokens and back"
     part, tok = self.some.select(np.arange(min(len(self.some), 1000))), self.tok
     texts = ["\n".join(t for _, t in texts_of(r)) for r in part]
-    back = tok.batch_decode([e.ids for e in tok.backend_tokenizer.encode_batch(texts, add_special_tokens=False)], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    ids = [e.ids for e in tok.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
+    back = tok.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     plain = lambda s: "".join(s.split())
     lost = {i: (a, b) for i, (a, b) in enumerate(zip(texts, back)) if plain(a) != plain(b)}
     first = next(iter(lost), None)
     chars = sorted({c for c in lost[first][0] if c not in lost[first][1]}) if lost else []
-    self.add("not-round-trip", list(lost), detail=f"row {part.numbers[first]} loses {' '.join(chars[:8]) or 'the form of its characters'}" if lost else "", rows=part)
+    detail = f"row {part.numbers[first]} loses {' '.join(chars[:8]) or 'the form of its characters'}" if lost else ""
+    self.add("not-round-trip", list(lost), detail=detail, rows=part)
 
 # %% ../nbs/03d_findings.ipynb #56de3726
 def doctor(

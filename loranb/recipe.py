@@ -48,8 +48,11 @@ _positive, _flag = (lambda v: _is_num(v) and v > 0, "a number above 0"), (lambda
 _text, _share = (lambda v: isinstance(v, str) and v.strip(), "a name, not empty"), (lambda v: _is_num(v) and 0 <= v < 1, "a number from 0 up to 1")
 _limit = (lambda v: _is_int(v) and (v == -1 or v >= 1), "a whole number of at least 1, or -1 for no limit")
 _pattern = (lambda v: isinstance(v, dict) and all(isinstance(k, str) and _is_num(o) and o > 0 for k, o in v.items()), "a dictionary from module names to numbers above 0")
-_columns = (lambda v: isinstance(v, dict) and all(k in COLUMNS and _is_names(o) for k, o in v.items()), f"a dictionary from {', '.join(COLUMNS)} to a column or several")
-_data = (lambda v: _text[0](v) if isinstance(v, str) else hasattr(v, "__iter__") and not isinstance(v, (bytes, set)), "a file, a folder, a Hub name or a list of rows")
+_columns = (lambda v: isinstance(v, dict) and all(k in COLUMNS and _is_names(o) for k, o in v.items()),
+            f"a dictionary from {', '.join(COLUMNS)} to a column or several")
+_data = (lambda v: _text[0](v) if isinstance(v, str) else hasattr(v, "__iter__") and not isinstance(v, (bytes, set)),
+         "a file, a folder, a Hub name or a list of rows")
+_codes = (lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v), "a list of the doctor's codes")
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 _trackers = (lambda v: isinstance(v, (list, tuple)) and all(o in TRACKERS for o in v), f"a list of {', '.join(TRACKERS)}")
 _repository = (lambda v: v is None or _text[0](v) and all(_text[0](o) for o in v.split("/")) and v.count("/") <= 1, "a repository on the Hub, such as 'me/my-run'")
@@ -65,7 +68,7 @@ RULES = dict(
     weight_decay=(lambda v: _is_num(v) and v >= 0, "a number, 0 or more"), warmup_steps=(lambda v: _is_num(v) and v >= 0, "a number of steps, or a share of them below 1"),
     gradient_checkpointing=_flag, bnb_4bit_use_double_quant=_flag, rank_pattern=_pattern, alpha_pattern=_pattern, quant=_one_of(QUANTS), dtype=_one_of(DTYPES),
     lr_scheduler_type=_one_of(SCHEDULES), optim=_one_of(OPTIMS), data=_data, columns=_columns, deduplicate=_flag,
-    test_split=(lambda v: v is None or _text[0](v), "the name of a split"), acknowledged=(lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v), "a list of the doctor's codes"),
+    test_split=(lambda v: v is None or _text[0](v), "the name of a split"), acknowledged=_codes,
     train_on=_one_of(TRAIN_ON), packing=_flag, group_by_length=_flag,
     target_modules=(_is_names, "'all-linear', a regular expression or a list of module names"), revision=_or_none((_text[0], "a branch, a tag or a commit")),
     task_type=_one_of(TASKS), use_dora=_flag, init_lora_weights=(lambda v: v is True or isinstance(v, str) and bool(v), "True or the name of a start"),
@@ -251,7 +254,7 @@ def brief(
     value,  # The value of a field
 ) -> str:
     "A value as Python writes it, and many rows as what they are"
-    if isinstance(value, dict) and all(hasattr(v, "__len__") and not isinstance(v, str) for v in value.values()) and value: return f"{{{', '.join(f'{k!r}: {brief(v)}' for k, v in value.items())}}}"
+    if isinstance(value, dict) and value: return f"{{{', '.join(f'{k!r}: {brief(v)}' for k, v in value.items())}}}"
     if isinstance(value, (str, dict, type(None))) or not hasattr(value, "__iter__") or few(value): return repr(value)
     return f"<{type(value).__name__} of {len(value):,} rows>" if hasattr(value, "__len__") else f"<{type(value).__name__}>"
 

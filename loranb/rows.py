@@ -35,7 +35,8 @@ class About:
     def __str__(self):
         said = [f"{n:,} × {f}" if len(self.formats) > 1 else f for f, n in self.formats.items()]
         if self.dropped: said.append("columns that are not read: " + ", ".join(f"{c} ({n:,})" for c, n in self.dropped.items()))
-        said += [f"repaired: {REPAIRS[k]}, {n:,} × (row {', '.join(map(str, rows))}{', ...' if n > len(rows) else ''})" for k, (n, rows) in self.repairs.items()]
+        where = lambda n, rows: f"{n:,} × (row {', '.join(map(str, rows))}{', ...' if n > len(rows) else ''})"
+        said += [f"repaired: {REPAIRS[kind]}, {where(*found)}" for kind, found in self.repairs.items()]
         if self.bad_rows: said.append(f"left out, since they cannot be read: {self.bad_rows:,} rows, such as {self.words(0)}")
         return "\n".join(said + [f"left out: {n:,} rows, {why}" for why, n in self.left_out.items()])
 
@@ -156,7 +157,7 @@ def _read(src, columns, start, stop, place):
         about.bad_rows += 1
         if len(about.bad) < 20: about.bad.append([n, line, str(row)])
         if about.bad_rows == 1000 and not normal.formats: break
-    about.formats, about.dropped, about.repairs = normal.formats, normal.dropped, {k: list(v) for k, v in normal.notes.items()}
+    about.formats, about.dropped, about.repairs = dict(normal.formats), dict(normal.dropped), {k: list(v) for k, v in normal.notes.items()}
     return writer.table(), about
 
 # %% ../nbs/03a_rows.ipynb #3a1a6408

@@ -31,10 +31,13 @@ class Bad(str):
 
 # %% ../nbs/02c_sources.ipynb #e80f8cf4
 REPAIRS = {
-    "byte-order mark": "a mark at the file's start was left out", "encoding": "the file was read in an encoding that is not UTF-8", "blank line": "a line without a word was passed over",
-    "compressed": "the file was unpacked while reading", "separator": "the columns are parted by another sign than a comma", "wrapped": "the rows were inside an object, or one column after another",
-    "role": "a role had another name or capitals", "parts": "a content in parts was joined", "number": "a number became text", "json": "JSON inside a text was read", "columns of turns": "turns that were stored column by column were put together",
-    "letters": "half a character (a lone surrogate) became U+FFFD", "arguments": "the arguments of a tool call were text and were read as JSON", "lines": "a plain text became a row"}
+    "byte-order mark": "a mark at the file's start was left out", "encoding": "the file was read in an encoding that is not UTF-8",
+    "blank line": "a line without a word was passed over", "compressed": "the file was unpacked while reading",
+    "separator": "the columns are parted by another sign than a comma", "wrapped": "the rows were inside an object, or one column after another",
+    "role": "a role had another name or capitals", "parts": "a content in parts was joined", "number": "a number became text",
+    "json": "JSON inside a text was read", "columns of turns": "turns that were stored column by column were put together",
+    "letters": "half a character (a lone surrogate) became U+FFFD", "lines": "a plain text became a row",
+    "arguments": "the arguments of a tool call were text and were read as JSON"}
 
 class Notes(dict):
     "What was repaired in a data set: how often, and the first rows"
@@ -49,9 +52,14 @@ class Notes(dict):
 
 # %% ../nbs/02c_sources.ipynb #a019a076
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-SIGNS = {b"PK\x03\x04": "a zip archive (an .xlsx is one, too). Unpack it, or save the sheet as CSV", b"%PDF": "a PDF", b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture",
-         b"\x28\xb5\x2f\xfd": "packed with zstd. Unpack it", b"7z\xbc\xaf": "a 7z archive. Unpack it", b"SQLite format": "an SQLite data base", b"\xd0\xcf\x11\xe0": "an old Office document", b"\x93NUMPY": "a NumPy array", b"\x80\x04": "a pickle, which can run code", b"\x7fELF": "a program"}
-SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".txt": "text", ".text": "text", ".md": "text", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+SIGNS = {
+    b"PK\x03\x04": "a zip archive (an .xlsx is one, too). Unpack it, or save the sheet as CSV", b"7z\xbc\xaf": "a 7z archive. Unpack it",
+    b"\x28\xb5\x2f\xfd": "packed with zstd. Unpack it", b"%PDF": "a PDF",
+    b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture",
+    b"SQLite format": "an SQLite data base", b"\xd0\xcf\x11\xe0": "an old Office document", b"\x93NUMPY": "a NumPy array",
+    b"\x80\x04": "a pickle, which can run code", b"\x7fELF": "a program"}
+_ENDS = dict(json=".jsonl .ndjson .json", csv=".csv .tsv .tab", text=".txt .text .md", parquet=".parquet", arrow=".arrow .feather")
+SUFFIXES = {s: kind for kind, ends in _ENDS.items() for s in ends.split()}
 
 def _open(path):
     with open(path, "rb") as f: head = f.read(8)
@@ -92,7 +100,8 @@ def text_lines(
         n = 0
         try:
             for n, line in enumerate(f if encoding.startswith("utf-8") else _decoded(f, encoding), 1): yield n, _line(line, n == 1)
-        except (UnicodeDecodeError, OSError, EOFError, lzma.LZMAError, zlib.error) as e: raise DataError(f"data: {str(path)!r} is cut off or damaged behind line {n} ({e}).", n + 1) from None
+        except (UnicodeDecodeError, OSError, EOFError, lzma.LZMAError, zlib.error) as e:
+            raise DataError(f"data: {str(path)!r} is cut off or damaged behind line {n} ({e}).", n + 1) from None
 
 # %% ../nbs/02c_sources.ipynb #bd40ac46
 def _decoded(f, encoding): return io.TextIOWrapper(f, encoding, newline="\n")
@@ -137,7 +146,9 @@ def _array(read):
         except _Twice as e: raise DataError(f"data: row {n + 1} (line {line}) has the key {str(e)!r} twice.", n + 1) from None
         except (json.JSONDecodeError, RecursionError) as e:
             more = read(max(1 << 20, len(text) - at))
-            if not more: raise DataError(f"data: row {n + 1} (line {line}) is not JSON ({getattr(e, 'msg', 'nested too deeply')}); " + ("the file ends in the middle of it." if _open_end(text[at:]) else "the rows behind it cannot be told apart."), n + 1) from None
+            if not more:
+                rest = "the file ends in the middle of it" if _open_end(text[at:]) else "the rows behind it cannot be told apart"
+                raise DataError(f"data: row {n + 1} (line {line}) is not JSON ({getattr(e, 'msg', 'nested too deeply')}); {rest}.", n + 1) from None
             text, at = text[at:] + more, 0
             continue
         yield line, row
@@ -163,7 +174,8 @@ def _document(text, split, notes):
         try: row, at = _decoder.raw_decode(text, at)
         except (_Twice, json.JSONDecodeError, RecursionError) as e:
             line = 1 + text.count("\n", 0, getattr(e, "pos", at))
-            raise DataError(f"data: row {len(rows) + 1} (line {line}) " + (f"has the key {str(e)!r} twice." if isinstance(e, _Twice) else f"is not JSON ({getattr(e, 'msg', 'nested too deeply')})."), len(rows) + 1) from None
+            wrong = f"has the key {str(e)!r} twice" if isinstance(e, _Twice) else f"is not JSON ({getattr(e, 'msg', 'nested too deeply')})"
+            raise DataError(f"data: row {len(rows) + 1} (line {line}) {wrong}.", len(rows) + 1) from None
         rows.append(row)
     return _unwrap(rows[0], split, notes) if len(rows) == 1 and isinstance(rows[0], dict) else rows
 
@@ -189,7 +201,8 @@ def json_rows(
     first, second = [o[1] for o in start] + [""]*(2 - len(start))
     whole = not isinstance(first, Bad) and first.lstrip()[:1]
     if whole == "[": yield from _array(_reader(_sound(rest)))
-    elif whole == "{" and (not second or isinstance(parse(first), Bad) and second.lstrip()[:1] != "{"): yield from ((None, r) for r in _document("".join(_sound(rest)), split, notes))
+    elif whole == "{" and (not second or isinstance(parse(first), Bad) and second.lstrip()[:1] != "{"):
+        yield from ((None, r) for r in _document("".join(_sound(rest)), split, notes))
     else: yield from _json_lines(rest, notes)
 
 # %% ../nbs/02c_sources.ipynb #23719bfc
@@ -228,8 +241,8 @@ def csv_rows(
         except csv.Error as e: n += 1; yield at, Bad(f"is not CSV: {e}. Is there a quote (\") too many or too few?"); continue
         if not any(v.strip() for v in values): notes.add("blank line", at)
         else:
-            n += 1
-            yield at, dict(zip(names, values)) if len(values) == len(names) else Bad(f"has {len(values)} values, but the header has {len(names)} names. Is there a {sign!r} or a quote too many or too few?")
+            n, wrong = n + 1, f"has {len(values)} values, but the header has {len(names)} names. Is there a {sign!r} or a quote too many or too few?"
+            yield at, dict(zip(names, values)) if len(values) == len(names) else Bad(wrong)
 
 def _header(reader):
     try: names = [n.strip() for n in next(reader)]
@@ -262,7 +275,8 @@ def table_rows(
             source = pa.memory_map(str(path))
             batches = _batches(pa.ipc.open_file(source)) if source.read(6) == b"ARROW1" and not source.seek(0) else pa.ipc.open_stream(_rewound(source))
         for b in batches: yield from ((None, r) for part in range(0, b.num_rows, 1000) for r in b.slice(part, 1000).to_pylist())
-    except (pa.ArrowInvalid, OSError) as e: raise DataError(f"data: {str(path)!r} cannot be read as {kind.title()}: {str(e).splitlines()[0].rstrip('.')}. Is it whole?") from None
+    except (pa.ArrowInvalid, OSError) as e:
+        raise DataError(f"data: {str(path)!r} cannot be read as {kind.title()}: {str(e).splitlines()[0].rstrip('.')}. Is it whole?") from None
 
 def _batches(file): return (file.get_batch(i) for i in range(file.num_record_batches))
 def _rewound(source): source.seek(0); return source
@@ -296,7 +310,8 @@ def _files(paths, name, split):
     def read(notes):
         for p, kind in kinds.items():
             said = f"data: {str(p)!r}"
-            rows = dict(json=lambda: json_rows(p, notes, split), csv=lambda: csv_rows(p, notes), text=lambda: plain_rows(p, notes)).get(kind, lambda: table_rows(p, kind))()
+            if kind == "json": rows = json_rows(p, notes, split)
+            else: rows = table_rows(p, kind) if kind in ("parquet", "arrow") else dict(csv=csv_rows, text=plain_rows)[kind](p, notes)
             try: yield from ((f"line {n} of {p.name!r}" if len(kinds) > 1 and n else n, r) for n, r in rows)
             except DataError as e: raise e if str(e).startswith(said) else DataError(f"{said}, {str(e).removeprefix('data: ')}", e.row) from None
     stamp = [(str(p.absolute()), (s := p.stat()).st_size, s.st_mtime_ns) for p in kinds]
@@ -313,11 +328,13 @@ def _folder(path, split):
     if (path/"dataset_info.json").is_file() or (path/"dataset_dict.json").is_file():
         from datasets import load_from_disk
         return source(load_from_disk(path), split, str(path))
-    every = [p for p in sorted(path.rglob("*")) if p.is_file() and _suffix(p) in SUFFIXES and not p.name.startswith((".", "dataset_info", "README", "LICENSE", "state.json"))]
+    other = (".", "dataset_info", "README", "LICENSE", "state.json")
+    every = [p for p in sorted(path.rglob("*")) if p.is_file() and _suffix(p) in SUFFIXES and not p.name.startswith(other)]
     named = {p: _split_of(p, path) or ("train" if re.match(rf"{split}", p.name) is None else split) for p in every}
     files = [p for p, s in named.items() if s == split]
     if not every: raise DataError(f"data: the folder {str(path)!r} holds no data set: no saved Dataset, no file of {', '.join(SUFFIXES)}.")
-    if not files: raise RecipeError(f"split: there is no split {split!r}; the folder {str(path)!r} has {', '.join(sorted(set(named.values())))}.{nearest(split, named.values())}")
+    has = sorted(set(named.values()))
+    if not files: raise RecipeError(f"split: there is no split {split!r}; the folder {str(path)!r} has {', '.join(has)}.{nearest(split, has)}")
     return _files(files, str(path), split)
 
 # %% ../nbs/02c_sources.ipynb #743fbaad
@@ -329,7 +346,9 @@ def _hub(name, split):
         parts = re.findall(r"[\w.-]+", (re.search(r"\[(.*)\]", str(e)) or [""])[0]) if "onfig" in str(e) else []
         if parts: raise RecipeError(f"data: {path!r} has the parts {', '.join(parts)}; choose one, such as data={f'{path}:{parts[0]}'!r}.") from None
         raise RecipeError(f"split: {name!r} could not be read with split={split!r}: {e}") from None
-    except Exception as e: raise RecipeError(f"data: {name!r} is neither petit/TASK, nor a file or folder here, nor a data set that the Hub gives ({type(e).__name__}). Check the name and the network.") from None
+    except Exception as e:
+        raise RecipeError(f"data: {name!r} is neither petit/TASK, nor a file or folder here, nor a data set that the Hub gives ({type(e).__name__}). "
+                          "Check the name and the network.") from None
 
 def _petit(name, split):
     task = name.partition("/")[2]
