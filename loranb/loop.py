@@ -68,6 +68,10 @@ def trainer_class():
             def clip_grad_norm_(*args, **kw): self.norm = clip(*args, **kw); return self.norm
             self.accelerator.clip_grad_norm_ = clip_grad_norm_
 
+        def _get_train_sampler(self, *args):
+            if not self.group_by_length: return super()._get_train_sampler(*args)
+            return ByLength(self.train_dataset.lengths, self.args.train_batch_size*self.args.world_size, self.args.seed)
+
         def _get_output_dir(self, trial): return str(self.run.path/".saving")
 
         def _save_checkpoint(self, model, trial):

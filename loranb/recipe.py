@@ -41,23 +41,23 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 TASKS = ("CAUSAL_LM", "SEQ_CLS")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr", "polynomial", "inverse_sqrt", "warmup_stable_decay")
 OPTIMS = ("auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "paged_lion_8bit", "adafactor", "sgd")
-COLUMNS = ("messages", "system", "user", "assistant", "prompt", "completion", "text", "tools")
+COLUMNS = ("messages", "system", "user", "assistant", "prompt", "completion", "text", "label", "tools")
 TRAIN_ON = ("assistant", "last", "all")
 _count, _some = (lambda v: _is_int(v) and v >= 1, "a whole number of at least 1"), (lambda v: _is_int(v) and v >= 0, "a whole number, 0 or more")
 _positive, _flag = (lambda v: _is_num(v) and v > 0, "a number above 0"), (lambda v: isinstance(v, bool), "True or False")
 _text, _share = (lambda v: isinstance(v, str) and v.strip(), "a name, not empty"), (lambda v: _is_num(v) and 0 <= v < 1, "a number from 0 up to 1")
 _limit = (lambda v: _is_int(v) and (v == -1 or v >= 1), "a whole number of at least 1, or -1 for no limit")
 _pattern = (lambda v: isinstance(v, dict) and all(isinstance(k, str) and _is_num(o) and o > 0 for k, o in v.items()), "a dictionary from module names to numbers above 0")
-_columns = (lambda v: isinstance(v, dict) and all(k in COLUMNS and _is_names(o) for k, o in v.items()),
-            f"a dictionary from {', '.join(COLUMNS)} to a column or several")
-_data = (lambda v: _text[0](v) if isinstance(v, str) else hasattr(v, "__iter__") and not isinstance(v, (bytes, set)),
-         "a file, a folder, a Hub name or a list of rows")
-_codes = (lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v), "a list of the doctor's codes")
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 _trackers = (lambda v: isinstance(v, (list, tuple)) and all(o in TRACKERS for o in v), f"a list of {', '.join(TRACKERS)}")
 _repository = (lambda v: v is None or _text[0](v) and all(_text[0](o) for o in v.split("/")) and v.count("/") <= 1, "a repository on the Hub, such as 'me/my-run'")
 _names = (lambda v: v is None or not isinstance(v, str) and _is_names(v), "a list of names")
 def _or_none(rule): return (lambda v: v is None or rule[0](v), rule[1])
+_columns = (lambda v: isinstance(v, dict) and all(k in COLUMNS and _is_names(o) for k, o in v.items()),
+            f"a dictionary from {', '.join(COLUMNS)} to a column or several")
+_data = (lambda v: _text[0](v) if isinstance(v, str) else hasattr(v, "__iter__") and not isinstance(v, (bytes, set)),
+         "a file, a folder, a Hub name or a list of rows")
+_codes = (lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v), "a list of the doctor's codes")
 def _one_of(names): return (lambda v: v in names, f"one of {', '.join(names)}")
 
 # %% ../nbs/00_recipe.ipynb #b74e2693
@@ -68,7 +68,7 @@ RULES = dict(
     weight_decay=(lambda v: _is_num(v) and v >= 0, "a number, 0 or more"), warmup_steps=(lambda v: _is_num(v) and v >= 0, "a number of steps, or a share of them below 1"),
     gradient_checkpointing=_flag, bnb_4bit_use_double_quant=_flag, rank_pattern=_pattern, alpha_pattern=_pattern, quant=_one_of(QUANTS), dtype=_one_of(DTYPES),
     lr_scheduler_type=_one_of(SCHEDULES), optim=_one_of(OPTIMS), data=_data, columns=_columns, deduplicate=_flag,
-    test_split=(lambda v: v is None or _text[0](v), "the name of a split"), acknowledged=_codes,
+    test_split=_or_none((_text[0], "the name of a split")), acknowledged=_codes,
     train_on=_one_of(TRAIN_ON), packing=_flag, group_by_length=_flag,
     target_modules=(_is_names, "'all-linear', a regular expression or a list of module names"), revision=_or_none((_text[0], "a branch, a tag or a commit")),
     task_type=_one_of(TASKS), use_dora=_flag, init_lora_weights=(lambda v: v is True or isinstance(v, str) and bool(v), "True or the name of a start"),
@@ -155,6 +155,7 @@ class Recipe:
     deduplicate: bool = False  # Train on equal rows once only?
     acknowledged: list = field(default_factory=list)  # The doctor's findings that shall not stop the run, by their codes
     max_length: int = None  # Tokens of a row at most; the rest is cut
+    labels: list = None  # SEQ_CLS: the labels in the order of the model's outputs; those of the data unless given
     train_on: str = "assistant"  # What is learned: each turn of the assistant (or the completion), its last one alone, or all
     packing: bool = False  # Several short rows in one of max_length, with nothing seen across them?
     group_by_length: bool = False  # Rows of about one length in a batch, so that less is padded?

@@ -152,6 +152,12 @@ def spectra(self: Record) -> Spectra:
     "The newest spectra of BA; those of the saved adapter where none were measured"
     return self.spectra_history[-1][1] if self.spectra_history else self.adapter.spectra
 
+# %% ../nbs/11a_record.ipynb #0466c5e5
+@patch(as_prop=True)
+def memory(self: Record) -> dict:  # measured and predicted in bytes, error, device, parts; empty before there is a measurement
+    "The peak of the run and what was planned"
+    return {k: v for e in self.of_type("memory")[-1:] for k, v in e.items() if k not in ("type", "step")}
+
 # %% ../nbs/11a_record.ipynb #e38e4664
 @patch
 def start_files(self: Record,
@@ -310,7 +316,8 @@ def figures(self: Record) -> dict:  # Words and values
     d = {"steps": f"{self.steps} of {start.get('max_steps', '?')}", "held-out loss": num(evals[-1]["loss"]) if evals else None,
          "exact match": f"{match[-1]:.0%}" if match else None, "trained parameters": f"{start.get('trainable_parameters', 0):,}",
          "time": duration(seconds), "tokens a second": num(sum(e["tokens"] for e in steps)/seconds) if seconds else None,
-         "memory": size(max(e["memory"] for e in steps)) if steps else None,
+         "peak memory": size(m["measured"]) if (m := self.memory) else size(max(e["memory"] for e in steps)) if steps else None,
+         "by the plan": f"{size(m['predicted'])} ({m['error']:+.0%})" if m.get("predicted") else None,
          "measuring": f"{spectra[-1]['cost']/seconds:.1%} of the time" if spectra and seconds else None}
     return {k: v for k, v in d.items() if v is not None}
 

@@ -32,6 +32,7 @@ from .lock import Lock, holder, words
 from .logs import write_frame
 from .loss import check_tiles
 from .loop import StopNow, callback_class, check_trackers, generators, memory, memory_peak, track, trainer_class
+from .peak import Peak, advice, against, clear, probe, read
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder
@@ -75,6 +76,7 @@ def begins(self: Run,
     step: int,  # Steps done before
 ):
     "The loop begins, the optimizer and the schedule are there"
+    self._first_try()
     self._lr = self._trainer.lr_scheduler.get_last_lr()[0]
     if step and self._eval_due(step) and not any(e["step"] == step for e in self.of_type("eval")): self._evaluate(step)
     if step and self._sample_due(step) and not any(e["step"] == step for e in self.of_type("sample")): self._sample(step)
@@ -95,6 +97,21 @@ def gradients(self: Run):
     unscaled = 1/scaler.get_scale() if scaler is not None and not self.recipe.max_grad_norm else 1.
     self._meter.gradients(unscaled)
     if t.norm is None or not self.recipe.max_grad_norm: t.norm = torch.nn.utils.get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])*unscaled
+
+# %% ../nbs/11b_train.ipynb #9c43d24b
+Run.probing = None  # Try the longest batch before the first step? On a GPU unless set
+
+@patch
+def _first_try(self: Run):
+    self._room = Peak()
+    if torch.cuda.is_available() if self.probing is None else self.probing: probe(self._trainer)
+
+@patch
+def _remember_memory(self: Run):
+    if self.recipe.task_type != "CAUSAL_LM" or not hasattr(self, "_room"): return
+    longest = max(len(r.input_ids) for r in self._data.train)
+    found = read(self._room, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer))
+    self.emit("memory", step=self._trainer.state.global_step, **against(found, self.recipe.replace(max_length=longest)))
 
 # %% ../nbs/11b_train.ipynb #93805196
 @patch
@@ -248,6 +265,7 @@ def _load(self: Run):
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
     for n, p in self._model.named_parameters(): p.requires_grad_(n in self._trained)
     self._say("")
+
 
 @patch
 def _look(self: Run):
@@ -454,6 +472,7 @@ def _end(self: Run):
         self.state = "paused"
         return self.emit("pause", step=step)
     self.state, data, rows = "finishing", self.recipe.data, self._data.test_rows
+    self._remember_memory()
     if done and self.recipe.load_best_model_at_end: self._take_best(step)
     self._sample(step)
     if done and rows and evaluate.is_right(data, rows[0], "") is not None:
@@ -480,9 +499,18 @@ def _save_now(self: Run):
 
 # %% ../nbs/11b_train.ipynb #0b0a78c1
 @patch
+def _advised(self: Run):
+    self.release()
+    when = f" in step {self.steps + 1}" if self.steps else " before the first step, on the longest rows" if self.probing or torch.cuda.is_available() else ""
+    try: return when, advice(self.recipe)
+    except Exception: return when, ""
+
+@patch
 def _failed(self: Run, e):
     kept = next((p.name for p in reversed(checkpoints(self.path)) if not damage(p)), "")
-    if not isinstance(e, (RecipeError, KeyboardInterrupt)) and (text := explain(e, self.recipe, self.path, kept)): e = RecipeError(text)
+    if not isinstance(e, (RecipeError, KeyboardInterrupt)) and (text := explain(e, self.recipe, self.path, kept, self._advised)):
+        clear(e)
+        e = RecipeError(text)
     self.state = "stopped" if isinstance(e, KeyboardInterrupt) else "failed"
     try: self.emit("error", step=self.steps, message=str(e) or type(e).__name__)
     except OSError:

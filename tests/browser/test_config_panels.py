@@ -4,6 +4,7 @@ import json, re
 import pytest
 from loranb.previews import length_bins, lengths_reading, lengths_svg
 from loranb.recipe import Recipe
+from loranb.widgets.bill import Bill
 from loranb.widgets.code import Code
 from loranb.widgets.columns import Columns
 from loranb.widgets.doctor import Doctor
@@ -28,11 +29,19 @@ FINDINGS = [dict(code=code, severity=severity, count=12, rows=[17, 201, 123456],
 
 def paced(**kw): return Settings(total=4000, max_steps=400, per_device_train_batch_size=32, gradient_accumulation_steps=1, learning_rate=4e-3, **kw)
 def rank(**kw): return Rank(targets=TARGETS, params=1_970_000, **kw)
+def bill():
+    parts = lambda k: [[n, k*v] for n, v in dict(weights=16.06e9, adapter=168e6, gradients=168e6, optimizer=336e6, activations=2.7e9, logits=134e6, workspace=126e6, context=2.1e9).items()]
+    rung = lambda words, saves, peak: dict(words=words, saves=saves, peak=peak, time="more: each pass unpacks the weights first", quality="none found <img src=x onerror=window.hit=1>", source="Dettmers and others 2023", fits=peak < 15e9)
+    panel = Bill(sides=[dict(name="full fine-tuning", parts=parts(6), yours=False), dict(name="LoRA", parts=parts(1), yours=True), dict(name="QLoRA", parts=parts(.4), yours=False)], gpu="T4",
+        rungs=[rung("gradient_checkpointing=True", 3e9, 18.8e9), rung("quant='nf4', bnb_4bit_use_double_quant=True", 10e9, 8.8e9)], verdict="It fits after 2 steps: 8.8 GB at the peak instead of 21.8 GB, in the 15.6 GB of the T4.",
+        notes=[["measured · planned", "8.81 GB · 8.8 GB (−0.1 %)"], ["an epoch on the T4", "4 h 2 min to 13 h 50 min, 0.28 to 0.97 kWh at most (an estimate, nothing was measured)"]])
+    panel.cards = [dict(name=n, usable=u*1e9, over=21.8e9 - u*1e9) for n, u in (("T4", 15.6), ("L4", 23.7), ("RTX 4090", 25.3), ("A100-40GB", 42.1), ("A100-80GB", 85), ("H200", 150))]
+    return panel
 def full(): return [Quantize(model="meta-llama/Llama-3.1-8B-Instruct", params=8.03e9, layer="model.layers.31.mlp.down_proj", histogram=[0, .5, 1, .5, 0]), rank(),
                     Columns(data="org/a-very-long-name-of-a-data-set", total=123456, format="nothing that is known", names=["id", "a_very_long_name_of_a_column", "c"], columns=dict(user="c"), examples=[["1", "W"*300, ""]], note="id and others are not used"),
                     Rows(total=123456, row=100000, place=99999, places=123456, tokens=HOSTILE*20, shares=SHARES, lengths=LENGTHS, reading="40 % of the tokens are learned, nothing is cut. In batches of 16, 27.1 % is padding."),
                     Doctor(findings=FINDINGS, looked=500, total=123456, acknowledged=["gone"]),
-                    Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3)]
+                    Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3), bill()]
 def sent(page, i=0): return page.evaluate(f"models[{i}].sent")
 def get(page, name, i=0): return page.evaluate(f"models[{i}].get('{name}')")
 def as_python(page, cls, i=0): return cls(**{k: v for k, v in page.evaluate(f"models[{i}].state").items()})
@@ -109,6 +118,24 @@ def test_quantize_switches_without_a_kernel(show):
     page.get_by_label("double quantization").uncheck()
     assert get(page, "bnb_4bit_use_double_quant") is False
     page.wait_for_function("document.body.innerText.includes('4.5 bits a weight')")
+
+
+def test_the_bill_lights_what_fits_and_its_ladder_is_buttons(show):
+    page = show(bill(), width=1150)
+    card = lambda name: page.get_by_role("button", name=name)
+    assert card("T4, 15.6 GB usable: 6.2 GB short").get_attribute("aria-pressed") == "true" and "on" not in card("T4, 15.6").get_attribute("class").split()
+    assert "on" in card("L4, 23.7 GB usable: fits").get_attribute("class").split()
+    card("A100-40GB").focus()
+    page.keyboard.press("Enter")
+    assert sent(page) == [dict(gpu="A100-40GB")]
+    page.wait_for_function("[...document.querySelectorAll('svg text.own')].some(e => e.textContent === 'A100-40GB')")
+    page.get_by_role("button", name="Change quant='nf4'").press("Space")
+    assert sent(page)[-1] == dict(kind="take", step=1)
+    box = page.get_by_role("combobox")
+    box.fill("RTX 5090")
+    box.press("Enter")
+    assert get(page, "gpu") == "RTX 5090" and page.locator(".parts li").count() == 8 and "16.1 GB" in page.locator(".parts").inner_text()
+    assert page.locator("svg rect").count() == 24 and page.evaluate("window.hit") is None
 
 
 def test_a_name_is_committed_by_enter_or_leaving(show):
