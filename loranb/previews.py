@@ -6,7 +6,7 @@
 __all__ = ['LOOKS', 'ORDERS', 'length_bins', 'lengths_svg', 'lengths_reading', 'longest_odds', 'padding_share', 'chips_html',
            'chips_text', 'Preview', 'preview']
 
-# %% ../nbs/09j_preview.ipynb #20bb122c
+# %% ../nbs/09j_preview.ipynb #212d3495
 import math
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .base import find_model, load_tokenizer
 from .batches import ByLength, Encoded, best_fit
 from .data import BATCH, Encoder, encode_all
-from .labels import encode_label, label_names
+from .labels import Labeller, label_names
 from .plots import ACCENT, GREY, LEARN, WARM, Html, Svg, _line, _text, lin_ticks, svg, tag
 from .readings import percent
 from .recipe import Recipe, RecipeError
@@ -119,12 +119,10 @@ def chips_text(
         out, mark = out + text + "".join(f"×{n:,}" for n in times), kind
     return (out + ("⟧" if mark == "learned" else "")).replace("\n", "↵")
 
-# %% ../nbs/09j_preview.ipynb #8cca8053
+# %% ../nbs/09j_preview.ipynb #22a0b2af
 def _encoder(recipe, tok, rows, limit):
     "What makes the tokens of a recipe's rows, with another cut"
-    if recipe.task_type != "SEQ_CLS": return Encoder(tok, limit, recipe.train_on)
-    names = recipe.labels or label_names(rows)
-    return lambda rows, numbers=None, bad=None: [encode_label(tok, r, names, limit) for r in rows]
+    return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task_type == "SEQ_CLS" else Encoder(tok, limit, recipe.train_on)
 
 class Preview:
     "What the loss sees of a data set"
@@ -137,7 +135,7 @@ class Preview:
         self.recipe, self.rows, self.tok, self.bad = recipe, find_rows(rows), tok, []
         self.encoder, self.whole = (_encoder(recipe, tok, self.rows, n) for n in (recipe.max_length, None))
         some = self.rows.select(np.arange(min(looked or len(rows), len(rows))))
-        self.looked = self.encoder(some[:], some.numbers, self.bad) if len(some) <= BATCH or recipe.task_type == "SEQ_CLS" else encode_all(self.encoder, some, self.bad)
+        self.looked = self.encoder(some[:], some.numbers, self.bad) if len(some) <= BATCH else encode_all(self.encoder, some, self.bad)
         self.length, self.cut, self.learned = (np.array(getattr(self.looked, many) if hasattr(self.looked, many) else [one(e) for e in self.looked], int)
             for many, one in (("lengths", lambda e: len(e.input_ids)), ("cuts", lambda e: e.cut), ("learned", lambda e: e.learned)))
 

@@ -145,4 +145,4 @@ def test_a_classifier_learns_one_place_in_a_row():
     rows = [dict(text=f"{w} row {i}", label=w) for i in range(6) for w in ("good", "bad")]
     recipe = Recipe(data=rows, task_type="SEQ_CLS", max_length=6)
     seen, trained = preview(recipe), prepare_labels(recipe, preview(recipe).tok)
-    assert (seen.learned == 1).all() and {tuple(e.input_ids) for e in trained.train + trained.test} == {tuple(e.input_ids) for e in seen.looked}
+    assert (seen.learned == 1).all() and {tuple(e.input_ids) for part in (trained.train, trained.test) for e in part[:]} == {tuple(e.input_ids) for e in seen.looked}
