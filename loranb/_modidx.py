@@ -829,6 +829,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'loranb.previews.Preview.text': ('preview.html#preview.text', 'loranb/previews.py'),
                                  'loranb.previews.Preview.trained': ('preview.html#preview.trained', 'loranb/previews.py'),
                                  'loranb.previews._cut_mark': ('preview.html#_cut_mark', 'loranb/previews.py'),
+                                 'loranb.previews._encoder': ('preview.html#_encoder', 'loranb/previews.py'),
                                  'loranb.previews.chips_html': ('preview.html#chips_html', 'loranb/previews.py'),
                                  'loranb.previews.chips_text': ('preview.html#chips_text', 'loranb/previews.py'),
                                  'loranb.previews.length_bins': ('preview.html#length_bins', 'loranb/previews.py'),

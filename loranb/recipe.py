@@ -161,7 +161,6 @@ class Recipe:
     train_on: str = "assistant"  # What is learned: each turn of the assistant (or the completion), its last one alone, or all
     packing: bool = False  # Several short rows in one of max_length, with nothing seen across them?
     group_by_length: bool = False  # Rows of about one length in a batch, so that less is padded?
-    labels: list = None  # SEQ_CLS: the labels in the order of the model's outputs; those of the data unless given
     learning_rate: float = None  # Peak learning rate
     lr_scheduler_type: str = "cosine"  # Course of the learning rate after the warm-up
     lr_scheduler_kwargs: dict = field(default_factory=dict)  # The schedule's own arguments, such as min_lr
