@@ -15,12 +15,13 @@ from fastcore.basics import patch
 
 from .base import load_base, quiet, reattach
 from .data import prepare
+from .disk import whole_folder
 from .evaluate import logits, took_from_base
 from .functional import Functional
 from .labels import prepare_labels
 from .recipe import Recipe, RecipeError
 from .spectra import Spectra
-from .trim import Trimmed, trim as cut_down, whole_folder
+from .trim import Trimmed, trim as cut_down
 
 # %% ../nbs/08_adapters.ipynb #c409f886
 class Adapter:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FILES', 'BNB', 'REFUSED', 'MAMBA', 'levels', 'bits', 'roundtrip', 'relative_error', 'histogram', 'choices',
-           'compute_dtype', 'find_model', 'count_parameters', 'load_tokenizer', 'quantized_layers', 'kept_whole',
-           'quiet', 'exact_4bit', 'trial', 'load_base', 'is_repacked', 'linear_names', 'outline', 'one_matrix',
-           'check_targets', 'attach', 'adapted', 'reattach']
+           'compute_dtype', 'hub_error', 'find_model', 'count_parameters', 'load_tokenizer', 'load_config',
+           'quantized_layers', 'kept_whole', 'quiet', 'exact_4bit', 'trial', 'load_base', 'is_repacked', 'linear_names',
+           'one_matrix', 'check_targets', 'attach', 'adapted', 'reattach']
 
 # %% ../nbs/02_base.ipynb #be6049ad
 import contextlib, json, logging, os, re, shutil, warnings
@@ -105,35 +105,46 @@ def _folder(path, weights=True):
 # %% ../nbs/02_base.ipynb #441b8806
 FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 
-def _from_hub(name, recipe, say, weights):
+def hub_error(
+    e: Exception,  # What huggingface_hub raised
+    recipe: Recipe,  # Its `model` and `revision` were asked for
+) -> RecipeError:  # One sentence, with the remedy
+    "What the Hub's answer means for the recipe"
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    name, hint = recipe.model, nearest(recipe.model, ["petit"])
+    if isinstance(e, HFValidationError): return RecipeError(f"model: {name!r} is neither petit, nor a folder here, nor a name on the Hub (owner/name).{hint}")
+    if isinstance(e, GatedRepoError): return RecipeError(f"model: {name!r} is gated. Accept its licence on https://huggingface.co/{name}, then log in with huggingface_hub.login().")
+    if isinstance(e, RevisionNotFoundError): return RecipeError(f"revision: {name!r} has no revision {recipe.revision!r}.")
+    if isinstance(e, RepositoryNotFoundError): return RecipeError(f"model: the Hub has no model {name!r}, or it is private. Check the name, or log in with huggingface_hub.login().{hint}")
+    return RecipeError(f"model: {name!r} is no folder here and is not in the cache, and the Hub cannot be reached ({type(e).__name__}). Check the name and the network.{hint}")
+
+def _from_hub(recipe, say, files):
     import fnmatch
     from huggingface_hub import model_info, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-    files = [f for f in FILES if weights or "safe" not in f] + (["*.py"] if recipe.trust_remote_code else [])
-    hint, get = nearest(name, ["petit"]), lambda **kw: Path(snapshot_download(name, revision=recipe.revision, allow_patterns=files, **kw))
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    name, files = recipe.model, files + (["*.py"] if recipe.trust_remote_code else [])
+    get = lambda **kw: Path(snapshot_download(name, revision=recipe.revision, allow_patterns=files, **kw))
     try: info = model_info(name, revision=recipe.revision, files_metadata=True, timeout=10)
-    except HFValidationError: raise RecipeError(f"model: {name!r} is neither petit, nor a folder here, nor a name on the Hub (owner/name).{hint}") from None
-    except GatedRepoError: raise RecipeError(f"model: {name!r} is gated. Accept its licence on https://huggingface.co/{name}, then log in with huggingface_hub.login().") from None
-    except RevisionNotFoundError: raise RecipeError(f"revision: {name!r} has no revision {recipe.revision!r}.") from None
-    except RepositoryNotFoundError: raise RecipeError(f"model: the Hub has no model {name!r}, or it is private. Check the name, or log in with huggingface_hub.login().{hint}") from None
+    except (HFValidationError, GatedRepoError, RevisionNotFoundError, RepositoryNotFoundError) as e: raise hub_error(e, recipe) from None
     except Exception as e:
         try: return get(local_files_only=True)
-        except (LocalEntryNotFoundError, OSError):
-            raise RecipeError(f"model: {name!r} is no folder here and is not in the cache, and the Hub cannot be reached ({type(e).__name__}). Check the name and the network.{hint}") from None
+        except OSError: raise hub_error(e, recipe) from None
     size = sum(f.size or 0 for f in info.siblings if any(fnmatch.fnmatch(f.rfilename, p) for p in files))
-    if weights: say(f"{name}: {size/1e9:.2f} GB to fetch, unless it is in the cache")
-    return get()
+    if any("safetensors" in f for f in files): say(f"{name}: {size/1e9:.2f} GB to fetch, unless it is in the cache")
+    try: return get()
+    except GatedRepoError as e: raise hub_error(e, recipe) from None
 
 # %% ../nbs/02_base.ipynb #398fceb0
 def find_model(
     recipe: Recipe,  # Its `model`, `revision` and `trust_remote_code` are used
     say=lambda text: None,  # Told what is being done
     weights: bool = True,  # Is more needed than configuration and tokenizer?
+    files: list = None,  # Only these are needed, such as `["config.json"]`
 ) -> Path:  # A folder with config.json, a tokenizer and, with `weights`, safetensors
     "The folder of a recipe's model, downloaded when it has to be"
     if recipe.model == "petit": return petit.path()
-    path = Path(recipe.model).expanduser()
-    return _folder(path if path.is_dir() else _from_hub(recipe.model, recipe, say, weights), weights)
+    path, files = Path(recipe.model).expanduser(), files or [f for f in FILES if weights or "safe" not in f]
+    return _folder(path if path.is_dir() else _from_hub(recipe, say, files), "*.safetensors" in files)
 
 # %% ../nbs/02_base.ipynb #138dc4ff
 def count_parameters(
@@ -158,6 +169,24 @@ def load_tokenizer(
     if not tok.is_fast: raise RecipeError(f"model: the tokenizer of {str(path)!r} has no fast version, which is needed to see what each token covers.")
     if tok.pad_token_id is None: tok.pad_token = tok.unk_token or next((t for t in tok.get_vocab() if "pad" in t.lower() and t.startswith("<")), tok.eos_token)
     return tok
+
+# %% ../nbs/02_base.ipynb #14c8c5a8
+def load_config(
+    path: Path,  # A folder with config.json
+    trust_remote_code: bool = False,  # Run Python that comes with the model?
+):  # A transformers configuration
+    "The configuration of a model"
+    from transformers import AutoConfig, CONFIG_MAPPING
+    wrong = lambda words: RecipeError(f"model: the config.json of {str(path)!r} {words}")
+    try: raw = json.loads((path/"config.json").read_text(encoding="utf-8"))
+    except ValueError as e: raise wrong(f"is not readable as JSON ({e}). Fetch it again.") from None
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if not kind: raise wrong("names no model_type, so it describes no transformers model. Give the folder that save_pretrained wrote.")
+    if "auto_map" in raw and not trust_remote_code and kind not in CONFIG_MAPPING:
+        raise RecipeError(f"trust_remote_code: {str(path)!r} ({kind}) needs Python that comes with the model. Read its .py files; trust_remote_code=True runs them.")
+    if kind not in CONFIG_MAPPING and not trust_remote_code: raise wrong(f"says {kind!r}, a kind of model that this transformers does not know.{nearest(kind, CONFIG_MAPPING)} Update transformers.")
+    try: return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as e: raise wrong(f"cannot be used: {str(e).strip() or type(e).__name__}") from None
 
 # %% ../nbs/02_base.ipynb #ee50e5b5
 def _dtype(recipe, config, device):
@@ -264,11 +293,11 @@ def load_base(
     say=lambda text: None,  # Told what is being done
 ):  # (model, tokenizer)
     "The frozen base of a recipe and its tokenizer"
-    from transformers import AutoConfig, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
     path, device = find_model(recipe, say), "cuda" if torch.cuda.is_available() else "cpu"
     with quiet():
         tokenizer = load_tokenizer(path, recipe.trust_remote_code)
-        config = AutoConfig.from_pretrained(path, trust_remote_code=recipe.trust_remote_code)
+        config = load_config(path, recipe.trust_remote_code)
         if recipe.quant != "none" and config.model_type in REFUSED: raise RecipeError(f"quant: {recipe.model!r} ({config.model_type}): {REFUSED[config.model_type]}. Use quant='none'.")
         dtype = _dtype(recipe, config, device)
         kw = {} if recipe.quant == "none" else dict(quantization_config=BitsAndBytesConfig(**recipe.bnb_kwargs(dtype)))
@@ -294,25 +323,6 @@ def linear_names(
     "The kinds of linear layers that `all-linear` would adapt"
     head = model.get_output_embeddings()
     return list(dict.fromkeys(n.rpartition(".")[2] for n, m in model.named_modules() if _linear(m) and m is not head))
-
-# %% ../nbs/02_base.ipynb #18255b0f
-def outline(
-    recipe: Recipe,  # Its `model` is used
-    say=lambda text: None,  # Told what is being done
-) -> dict:  # params, and targets: a list of name, m, n, count
-    "How many parameters a model has, and what its linear layers look like"
-    from transformers import AutoConfig, AutoModelForCausalLM
-    path = find_model(recipe, say, weights=False)
-    with quiet(), torch.device("meta"):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=recipe.trust_remote_code)
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.trust_remote_code)
-    kinds, targets = linear_names(model), {}
-    for n, m in model.named_modules():
-        short = n.rpartition(".")[2]
-        if short in kinds and getattr(m, "weight", None) is not None and m.weight.dim() == 2:
-            t = targets.setdefault(short, dict(name=short, m=m.weight.shape[0], n=m.weight.shape[1], count=0))
-            t["count"] += 1
-    return dict(params=sum(p.numel() for p in model.parameters()), targets=list(targets.values()))
 
 # %% ../nbs/02_base.ipynb #52d3a3f5
 def one_matrix(

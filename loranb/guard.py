@@ -75,8 +75,8 @@ class Guard:
     ):
         self.on_stop, self.listen = on_stop, {} if listen is None else listen
         self.kernel, self.kind, self.reason = _kernel(), "off", "not entered"
-        self._tap = self._handler = None
-        self._soft, self._asked, self._polling, self._late = True, False, False, False
+        self._tap = self._handler = self._alarm = self._out = None
+        self._soft, self._asked, self._polling, self._late, self._leaving = True, False, False, False, False
 
 def _kernel():
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
@@ -85,21 +85,30 @@ def _kernel():
 # %% ../nbs/10_guard.ipynb #5a215164
 @patch
 def _interrupt(self:Guard, signum, frame):
-    if self._soft and not self._asked:
+    if self._leaving: self._late = True
+    elif self._soft and not self._asked:
         self._asked = True
         self.on_stop()
-    elif self._polling: self._late = True
-    else: raise KeyboardInterrupt
+        return
+    else: self._late = True
+    if not self._polling: self._raise_late()
+
+@patch
+def _raise_late(self:Guard):
+    late, leaving, self._late, self._leaving = self._late, self._leaving, False, False
+    if leaving and self._out is None: return
+    if late: raise self._out if leaving else KeyboardInterrupt
 
 # %% ../nbs/10_guard.ipynb #2593502c
 @patch
 def __enter__(self:Guard):
-    self._soft, self._asked, self._late = True, False, False
+    self._soft, self._asked, self._late, self._leaving, self._out = True, False, False, False, None
     handler = signal.getsignal(signal.SIGINT) if _on_main() else None
     if handler not in (None, signal.SIG_IGN): self._handler = signal.signal(signal.SIGINT, self._interrupt)
     try:
         self.kind, stream = find_shell(self.kernel)
         self._tap, self.reason = Tap(stream, self.kernel.session, self.listen), ""
+        if self.kind == "poll": self._start_beating()
     except Exception as e: self.kind, self.reason = "off", str(e)
     return self
 
@@ -107,6 +116,7 @@ def __enter__(self:Guard):
 @patch
 def __exit__(self:Guard, *exc):
     try:
+        if self._alarm is not None: self._stop_beating()
         if self._tap is not None: self._tap.remove()
     finally:
         if self._handler is not None and signal.getsignal(signal.SIGINT) == self._interrupt: signal.signal(signal.SIGINT, self._handler)
@@ -121,17 +131,46 @@ def poll(self:Guard):
     try: self._tap.stream.flush(1) # 1 is zmq.POLLIN
     except Exception as e: self.kind, self.reason = "off", f"the shell stream could not be read: {e}"
     finally: self._polling = False
-    late, self._late = self._late, False
-    if late: raise KeyboardInterrupt
+    if self._late: self._raise_late()
+
+# %% ../nbs/10_guard.ipynb #8f00fb9d
+@patch
+def _start_beating(self:Guard):
+    if not hasattr(signal, "setitimer") or signal.getsignal(signal.SIGALRM) != signal.SIG_DFL or signal.getitimer(signal.ITIMER_REAL)[0]: return
+    def beat(signum, frame): self._polling or self.poll()
+    self._alarm, _ = beat, signal.signal(signal.SIGALRM, beat)
+    signal.siginterrupt(signal.SIGALRM, False)
+    signal.setitimer(signal.ITIMER_REAL, .2, .2)
+
+@patch
+def _stop_beating(self:Guard):
+    if signal.getsignal(signal.SIGALRM) is self._alarm:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    self._alarm = None
 
 # %% ../nbs/10_guard.ipynb #02e21db1
 @patch
 @contextmanager
-def interruptible(self:Guard):
-    "Inside, an interrupt raises `KeyboardInterrupt` at once: for loading, tokenizing, whatever has no steps."
-    soft, self._soft = self._soft, False
+def interruptible(self:Guard,
+    out=None, # an exception that `leave` raises inside; without one it does nothing
+    soft=False, # stays the first interrupt a request?
+):
+    "Inside, an interrupt raises `KeyboardInterrupt` at once, and `leave` raises `out`: for loading, tokenizing, whatever has no steps."
+    before = self._soft, self._out
+    self._soft, self._out = soft, out
     try: yield
-    finally: self._soft = soft
+    finally: self._soft, self._out = before
+
+# %% ../nbs/10_guard.ipynb #e7d63f5b
+@patch
+def leave(self:Guard):
+    "Raise on the main thread what `interruptible` was given; outside of it, do nothing. May be called on any thread."
+    if self._out is None or self._handler is None: return
+    self._leaving = True
+    kill = getattr(signal, "pthread_kill", None)
+    if kill: kill(threading.main_thread().ident, signal.SIGINT)
+    else: signal.raise_signal(signal.SIGINT)
 
 # %% ../nbs/10_guard.ipynb #224b25ec
 def hand_to_main(

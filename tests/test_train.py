@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest, torch
 
 from loranb.recipe import Recipe
-from loranb.record import checkpoints, read_frames
+from loranb.checkpoint import checkpoints
+from loranb.logs import read_frames
 from loranb.train import Run
 
 RECIPE = Recipe(r=4, max_steps=8, spectra_steps=3, eval_steps=4, save_steps=4, test_size=8, per_device_train_batch_size=4, gradient_accumulation_steps=2, lora_dropout=.1)
