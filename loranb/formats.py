@@ -28,7 +28,8 @@ NAMES = dict(
     messages=("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"),
     user=("prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source"),
     assistant=("completion", "output", "response", "answer", "solution", "assistant", "reply", "bot", "target"),
-    more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"), text=("text", "content", "document"), label=("label", "labels"))
+    more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"), text=("text", "content", "document"),
+    label=("label", "labels"))
 
 _LISTED = re.compile(r"""\s*\[\s*\{.{0,200}?['"](role|from)['"]""", re.S)
 
@@ -69,7 +70,7 @@ def recognize(
     if "chosen" in names: return Layout("preference, the chosen side", {**extra, **asked, "messages": names["chosen"]})
     pair = _pair(names, has, extra)
     if pair: return pair
-    if has("text") is not None: return Layout("text", {"text": has("text"), **({"label": l} if (l := has("label")) is not None else {})})
+    if (t := has("text")) is not None: return Layout("text", {"text": t, **({"label": n} if (n := has("label")) is not None else {})})
     if not row: raise DataError("data: has no columns")
     raise DataError(f"data: the columns {', '.join(map(repr, row))} are not known as a format. "
                     f"Say which is whose, such as columns={_hint(list(row))!r}; the roles are {', '.join(COLUMNS)}.")
@@ -241,7 +242,9 @@ def _look(self: Normalizer, row, key):
 # %% ../nbs/02d_formats.ipynb #6d2395d3
 def _shaped(row, c, fix, drop):
     get = lambda role: _joined(row, c[role], role, fix)
-    if "text" in c: return _said({"text": get("text"), **({"label": getattr(v, "item", lambda: v)()} if not _null(v := row.get(c.get("label"))) else {})}, "text")
+    if "text" in c:
+        label = row.get(c.get("label"))
+        return _said({"text": get("text"), **({} if _null(label) else {"label": label.item() if hasattr(label, "item") else label})}, "text")
     if "prompt" in c and not _many(row[c["completion"]]) and not _many(row[c["prompt"]]):
         return _said({"prompt": get("prompt"), "completion": get("completion")}, "completion")
     if "messages" in c: said = _chat(row, c, fix, drop)
