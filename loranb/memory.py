@@ -127,7 +127,7 @@ def _served(plan, ledger):
     "Rounded as the card's allocator does it"
     return Ledger(rounded(ledger.size), ledger.kind, ledger.events, ledger.marks) if plan.cuda else ledger
 
-# %% ../nbs/09g_memory.ipynb #a3418ef0
+# %% ../nbs/09g_memory.ipynb #cb326847
 def _served_by(plan, limit):
     t = plan.step
     held = optimizer_bytes(t.trained, plan.optim, 2 if plan.full else 4)
@@ -151,6 +151,7 @@ def _parts(plan):
     if card: parts = dict(parts, workspace=parts.get("workspace", 0) + cublas(plan.card.capability), context=CONTEXT + _margin(plan.key, plan.args, held))
     return {k: int(parts.get(k, 0)) for k in KINDS}, moment
 
+# %% ../nbs/09g_memory.ipynb #c7808a57
 def _moment(ledger):
     place, name = int(ledger.curve().argmax()), "forward pass"
     for at, section, _ in ledger.marks:
