@@ -53,13 +53,14 @@ def optimizer_room(
     sizes = [item*math.prod(s) for s in trained]
     return 0 if optim != "adamw_torch" or not sizes else sum(sizes) if card else 2*max(sizes)
 
-# %% ../nbs/09g_memory.ipynb #f8ee8192
+# %% ../nbs/09g_memory.ipynb #0f194baa
 IDLE = ("revision", "split", "test_size", "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay", "max_grad_norm",
-    "eval_steps", "spectra_steps", "save_steps", "seed", "optim", "lora_alpha", "alpha_pattern", "dtype", "gradient_accumulation_steps", "per_device_train_batch_size", "max_length")
+    "eval_steps", "spectra_steps", "sample_steps", "save_steps", "seed", "optim", "lora_alpha", "alpha_pattern", "init_lora_weights", "labels", "lr_scheduler_kwargs", "loraplus_lr_ratio",
+    "early_stopping_patience", "load_best_model_at_end", "hub_model_id", "report_to", "adapter_name_or_path", "data", "dtype", "gradient_accumulation_steps", "per_device_train_batch_size", "max_length")
 
-def _key(recipe):
-    d = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name not in IDLE}
-    return json.dumps(dict(d, data="petit/translate", max_length=1, per_device_train_batch_size=1, gradient_accumulation_steps=1, max_steps=1, learning_rate=1.), sort_keys=True, default=str)
+def _text(recipe, without=()): return json.dumps({f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name not in without}, sort_keys=True)
+
+def _key(recipe): return _text(recipe, IDLE)
 
 @functools.lru_cache(64)
 def _config(model, revision, trust, changed):
@@ -92,7 +93,7 @@ def _numbers(recipe, config, card):
     on_cuda = bool(card and card.capability)
     return base.compute_dtype("cuda" if on_cuda else "cpu", getattr(torch, stored) if isinstance(stored, str) else stored, card.capability if on_cuda else None)
 
-# %% ../nbs/09g_memory.ipynb #53cec0d6
+# %% ../nbs/09g_memory.ipynb #25f767d2
 class Plan:
     "What a recipe will take, before anything is loaded"
     def __init__(self,
@@ -104,22 +105,19 @@ class Plan:
         self.recipe, self.card, self.full, self.where = recipe, card, full, _where(recipe)
         self.dtype = _numbers(recipe, _config(*self.where), card)
         self.cuda = bool(card and card.capability)
+        self.key, r = (self.where, _key(recipe), self.dtype, card.capability if self.cuda else None, full), recipe
+        self.args = train_step, r.per_device_train_batch_size, r.max_length, r.gradient_accumulation_steps > 1, r.per_device_train_batch_size > 1
         self.optim = recipe.optim if recipe.optim != "auto" else "paged_adamw_32bit" if full else "paged_adamw_8bit" if self.cuda else "adamw_torch"
 
-    def trace(self,
-        do: callable,  # `train_step`, `evaluation` or `generation`
-        *args,  # Its rows, its length, and what else it takes
-    ):
-        return _trace((self.where, _key(self.recipe), self.dtype, self.card.capability if self.cuda else None, self.full), do, *args)
+    @property
+    def step(self):
+        "The trace of the step"
+        return _trace(self.key, *self.args)
 
-# %% ../nbs/09g_memory.ipynb #98ec34fa
-@patch(as_prop=True)
-def step(self: Plan):
-    "The trace of the step"
-    r = self.recipe
-    rows = r.per_device_train_batch_size
-    return self.trace(train_step, rows, r.max_length, r.gradient_accumulation_steps > 1, rows > 1)
+    @functools.cached_property
+    def found(self): return _parts(self)
 
+# %% ../nbs/09g_memory.ipynb #da6f2377
 @patch(as_prop=True)
 def trained(self: Plan) -> int:
     "How many numbers are trained"
@@ -129,52 +127,55 @@ def _served(plan, ledger):
     "Rounded as the card's allocator does it"
     return Ledger(rounded(ledger.size), ledger.kind, ledger.events, ledger.marks) if plan.cuda else ledger
 
-# %% ../nbs/09g_memory.ipynb #992f5db5
-def _replay(plan, limit=None):
+# %% ../nbs/09g_memory.ipynb #cb326847
+def _served_by(plan, limit):
     t = plan.step
     held = optimizer_bytes(t.trained, plan.optim, 2 if plan.full else 4)
     return replay(join(t.base, Ledger([held], [KINDS.index("optimizer")], [1]), t.step), limit)
 
 @functools.lru_cache(512)
+def _margin(model, args, held):
+    t = _trace(model, *args)
+    both = join(t.base, Ledger([held], [KINDS.index("optimizer")], [1]), t.step)
+    return max(0, replay(both) - both.peak())
+
 def _parts(plan):
-    t = plan.step
+    t, card = plan.step, plan.cuda
     item = 2 if plan.full else 4
-    held, room = optimizer_bytes(t.trained, plan.optim, item), optimizer_room(t.trained, plan.optim, plan.cuda, item)
-    kept, grads = t.base.alive(len(t.base.events)), item*plan.trained
-    during = {**kept, "optimizer": held, **{k: v for k, v in t.step.alive().items()}}
-    after = {**kept, "optimizer": held, "gradients": grads, "workspace": room}
+    held, room = optimizer_bytes(t.trained, plan.optim, item), optimizer_room(t.trained, plan.optim, card, item)
+    kept = t.kept
+    during = {**kept, "optimizer": held, **t.alive}
+    after = {**kept, "optimizer": held, "gradients": item*plan.trained, "workspace": room}
     parts, moment = max((during, _moment(t.step)), (after, "optimizer step"), key=lambda o: sum(o[0].values()))
     if plan.full: parts = dict(parts, weights=parts.get("weights", 0) + parts.pop("adapter", 0))
-    if plan.cuda:
-        parts["workspace"] = parts.get("workspace", 0) + cublas(plan.card.capability)
-        parts["context"] = CONTEXT + max(0, _replay(plan) - sum(during.values()))
+    if card: parts = dict(parts, workspace=parts.get("workspace", 0) + cublas(plan.card.capability), context=CONTEXT + _margin(plan.key, plan.args, held))
     return {k: int(parts.get(k, 0)) for k in KINDS}, moment
 
+# %% ../nbs/09g_memory.ipynb #c7808a57
 def _moment(ledger):
     place, name = int(ledger.curve().argmax()), "forward pass"
     for at, section, _ in ledger.marks:
         if at <= place: name = {"forward": "forward pass", "after forward": "loss", "turn": "backward pass", "backward": "backward pass"}.get(section, name)
     return name
 
-# %% ../nbs/09g_memory.ipynb #cb56be2b
+# %% ../nbs/09g_memory.ipynb #21978f23
 @patch(as_prop=True)
 def parts(self: Plan) -> dict:
     "Bytes at the peak, by kind"
-    return dict(_parts(self)[0])
+    return dict(self.found[0])
 
 @patch(as_prop=True)
 def peak(self: Plan) -> int:
     "Bytes at the peak"
-    return sum(_parts(self)[0].values())
+    return sum(self.found[0].values())
 
 @patch(as_prop=True)
 def moment(self: Plan) -> str:
     "When the peak is reached"
-    return _parts(self)[1]
+    return self.found[1]
 
-# %% ../nbs/09g_memory.ipynb #d0dee1ee
-@functools.lru_cache(256)
-def _plan(text, card, full, where): return Plan(Recipe.from_yaml(text), card, full)
+# %% ../nbs/09g_memory.ipynb #40f5082b
+_plans = {}
 
 def plan(
     recipe: Recipe,  # What would be run
@@ -183,10 +184,13 @@ def plan(
 ) -> Plan:
     "The bill of memory of a recipe"
     card = here() if gpu is None else find_gpu(gpu)
-    data = recipe.data if isinstance(recipe.data, str) else "rows"
-    return _plan(recipe.replace(data=data).to_yaml(), card, full, _where(recipe))
+    key = _text(recipe, ("data",)), card, full, _where(recipe)
+    if key not in _plans:
+        while len(_plans) > 255: _plans.pop(next(iter(_plans)))
+        _plans[key] = Plan(recipe, card, full)
+    return _plans[key]
 
-# %% ../nbs/09g_memory.ipynb #67324866
+# %% ../nbs/09g_memory.ipynb #76b4023f
 @patch
 def fits(self: Plan,
     gpu=None,  # A card; the plan's own unless given
@@ -197,7 +201,7 @@ def fits(self: Plan,
     p = self if card == self.card else plan(self.recipe, card, self.full)
     if p.peak <= card.usable: return True
     if not p.cuda or p.peak - p.parts["context"] + CONTEXT > card.usable: return False
-    return _replay(p, card.usable - CONTEXT - cublas(card.capability)) is not None
+    return _served_by(p, card.usable - CONTEXT - cublas(card.capability)) is not None
 
 @patch
 def fit(self: Plan,
@@ -211,11 +215,11 @@ def cards(self: Plan) -> list:
     "The cards of the table that it fits"
     return [n for n, g in gpus().items() if g.capability and self.fits(g)]
 
-# %% ../nbs/09g_memory.ipynb #b7109c15
+# %% ../nbs/09g_memory.ipynb #11bd2285
 def _other(self, do, *args):
-    t = self.trace(do, *args)
+    t = _trace(self.key, do, *args)
     held = 0 if self.full else optimizer_bytes(t.trained, self.optim)
-    return sum(t.base.alive(len(t.base.events)).values()) + held + _served(self, t.step).peak() + (CONTEXT + cublas(self.card.capability) if self.cuda else 0)
+    return sum(t.kept.values()) + held + _served(self, t.step).peak() + (CONTEXT + cublas(self.card.capability) if self.cuda else 0)
 
 @patch(as_prop=True)
 def evaluation(self: Plan) -> int:
@@ -243,7 +247,7 @@ def disk(self: Plan) -> int:
     weights = (2 if self.full else 4)*self.trained
     return 3*(weights + optimizer_bytes(self.step.trained, self.optim, 2 if self.full else 4)) + weights
 
-# %% ../nbs/09g_memory.ipynb #18870081
+# %% ../nbs/09g_memory.ipynb #5762d854
 @patch
 def frame(self: Plan):
     "The bill as a table: bytes and share by kind"
@@ -255,7 +259,7 @@ def _course(plan):
     t, out = plan.step, []
     held = {"optimizer": optimizer_bytes(t.trained, plan.optim, 2 if plan.full else 4)}
     fixed = {"context": plan.parts["context"], "workspace": cublas(plan.card.capability) if plan.cuda else 0}
-    kept, names = t.base.alive(len(t.base.events)), {"begin": "forward", "after forward": "loss", "turn": "loss", "end": "backward"}
+    kept, names = t.kept, {"begin": "forward", "after forward": "loss", "turn": "loss", "end": "backward"}
     for share in np.linspace(0, 1, 25): out.append(("load", fixed | {k: v*share for k, v in kept.items()}))
     places = np.unique(np.r_[np.linspace(1, len(t.step.events), 300).astype(int), t.step.curve().argmax() + 1])
     for at in places:

@@ -51,4 +51,4 @@ def test_a_model_of_the_table_is_planned_without_its_files():
     studio = Studio(Recipe(max_steps=3))
     studio.edit(model="meta-llama/Llama-3.1-8B")
     assert studio.rank.params == 8030261248 and len(studio.rank.targets) == 7 and studio.quantize.histogram == [] and "frozen base 3.6 of 14.0 GB" in studio.quantize.text()
-    assert 5e9 < sum(v for o in studio.bill.sides if o["yours"] for _, v in o["parts"]) < 12e9 and any(k.startswith("an epoch") for k, _ in studio.bill.notes)
+    assert 5e9 < sum(v for o in studio.bill.sides if o["yours"] for _, v in o["parts"]) < 12e9

@@ -14,6 +14,13 @@ def test_first_light_runs(tmp_path):
     if not torch.cuda.is_available(): assert all(c["resumed to the same bits"] for c in result["cases"])
 
 
+def test_the_grid_of_memory_runs(tmp_path):
+    done = subprocess.run([sys.executable, str(SCRIPT.with_name("memory.py")), "--out", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(next(tmp_path.glob("memory*.json")).read_text())
+    assert result["worst"] <= .05 and result["median"] <= .03 and all(c["ran"] for c in result["cases"])
+
+
 def test_train_runs(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT.with_name("train.py")), "--out", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

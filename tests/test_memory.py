@@ -50,13 +50,19 @@ def batch(r, ragged=False):
     return d
 
 
+def constants(model):
+    "What quantization keeps beside the weights; an int8 layer's scales move into its state once it is used"
+    for m in model.modules():
+        q, state = getattr(getattr(m, "weight", None), "quant_state", None), getattr(m, "state", None)
+        yield from (getattr(o, n, None) for o in (q, getattr(q, "state2", None)) for n in ("absmax", "code", "offset"))
+        if state is not None: yield from (getattr(m.weight, "SCB", None), getattr(state, "SCB", None))
+
 def storages(model):
-    "Bytes of every storage by kind, as `peak.held` sorts them"
-    from loranb.peak import _constants
+    "Bytes of every storage by kind"
     params, out, seen = list(model.parameters()), {}, set()
-    sets = dict(adapter=[p for p in params if p.requires_grad], constants=[t for p in params for t in _constants(p)], weights=[p for p in params if not p.requires_grad] + list(model.buffers()))
+    sets = dict(adapter=[p for p in params if p.requires_grad], constants=filter(torch.is_tensor, constants(model)), weights=[p for p in params if not p.requires_grad] + list(model.buffers()))
     for kind, tensors in sets.items():
-        new = {s.data_ptr() or id(s): s.nbytes() for s in (t.untyped_storage() for t in tensors) if s.nbytes() and s.data_ptr() not in seen}
+        new = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors) if s.nbytes() and s.data_ptr() not in seen}
         seen |= new.keys()
         out[kind] = sorted(new.values())
     return {k: v for k, v in out.items() if v}
@@ -145,3 +151,55 @@ def test_peak_is_what_the_profiler_sees_in_other_families(folders, family):
         for size, e in compare(folders(family), quant=quant, dtype=dtype, gradient_checkpointing=c).items()}
     print(family, f"median {sorted(map(abs, errors.values()))[len(errors)//2]:.2%}, worst {max(errors.items(), key=lambda o: abs(o[1]))}")
     assert max(map(abs, errors.values())) < .05, {k: v for k, v in errors.items() if abs(v) >= .05}
+
+
+def test_many_layers_cost_what_tracing_them_all_says(monkeypatch):
+    from loranb import dryrun
+    for family, more in (("llama", {}), ("gemma3_text", {}), ("qwen3_moe", dict(mlp_only_layers=[0, 1]))):
+        config = AutoConfig.for_model(family, **{**FAMILIES[family], **more, "num_hidden_layers": 7})
+        for do in (dryrun.train_step, dryrun.evaluation, dryrun.generation):
+            r = recipe("a model", gradient_checkpointing=True, quant="nf4")
+            monkeypatch.undo(); dryrun._shorts.clear()
+            few = dryrun.dry_run(config, r, torch.bfloat16, do, 2, 48)
+            monkeypatch.setattr(dryrun, "shorten", lambda model: list(range(7))); dryrun._shorts.clear()
+            whole = dryrun.dry_run(config, r, torch.bfloat16, do, 2, 48)
+            assert len(few.use) == 7 and few.base.alive() == whole.base.alive() and few.step.peak() == whole.step.peak() and few.alive == whole.alive, (family, do)
+    dryrun._shorts.clear()
+
+
+def test_a_plan_is_one_sum(folders):
+    r = recipe(folders("llama"), quant="nf4")
+    for p in (plan(r), plan(r, "T4"), plan(r.replace(optim="adamw_torch"), "A100-80GB"), plan(r, "T4", full=True)):
+        assert tuple(p.parts) == KINDS and sum(p.parts.values()) == p.peak == p.frame()["bytes"].sum()
+        most = p.timeline.drop(columns="section").sum(axis=1).max()
+        assert abs(most - (p.peak - p.parts["context"] + p.timeline["context"].max())) <= 4096
+        assert p._repr_html_().count("<svg") == 2 and p.verdict in repr(p)
+        assert min(p.host, p.disk, p.evaluation, p.generation) > 0
+    assert plan(r, "T4").fits() and "T4" in plan(r, "T4").cards
+
+
+def test_a_plan_leaves_bitsandbytes_and_torch_as_they_were(folders):
+    import torch.nn.functional as F
+    before = F.scaled_dot_product_attention, F.layer_norm, torch.Tensor.pow
+    r = recipe(folders("llama"), quant="nf4")
+    for card in (None, "T4"): plan(r, card, ).peak
+    assert before == (F.scaled_dot_product_attention, F.layer_norm, torch.Tensor.pow)
+    token_loss(real(r), batch(r)).backward()  # a real double quantization works still
+
+
+def test_mistakes_have_one_message(tmp_path, monkeypatch):
+    import json
+    def message(**kw):
+        with pytest.raises(RecipeError) as e: plan(Recipe(**kw), "T4").peak
+        return str(e.value)
+    def folder(text):
+        (tmp_path/"m").mkdir(exist_ok=True); (tmp_path/"m/config.json").write_text(text)
+        return str(tmp_path/"m")
+    assert "max_length" in message(model="meta-llama/Llama-3.1-8B", max_length=1) and "max_length" in str(pytest.raises(RecipeError, Recipe, max_length=0).value)
+    assert "config.json" in message(model=folder("{not json"))
+    assert "model" in message(model=folder(json.dumps(dict(model_type="nothing-known"))))
+    assert "trust_remote_code" in message(model=folder(json.dumps(dict(model_type="mine", auto_map=dict(AutoConfig="a.B", AutoModelForCausalLM="a.C")))))
+    assert "nobody/nothing" in message(model="nobody/nothing")
+    huge = folder(json.dumps(dict(model_type="llama", vocab_size=128256, hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128, num_key_value_heads=8)))
+    assert "No single card" in plan(Recipe(model=huge, r=4, max_length=64, per_device_train_batch_size=1, target_modules=["q_proj", "v_proj"]), "T4").fit("T4").verdict
+    assert "gpu" in str(pytest.raises(RecipeError, plan, Recipe(), "T44").value)

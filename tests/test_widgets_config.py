@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from hypothesis import given, settings, strategies as st
 from loranb.previews import preview
-from loranb.recipe import Recipe, RecipeError
+from loranb.recipe import COLUMNS, Recipe, RecipeError
 from loranb.widgets.code import Code
 from loranb.widgets.columns import Columns
 from loranb.widgets.doctor import Doctor
@@ -94,6 +94,9 @@ def test_rows_show_a_preview_and_turn_in_its_order():
     assert panel.row == 4000 and panel.tokens == seen.chips(3999)
     panel.show(preview(Recipe(data="petit/translate", split="test"), 10))
     assert panel.row <= panel.total < 4000 and json.dumps(panel.get_state(["tokens", "lengths", "shares", "reading"]))
+
+
+def test_a_column_can_be_all_that_the_recipe_knows(): assert {r for r, _ in Columns().roles} == set(COLUMNS)
 
 
 def test_doctor_words():

@@ -49,9 +49,9 @@ function render({ model, el }) {
     const largest = Math.max(1, ...sides.map(o => total(o.parts))), most = Math.max(largest, at && at.usable < 40 * largest ? at.usable : 0) * 1.03, x = v => v / most * w;
     const nodes = [];
     sides.forEach((o, i) => {
-      const y = i * ROW, g = s("g", { class: o.yours ? "yours" : "other" });
+      const y = i * ROW, g = s("g", { class: o.yours ? "chosen" : "beside" });
       let left = 0;
-      g.append(s("text", { x: 0, y: y + 12, class: o.yours ? "own" : "" }, o.yours ? `${o.name} · yours` : o.name), s("text", { x: w, y: y + 12, "text-anchor": "end", class: o.yours ? "own" : "" }, size(total(o.parts))));
+      g.append(s("text", { x: 0, y: y + 12, class: o.yours ? "strong" : "" }, o.yours ? `${o.name} · yours` : o.name), s("text", { x: w, y: y + 12, "text-anchor": "end", class: o.yours ? "strong" : "" }, size(total(o.parts))));
       for (const [name, bytes] of o.parts) {
         const width = x(bytes);
         if (width > .2) g.append(s("rect", { class: `p-${name}`, x: left, y: y + 17, width: Math.max(width - .7, .3), height: BAR }, s("title", {}, `${name}: ${size(bytes)}`)));
@@ -63,13 +63,15 @@ function render({ model, el }) {
     for (const g of [...gpus].sort((a, b) => a.usable - b.usable)) {
       if (g.usable > most) continue;
       const px = x(g.usable), own = g === at;
-      nodes.push(s("path", { class: own ? "limit own" : "limit", d: sides.map((o, i) => `M${px} ${i * ROW + 15}v${BAR + 4}`).join("") + `M${px} ${foot - 2}v3` }, s("title", {}, `${g.name}: ${size(g.usable)} usable`)));
+      nodes.push(s("path", { class: own ? "room chosen" : "room", d: sides.map((o, i) => `M${px} ${i * ROW + 15}v${BAR + 4}`).join("") + `M${px} ${foot - 2}v3` }, s("title", {}, `${g.name}: ${size(g.usable)} usable`)));
       const room = 7 * g.name.length / 2, middle = Math.min(Math.max(px, room), w - room);
-      if (middle - room > end || own) { nodes.push(s("text", { class: own ? "own" : "", x: middle, y: foot + 13, "text-anchor": "middle" }, g.name)); end = middle + room; }
+      if (middle - room > end || own) { nodes.push(s("text", { class: own ? "strong" : "", x: middle, y: foot + 13, "text-anchor": "middle" }, g.name)); end = middle + room; }
     }
     const words = sides.map(o => `${o.name} ${size(total(o.parts))}`).join(", ");
     fill(picture, s("svg", { viewBox: `0 0 ${w} ${foot + 18}`, height: foot + 18, role: "img", "aria-label": `Peak of memory: ${words}` }, nodes));
   }
-  return redraw(model, ["sides", "cards", "gpu", "names", "rungs", "verdict", "notes", "message"], root, draw);
+  const stop = redraw(model, ["sides", "cards", "gpu", "names", "rungs", "verdict", "notes", "message"], root, draw), seen = new ResizeObserver(stop.ask);
+  seen.observe(picture);
+  return () => { seen.disconnect(); stop(); };
 }
 export default { render };

@@ -128,7 +128,7 @@ def test_the_bill_lights_what_fits_and_its_ladder_is_buttons(show):
     card("A100-40GB").focus()
     page.keyboard.press("Enter")
     assert sent(page) == [dict(gpu="A100-40GB")]
-    page.wait_for_function("[...document.querySelectorAll('svg text.own')].some(e => e.textContent === 'A100-40GB')")
+    page.wait_for_function("[...document.querySelectorAll('svg text.strong')].some(e => e.textContent === 'A100-40GB')")
     page.get_by_role("button", name="Change quant='nf4'").press("Space")
     assert sent(page)[-1] == dict(kind="take", step=1)
     box = page.get_by_role("combobox")
