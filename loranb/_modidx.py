@@ -26,6 +26,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'loranb.base._excluded': ('base.html#_excluded', 'loranb/base.py'),
                              'loranb.base._folder': ('base.html#_folder', 'loranb/base.py'),
                              'loranb.base._from_hub': ('base.html#_from_hub', 'loranb/base.py'),
+                             'loranb.base._go_on_from': ('base.html#_go_on_from', 'loranb/base.py'),
                              'loranb.base._keys': ('base.html#_keys', 'loranb/base.py'),
                              'loranb.base._linear': ('base.html#_linear', 'loranb/base.py'),
                              'loranb.base._loftq': ('base.html#_loftq', 'loranb/base.py'),

@@ -118,6 +118,7 @@ def check_together(
     if r.use_dora and r.init_lora_weights not in (True, "gaussian"): raise RecipeError(f"use_dora: it begins at the base's own weights, so init_lora_weights must be True or 'gaussian', but it is {r.init_lora_weights!r}.")
     needs = dict(cosine_with_min_lr=("min_lr", "min_lr_rate"), warmup_stable_decay=("num_decay_steps",)).get(r.lr_scheduler_type)
     if needs and not set(needs) & set(r.lr_scheduler_kwargs): raise RecipeError(f"lr_scheduler_kwargs: the schedule {r.lr_scheduler_type!r} needs {' or '.join(needs)}.")
+    if r.task_type == "SEQ_CLS" and r.packing: raise RecipeError("packing: a classifier reads one text a row. Set packing=False, or group_by_length=True to pad less.")
 
 # %% ../nbs/00_recipe.ipynb #6e3311dd
 GENERAL = dict(learning_rate=2e-4, max_steps=-1, per_device_train_batch_size=2, gradient_accumulation_steps=8, max_length=1024, gradient_checkpointing=True)
