@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 
 from . import evaluate
-from .adapters import save_adapter
+from .adapters import save_adapter, start_from
 from .base import adapted, attach, is_repacked, load_base, quiet
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
 from .data import collate, find_rows, prepare
@@ -24,6 +24,7 @@ from .disk import damage, manifest
 from .factors import factors
 from .failures import NotFinite, check_finite, explain
 from .guard import Guard
+from .hub import Mirror
 from .live import Meter
 from .lock import Lock, holder, words
 from .logs import write_frame
@@ -46,6 +47,7 @@ class Run(Record):
         self._model = self._tok = self._data = self._trainer = self._meter = None
         self.asked, self.doing = "", ""  # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
         self.guard, self._view, self._peak, self._working = Guard(self.stop), None, 0, False
+        self._mirror = None
 
 # %% ../nbs/11b_train.ipynb #5d840e9f
 @patch
@@ -178,20 +180,32 @@ def write_checkpoint(self: Run,
         e = self._note("save", step=step, path=name)
         commit(part/name, self.path, step=step)
     finally: shutil.rmtree(part, ignore_errors=True)
-    rotate(self.path)
     self._tell(e)
+    if self._mirror and (wrong := self._mirror.push(self.path/name)): self._warn(wrong)
+    rotate(self.path, spare={self._mirror.sending} if self._mirror else ())
     self._say("")
+
+@patch
+def _send_last(self: Run):
+    if not self._mirror: return
+    newest = checkpoints(self.path)[-1]
+    wrong = self._unless_left(f"sending {newest.name} to {self._mirror.repo_id}", lambda: self._mirror.result() if self._mirror.sending == newest.name else self._mirror.push(newest, wait=True))
+    if wrong: self._warn(wrong)
 
 # %% ../nbs/11b_train.ipynb #1408efb8
 @patch
 def _load(self: Run):
     check_trackers(self.recipe)
+    if self.recipe.hub_model_id and self._mirror is None:
+        self._say(f"asking for {self.recipe.hub_model_id} on the Hub")
+        self._mirror = Mirror(self.recipe.hub_model_id, self.path)
     rows = find_rows(self.recipe.data, self.recipe.split)
     self._say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
         model, self._tok = load_base(self.recipe, self._say)
         self._model = attach(model, self.recipe)
+        if self.recipe.adapter_name_or_path: start_from(self._model, self.recipe.adapter_name_or_path)
         self._meter = Meter(self._model, self.recipe.spectra_steps)
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
@@ -296,6 +310,7 @@ def _put_away(self: Run, view):
     if self._meter: self._meter.close()
     self.close_files()
     self._trainer, self._view, self.guard, self.doing, self._working = None, None, Guard(self.stop), "", False
+    if self._mirror: self._mirror.close(); self._mirror = None
     if view:
         self.subscribers = [s for s in self.subscribers if s is not view]
         view.close()
@@ -376,6 +391,7 @@ def _end(self: Run):
     step, asked, self.asked = self._trainer.state.global_step, self.asked, ""
     done = step >= self._trainer.state.max_steps
     if asked == "pause" and not done:
+        self._send_last()
         self.state = "paused"
         return self.emit("pause", step=step)
     self.state, data, rows = "finishing", self.recipe.data, self._data.test_rows
@@ -384,6 +400,7 @@ def _end(self: Run):
         match = self._unless_left(f"answering {len(rows)} rows held out", lambda: evaluate.exact_match(self._model, self._tok, data, rows))
         if match is not None: self._evaluate(step, exact_match=match)
     checks = self._unless_left("checking the saved adapter", self.proof) or []
+    self._send_last()
     self.state = "done" if done else "stopped"
     self.emit("done" if done else "stop", step=step, checks=checks)
 
