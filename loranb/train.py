@@ -395,7 +395,7 @@ def _end(self: Run):
         self.state = "paused"
         return self.emit("pause", step=step)
     self.state, data, rows = "finishing", self.recipe.data, self._data.test_rows
-    self._sample(step)
+    if step and not any(e["step"] == step for e in self.of_type("sample")): self._sample(step)
     if done and rows and evaluate.is_right(data, rows[0], "") is not None:
         match = self._unless_left(f"answering {len(rows)} rows held out", lambda: evaluate.exact_match(self._model, self._tok, data, rows))
         if match is not None: self._evaluate(step, exact_match=match)

@@ -141,12 +141,16 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--kills", type=int, default=100); p.add_argument("--seed", type=int, default=0); p.add_argument("--only", type=int); p.add_argument("--steps", type=int, default=40)
     a = p.parse_args()
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
     from loranb.recipe import Recipe
-    rows = [{"prompt": f"{i} and {j} is", "completion": f" {i + j}"} for i in range(9) for j in range(9)]
-    RECIPE = Recipe(data=rows, r=2, max_steps=a.steps, save_steps=a.steps//4, eval_steps=a.steps//2, spectra_steps=a.steps//8, test_size=4, per_device_train_batch_size=2, lora_dropout=.1, max_length=64)
+    from tiny import tiny_base
     root = Path(tempfile.mkdtemp(prefix="loranb-kill-"))
-    done, bad = soak(root, RECIPE, a.kills, a.seed, a.only, say=lambda *o: print(*o, flush=True))
+    if not (pid := os.fork()): tiny_base(root/"base"); os._exit(0)  # the server itself computes nothing, so that it can be forked
+    assert os.waitpid(pid, 0)[1] == 0
+    rows = [{"prompt": f"{i} and {j} is", "completion": f" {i + j}"} for i in range(9) for j in range(9)]
+    recipe = Recipe(model=str(root/"base"), data=rows, r=2, max_steps=a.steps, save_steps=a.steps//4, eval_steps=a.steps//2, spectra_steps=a.steps//8, sample_steps=a.steps//4, test_size=4,
+        per_device_train_batch_size=2, gradient_accumulation_steps=1, gradient_checkpointing=False, learning_rate=1e-2, lora_dropout=.1, max_length=32)
+    done, bad = soak(root, recipe, a.kills, a.seed, a.only, say=lambda *o: print(*o, flush=True))
     print(f"{done} kills, {len(bad)} wrong" + (f"; see {root}" if bad else ""))
     if not bad: shutil.rmtree(root)
     raise SystemExit(bool(bad))
