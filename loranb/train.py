@@ -110,7 +110,11 @@ def step_ends(self: Run,
     if not np.isfinite(loss): raise NotFinite(f"the loss of step {step} is {loss}")
     self._meter.end(step, seconds, now=last or bool(self.asked))
     saved = bool(self.recipe.save_steps) and step % self.recipe.save_steps == 0
-    for frame in self._meter.ready(wait=last or bool(self.asked) or saved): self._seen(*frame)
+    try: frames = self._meter.ready(wait=last or bool(self.asked) or saved)
+    except np.linalg.LinAlgError:
+        check_finite(self._model, step)
+        raise
+    for frame in frames: self._seen(*frame)
     if self._eval_due(step, last): self._evaluate(step)
     if not last and self._sample_due(step): self._sample(step)
 
