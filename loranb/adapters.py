@@ -12,6 +12,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .disk import whole_folder
+from .evaluate import took_from_base
 from .files import adapter_files, read_config, read_tensors
 from .functional import Functional
 from .recipe import Recipe, RecipeError
@@ -49,6 +50,7 @@ def spectra(self: Adapter) -> Spectra:
 def _card(base, recipe, dtype):
     quant = recipe.bnb_kwargs(f"torch.{dtype}")
     line = "" if not quant else f", quantization_config=BitsAndBytesConfig({', '.join(f'{k}={v!r}' for k, v in quant.items())})".replace(f"'torch.{dtype}'", f"torch.{dtype}")
+    kind, labels = ("SequenceClassification", f", num_labels={len(recipe.labels)}") if recipe.task_type == "SEQ_CLS" else ("CausalLM", "")
     return f"""---
 library_name: peft
 base_model: {base}
@@ -59,13 +61,27 @@ A LoRA adapter (r={recipe.r}, lora_alpha={recipe.lora_alpha:g}) trained with lor
 ```python
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelFor{kind}, AutoTokenizer, BitsAndBytesConfig
 
-base = AutoModelForCausalLM.from_pretrained({base!r}, dtype=torch.{dtype}{line})
+base = AutoModelFor{kind}.from_pretrained({base!r}, dtype=torch.{dtype}{labels}{line})
 model = PeftModel.from_pretrained(base, "PATH-OF-THIS-FOLDER").eval()
 tokenizer = AutoTokenizer.from_pretrained({base!r})
 ```
 """
+
+# %% ../nbs/08_adapters.ipynb #d3c1a521
+def _plain(folder, start):
+    import torch
+    from safetensors.torch import load_file, save_file
+    tensors, config = load_file(folder/"adapter_model.safetensors"), json.loads((folder/"adapter_config.json").read_text())
+    for name, (A0, B0) in start.items():
+        a, b = (f"base_model.model.{name}.lora_{o}.weight" for o in "AB")
+        tensors[a], tensors[b] = torch.cat([tensors[a], A0.to(tensors[a])]), torch.cat([tensors[b], -B0.to(tensors[b])], 1)
+    grow = 2**.5 if config["use_rslora"] else 2
+    config |= dict(init_lora_weights=True, r=2*config["r"], lora_alpha=grow*config["lora_alpha"], rank_pattern={k: 2*v for k, v in (config["rank_pattern"] or {}).items()},
+        alpha_pattern={k: grow*v for k, v in (config["alpha_pattern"] or {}).items()})
+    save_file(tensors, folder/"adapter_model.safetensors", metadata=dict(format="pt"))
+    (folder/"adapter_config.json").write_text(json.dumps(config, indent=2))
 
 # %% ../nbs/08_adapters.ipynb #de604cf3
 def save_adapter(
@@ -76,6 +92,7 @@ def save_adapter(
     "Save an adapter whole, or leave the folder as it was"
     with whole_folder(path) as new:
         model.save_pretrained(new, safe_serialization=True)
+        if took_from_base(model): _plain(new, model.loranb_start)
         base = model.peft_config["default"].base_model_name_or_path
         (new/"README.md").write_text(_card(base, recipe, str(model.get_base_model().loranb_dtype).removeprefix("torch.")), encoding="utf-8")
         if isinstance(recipe.data, str): recipe.to_yaml(new/"recipe.yaml")

@@ -220,6 +220,9 @@ def _active(model):
 # %% ../nbs/04c_factors.ipynb #66f7acb4
 def _started(config): return str(config.get("init_lora_weights", True)).lower().startswith(_STARTED)
 
+def _kept(model, parts):
+    return [Factors(f.name, *model.loranb_start[f.name], f.scaling, f.method) for f in parts if f.name in model.loranb_start]
+
 def factors(
     source,  # A model with an adapter, a folder, a safetensors file, or a name on the Hub
     adapter="default",  # Which adapter; a list of names, or "active", for the sum of several
@@ -227,6 +230,7 @@ def factors(
 ) -> list[Factors]:  # In the order of the modules
     "The factors of every module that an adapter changes"
     parts, config = _parts(source, adapter)
+    if start is None and _started(config) and getattr(source, "loranb_start", None): start = _kept(source, parts)
     if start is None and _started(config):
         raise AdapterError(f"init_lora_weights={config['init_lora_weights']!r}: B A was not zero at the start, so it is not what was learned. "
                            "Give start=start_of(model) from before the training, or the folder of an adapter saved then; "

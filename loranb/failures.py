@@ -63,6 +63,7 @@ def explain(
     recipe: Recipe,  # What was to be done
     path,  # The run's folder
     kept: str,  # What is there to go on from, such as "checkpoint-40"
+    remedy=lambda: ("", ""),  # Asked after memory has ended: when it was, and what to change
 ) -> str:  # Empty when it is not known what to say
     "What happened, what is kept, and what to do"
     last = f" The last whole checkpoint is {kept}." if kept else " There is no checkpoint yet."
@@ -70,8 +71,8 @@ def explain(
         half = " or dtype='float32'" if recipe.dtype in ("auto", "float16") else ""
         return f"loss: {e}.{last} Such a run cannot go on; start another one, such as run.clone(learning_rate={recipe.learning_rate/3:.1g}), with a lower learning_rate, more warmup_steps, a max_grad_norm{half}."
     if out_of_memory(e):
-        return ("out of memory: halve per_device_train_batch_size and double gradient_accumulation_steps, or set gradient_checkpointing=True, or shorten max_length."
-                f"{last} The memory is free again.")
+        when, change = remedy()
+        return f"out of memory{when}: {change or 'halve per_device_train_batch_size and double gradient_accumulation_steps, or set gradient_checkpointing=True, or shorten max_length.'}{last} The memory is free again."
     if trouble := disk_trouble(e, path): return f"out: {trouble} ({str(path)!r}).{last} Make room or mend it, then go on with run.resume()."
     if found := re.search(r"DataLoader worker \(pid\(?s?\)?[ \d,]*\)[^\n.]*", " ".join(str(o) for o in _chain(e))):
         return f"data: a process that prepares the rows has died ({found[0].strip()}), often for want of memory.{last} Go on with run.resume()."

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .base import quiet
 from .charts import Figure, Panel, dots, line
-from .data import collate
+from .batches import collate
 from .loop import generators
 from .plots import ACCENT, GREY, LEARN
 from .readings import num

@@ -14,6 +14,7 @@ import torch
 from fastcore.basics import patch
 
 from .base import exact_4bit, is_repacked
+from .batches import real
 from .recipe import RecipeError
 from .spectra import Spectra, rank_for_energy
 
@@ -147,6 +148,7 @@ def reset(self: Watch):
 def _enter(self: Watch, module, args, kwargs):
     self._depth += 1
     mask = self.mask if self.mask is not None else kwargs.get("attention_mask")
+    if mask is None and kwargs.get("position_ids") is not None: mask = real(kwargs)
     if isinstance(mask, torch.Tensor) and mask.ndim == 2: self._mask = mask
     elif self._depth == 1: self._mask = None
 

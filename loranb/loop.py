@@ -11,6 +11,8 @@ import random, time
 import numpy as np
 import torch
 
+from .batches import ByLength, lengths_of, real
+from .loss import token_loss
 from .recipe import Recipe, RecipeError
 
 # %% ../nbs/10g_loop.ipynb #2574b640
@@ -47,16 +49,28 @@ def trainer_class():
         "A Trainer that sums up a step, and writes checkpoints by a run's rules"
         run = norm = None
         def training_step(self, model, inputs, num_items_in_batch=None):
-            tokens = inputs["attention_mask"].sum()
+            tokens = real(inputs).sum()
             loss = super().training_step(model, inputs, num_items_in_batch)
             self.sums = getattr(self, "sums", 0) + torch.stack([loss.detach().double(), tokens.double()])
             return loss
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss = token_loss(model, inputs, num_items_in_batch)
+            return loss if num_items_in_batch is None else loss*self.accelerator.num_processes
+
+        def _get_train_sampler(self, *args):
+            if not self.run.recipe.group_by_length: return super()._get_train_sampler(*args)
+            return ByLength(lengths_of(self.train_dataset), self.args.train_batch_size*self.args.world_size, self.args.seed)
 
         def create_accelerator_and_postprocess(self):
             super().create_accelerator_and_postprocess()
             clip = self.accelerator.clip_grad_norm_
             def clip_grad_norm_(*args, **kw): self.norm = clip(*args, **kw); return self.norm
             self.accelerator.clip_grad_norm_ = clip_grad_norm_
+
+        def _get_train_sampler(self, *args):
+            if not self.group_by_length: return super()._get_train_sampler(*args)
+            return ByLength(self.train_dataset.lengths, self.args.train_batch_size*self.args.world_size, self.args.seed)
 
         def _get_output_dir(self, trial): return str(self.run.path/".saving")
 
@@ -93,7 +107,7 @@ def callback_class():
             self.run.step_ends(state.global_step, last, time.perf_counter() - self.started)
             self.run.guard.poll()
             every = self.run.recipe.save_steps
-            control.should_training_stop |= bool(self.run.asked)
+            control.should_training_stop |= bool(self.run.asked) or self.run.enough
             control.should_save = last or control.should_training_stop or bool(every and state.global_step % every == 0)
             generators(self.run.draws)
     return Between

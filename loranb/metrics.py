@@ -128,8 +128,8 @@ def walk_variance(
     return total
 
 # %% ../nbs/05b_metrics.ipynb #6d486290
-def _band(m, n, r, scaling, v):
-    centre = abs(scaling)*math.sqrt(v*m*(1/3 + 2*n*v))
+def _band(m, n, r, scaling, v, lr_ratio=1.):
+    centre = abs(scaling)*lr_ratio*math.sqrt(v*m*(1/3 + 2*n*v))
     return tuple(centre*max(0., 1 + side*math.sqrt(r/m))*max(0., 1 + side*math.sqrt(r/n)) for side in (-1, 1))
 
 def noise_band(
@@ -139,9 +139,10 @@ def noise_band(
     scaling: float,  # What multiplies B A
     lr_steps,  # The learning rate of every optimizer step so far
     beta1: float = 0.9,  # Adam's momentum
+    lr_ratio: float = 1.,  # LoRA+: the learning rate of B over that of A
 ) -> tuple[float, float]:
     "Where the singular values would lie if Adam had been fed pure noise"
-    return _band(m, n, r, scaling, walk_variance(lr_steps, beta1))
+    return _band(m, n, r, scaling, walk_variance(lr_steps, beta1), lr_ratio)
 
 # %% ../nbs/05b_metrics.ipynb #9e56c86b
 def gavish_donoho(

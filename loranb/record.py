@@ -20,6 +20,7 @@ from .logs import cut_logs, read_frames, whole_lines, write_frame
 from .readings import duration, num, size
 from .recipe import Recipe, RecipeError
 from .report import card_html, report_html
+from .rows import find_rows
 from .spectra import Spectra
 
 # %% ../nbs/11a_record.ipynb #6e75de11
@@ -152,6 +153,12 @@ def spectra(self: Record) -> Spectra:
     "The newest spectra of BA; those of the saved adapter where none were measured"
     return self.spectra_history[-1][1] if self.spectra_history else self.adapter.spectra
 
+# %% ../nbs/11a_record.ipynb #0466c5e5
+@patch(as_prop=True)
+def memory(self: Record) -> dict:  # measured and predicted in bytes, error, device, parts; empty before there is a measurement
+    "The peak of the run and what was planned"
+    return {k: v for e in self.of_type("memory")[-1:] for k, v in e.items() if k not in ("type", "step")}
+
 # %% ../nbs/11a_record.ipynb #e38e4664
 @patch
 def start_files(self: Record,
@@ -184,6 +191,16 @@ def close_files(self: Record):
     except OSError: pass
 
 # %% ../nbs/11a_record.ipynb #76513368
+def _write_rows(recipe, path):
+    "Rows from memory into a run's folder, in the shape that they are trained in, and the recipe that reads them there"
+    splits = dict.fromkeys([recipe.split, *([recipe.test_split] if recipe.test_split else [])])
+    one = len(splits) == 1
+    if not one: (path/"data").mkdir(exist_ok=True)
+    for split, name in zip(splits, ("train", "test")):
+        with open(path/("data.jsonl" if one else f"data/{name}.jsonl"), "w", encoding="utf-8") as f:
+            f.writelines(t + "\n" for t in find_rows(recipe.data, split, recipe.columns, "bad-rows" in recipe.acknowledged).texts())
+    return recipe.replace(data="data.jsonl" if one else "data", split="train", test_split=None if one else "test", columns={})
+
 @patch
 def write_head(self: Record,
     **machine,  # What else `run.json` shall say
@@ -193,9 +210,8 @@ def write_head(self: Record,
     write_whole(self.path/"run.json", json.dumps(machine, indent=1))
     if (self.path/"recipe.yaml").exists(): return
     recipe = self.recipe
-    if not isinstance(recipe.data, str):
-        write_whole(self.path/"data.jsonl", "".join(json.dumps(r) + "\n" for r in recipe.data))
-        recipe = recipe.replace(data="data.jsonl")
+    if not isinstance(recipe.data, str): recipe = _write_rows(recipe, self.path)
+    if Path(recipe.data) in (self.path/"data", self.path/"data.jsonl"): recipe = recipe.replace(data=Path(recipe.data).name)
     if recipe.adapter_name_or_path:
         with whole_folder(self.path/"start") as new:
             for p in adapter_files(recipe.adapter_name_or_path): shutil.copyfile(p, new/p.name)
@@ -217,7 +233,7 @@ def open(cls: Record,
     path = Path(folder)
     if not (path/"recipe.yaml").is_file(): raise RecipeError(f"run: {str(path)!r} holds no recipe.yaml, so it is no run's folder.")
     recipe = Recipe.from_yaml(path/"recipe.yaml")
-    if recipe.data == "data.jsonl": recipe = recipe.replace(data=str(path/"data.jsonl"))
+    if recipe.data in ("data", "data.jsonl") and (path/recipe.data).exists(): recipe = recipe.replace(data=str(path/recipe.data))
     if recipe.adapter_name_or_path == "start": recipe = recipe.replace(adapter_name_or_path=str(path/"start"))
     run = cls(recipe, path)
     run._read_logs()
@@ -295,7 +311,7 @@ def noise_bands(self: Record,
     step: int = None,  # After this step; the last one unless given
 ) -> np.ndarray:  # (modules, 2) lowest and highest singular value
     "What pure noise in the gradients would have given each module by a step"
-    return self.spectra.noise_band(self.learning_rates(step))
+    return self.spectra.noise_band(self.learning_rates(step), lr_ratio=self.recipe.loraplus_lr_ratio or 1.)
 
 @patch
 def figures(self: Record) -> dict:  # Words and values
@@ -306,7 +322,8 @@ def figures(self: Record) -> dict:  # Words and values
     d = {"steps": f"{self.steps} of {start.get('max_steps', '?')}", "held-out loss": num(evals[-1]["loss"]) if evals else None,
          "exact match": f"{match[-1]:.0%}" if match else None, "trained parameters": f"{start.get('trainable_parameters', 0):,}",
          "time": duration(seconds), "tokens a second": num(sum(e["tokens"] for e in steps)/seconds) if seconds else None,
-         "memory": size(max(e["memory"] for e in steps)) if steps else None,
+         "peak memory": size(m["measured"]) if (m := self.memory) else size(max(e["memory"] for e in steps)) if steps else None,
+         "by the plan": f"{size(m['predicted'])} ({m['error']:+.0%})" if m.get("predicted") else None,
          "measuring": f"{spectra[-1]['cost']/seconds:.1%} of the time" if spectra and seconds else None}
     return {k: v for k, v in d.items() if v is not None}
 
@@ -376,6 +393,8 @@ class Lines:
 
     def __call__(self, e):
         if e["type"] == "start": self.total, self.began, self.first = e["max_steps"], time.monotonic(), e["step"]
+        for f in e.get("findings", []):
+            if f["severity"] != "note": self.say(f"{f['severity']} {f['code']}: {f['count']:,} rows. {f['detail'] or f['remedy']}")
         if e["type"] == "eval": self.held = e["loss"]
         if e["type"] == "step" and (time.monotonic() - self.last > 2 or e["step"] == self.total):
             self.last, done = time.monotonic(), e["step"] - self.first

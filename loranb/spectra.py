@@ -132,10 +132,11 @@ def noise_band(
     self: Spectra,
     lr_steps,  # The learning rate of every optimizer step so far
     beta1: float = 0.9,  # Adam's momentum
+    lr_ratio: float = 1.,  # LoRA+: the learning rate of B over that of A
 ) -> np.ndarray:  # (modules, 2): low and high
     "The noise band of every module"
     v = walk_variance(lr_steps, beta1)
-    return np.array([_band(o["m"], o["n"], o["r"], o["scaling"], v) for o in self.modules]).reshape(-1, 2)
+    return np.array([_band(o["m"], o["n"], o["r"], o["scaling"], v, lr_ratio) for o in self.modules]).reshape(-1, 2)
 
 # %% ../nbs/05c_spectra.ipynb #d9a65002
 def _spot(name):

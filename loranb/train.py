@@ -6,8 +6,9 @@
 __all__ = ['Run']
 
 # %% ../nbs/11b_train.ipynb #02b867f2
-import gc, platform, shutil, sys, time, weakref
+import gc, os, platform, shutil, sys, time, weakref
 from contextlib import ExitStack
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,21 +18,26 @@ from fastcore.basics import patch
 
 from . import evaluate
 from .adapters import save_adapter, start_from
-from .base import adapted, attach, is_repacked, load_base, quiet
+from .base import adapted, attach, find_model, is_repacked, load_base, load_tokenizer, quiet, reattach
+from .batches import Packed, check_packing, collate
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
-from .data import collate, find_rows, prepare
+from .data import prepare
 from .disk import damage, manifest
-from .factors import factors
 from .failures import NotFinite, check_finite, explain
+from .findings import doctor
 from .guard import Guard
 from .hub import Mirror
-from .live import Meter
+from .labels import encode_label, label_names, prepare_labels
+from .live import Meter, current
 from .lock import Lock, holder, words
 from .logs import write_frame
+from .loss import check_tiles
 from .loop import StopNow, callback_class, check_trackers, generators, memory, memory_peak, track, trainer_class
+from .peak import Peak, advice, against, clear, probe, read
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
 from .record import Record, check_folder
+from .rows import rows_of
 from .spectra import Spectra
 
 # %% ../nbs/11b_train.ipynb #6e75de11
@@ -44,8 +50,9 @@ class Run(Record):
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
         super().__init__(recipe, out)
-        self._model = self._tok = self._data = self._trainer = self._meter = None
+        self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
         self.asked, self.doing = "", ""  # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
+        self.enough = False  # Did the held-out loss stop falling, by early_stopping_patience?
         self.guard, self._view, self._peak, self._working = Guard(self.stop), None, 0, False
         self._mirror = None
 
@@ -71,6 +78,7 @@ def begins(self: Run,
     step: int,  # Steps done before
 ):
     "The loop begins, the optimizer and the schedule are there"
+    self._first_try()
     self._lr = self._trainer.lr_scheduler.get_last_lr()[0]
     if step and self._eval_due(step) and not any(e["step"] == step for e in self.of_type("eval")): self._evaluate(step)
     if step and self._sample_due(step) and not any(e["step"] == step for e in self.of_type("sample")): self._sample(step)
@@ -91,6 +99,21 @@ def gradients(self: Run):
     unscaled = 1/scaler.get_scale() if scaler is not None and not self.recipe.max_grad_norm else 1.
     self._meter.gradients(unscaled)
     if t.norm is None or not self.recipe.max_grad_norm: t.norm = torch.nn.utils.get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])*unscaled
+
+# %% ../nbs/11b_train.ipynb #9c43d24b
+Run.probing = None  # Try the longest batch before the first step? On a GPU unless set
+
+@patch
+def _first_try(self: Run):
+    self._room = Peak()
+    if torch.cuda.is_available() if self.probing is None else self.probing: probe(self._trainer)
+
+@patch
+def _remember_memory(self: Run):
+    if self.recipe.task_type != "CAUSAL_LM" or not hasattr(self, "_room"): return
+    longest = max(len(r.input_ids) for r in self._data.train)
+    found = read(self._room, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer))
+    self.emit("memory", step=self._trainer.state.global_step, **against(found, self.recipe.replace(max_length=longest)))
 
 # %% ../nbs/11b_train.ipynb #93805196
 @patch
@@ -132,7 +155,8 @@ def _evaluate(self: Run, step, **figures):
     loss = self._unless_left(f"evaluating {len(self._data.test)} rows held out",
         lambda: evaluate.held_out_loss(self._model, self._data.test, self._tok.pad_token_id, self.recipe.per_device_train_batch_size))
     if loss is None: return
-    self.emit("eval", step=step, loss=loss, **figures)
+    self._compare(step, loss)
+    self.emit("eval", step=step, loss=loss, **self._accuracy(), **figures)
     if self.recipe.report_to: track(self._trainer, eval_loss=loss, **{f"eval_{k}": v for k, v in figures.items()})
 
 # %% ../nbs/11b_train.ipynb #678ced9d
@@ -147,7 +171,7 @@ def _seen(self: Run, step, sigma, columns):
 @patch
 def _alarm(self: Run, step):
     told = {(e["kind"], name) for e in self.of_type("alarm") for name in e["modules"]}
-    recent, bands = self.spectra_history[-5:], [o.noise_band(self.learning_rates(t)) for t, o in self.spectra_history[-5:]]
+    recent, bands = self.spectra_history[-5:], [o.noise_band(self.learning_rates(t), lr_ratio=self.recipe.loraplus_lr_ratio or 1.) for t, o in self.spectra_history[-5:]]
     steps, found, drift = [t for t, _ in recent], {}, recent[-1][1].columns["drift"]
     for i, name in enumerate(self.spectra.names):
         for _, kind, words in course_alarms(steps, [o.sigma[i] for _, o in recent], [b[i] for b in bands], float(drift[i])):
@@ -156,16 +180,60 @@ def _alarm(self: Run, step):
         more = f" So it is in {len(hits) - 1} more." if len(hits) > 1 else ""
         self.emit("alarm", step=step, kind=kind, modules=[name for name, _ in hits], message=f"{hits[0][0]}: {hits[0][1]}{more}")
 
+# %% ../nbs/11b_train.ipynb #c2d97f01
+@patch
+def _compare(self: Run, step, loss):
+    r, before = self.recipe, [e["loss"] for e in self.of_type("eval") if e["step"] < step]
+    if r.load_best_model_at_end and loss < min(before, default=np.inf): self._keep_best(step)
+    losses = [*before, loss]
+    self.enough = bool(r.early_stopping_patience) and len(losses) - 1 - int(np.argmin(losses)) >= r.early_stopping_patience
+
+@patch
+def _accuracy(self: Run):
+    if self.recipe.task_type != "SEQ_CLS": return {}
+    return dict(exact_match=evaluate.accuracy(self._model, self._data.test, self._tok.pad_token_id, self.recipe.per_device_train_batch_size))
+
+# %% ../nbs/11b_train.ipynb #c2d97f03
+@patch
+def _keep_best(self: Run, step):
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in get_peft_model_state_dict(self._model).items()}
+    save_file(state, self.path/"best.part", metadata=dict(step=str(step)))
+    os.replace(self.path/"best.part", self.path/"best.safetensors")
+
+@patch
+def _take_best(self: Run, step):
+    from peft import set_peft_model_state_dict
+    from safetensors import safe_open
+    with safe_open(self.path/"best.safetensors", "pt") as f: best, state = int(f.metadata()["step"]), {k: f.get_tensor(k) for k in f.keys()}
+    if best != step: set_peft_model_state_dict(self._model, state)
+    save_adapter(self._model, self.path/"adapter", self.recipe)
+    self.emit("best", step=step, best=best)
+
 # %% ../nbs/11b_train.ipynb #b2cd2be0
 @patch
 def _sample(self: Run, step, n=6):
     rows = self._data.test_rows[:n] or self._data.rows[:n]
     if not rows: return
+    if self.recipe.task_type == "SEQ_CLS": return self._guess(step, rows)
     prompts, targets = zip(*[evaluate.ask(r) for r in rows])
     answers = self._unless_left(f"answering {len(rows)} prompts", lambda: evaluate.generate(self._model, self._tok, list(prompts), min(64, self.recipe.max_length)))
     if answers is None: return
     text = lambda p: p if isinstance(p, str) else p[-1]["content"]
     self.emit("sample", step=step, rows=[dict(prompt=text(p), target=t, answer=a, ok=evaluate.is_right(self.recipe.data, r, a)) for r, p, t, a in zip(rows, prompts, targets, answers)])
+
+# %% ../nbs/11b_train.ipynb #b2cd2b01
+@patch
+def _guess(self: Run, step, rows):
+    given = evaluate.classify(self._model, (self._data.test or self._data.train)[:len(rows)], self._tok.pad_token_id)
+    self.emit("sample", step=step, rows=[dict(prompt=r["text"], target=str(r["label"]), answer=a, ok=a == str(r["label"])) for r, a in zip(rows, given)])
+
+@patch
+def _label_of(self: Run, texts):
+    rows = [encode_label(self.tokenizer, dict(text=t, label=self.recipe.labels[0]), self.recipe.labels, self.recipe.max_length) for t in ([texts] if isinstance(texts, str) else texts)]
+    given = evaluate.classify(self.model, rows, self.tokenizer.pad_token_id)
+    return given[0] if isinstance(texts, str) else given
 
 # %% ../nbs/11b_train.ipynb #a0445fbd
 @patch
@@ -203,7 +271,7 @@ def _load(self: Run):
     if self.recipe.hub_model_id and self._mirror is None:
         self._say(f"asking for {self.recipe.hub_model_id} on the Hub")
         self._mirror = Mirror(self.recipe.hub_model_id, self.path)
-    rows = find_rows(self.recipe.data, self.recipe.split)
+    if self._data is None: self._look()
     self._say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
@@ -214,10 +282,23 @@ def _load(self: Run):
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
     for n, p in self._model.named_parameters(): p.requires_grad_(n in self._trained)
-    if self._data is None:
-        self._say("reading and tokenizing the data")
-        self._data = prepare(self.recipe, self._tok, rows)
     self._say("")
+
+
+@patch
+def _look(self: Run):
+    "Read the data and ask the doctor, before anything large is loaded"
+    self._say("reading and tokenizing the data")
+    rows, self._tok = rows_of(self.recipe), load_tokenizer(find_model(self.recipe, self._say, weights=False), self.recipe.trust_remote_code)
+    if self.recipe.task_type == "SEQ_CLS" and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
+    if self.recipe.task_type != "SEQ_CLS":
+        self.findings = doctor(self.recipe, self._tok, rows)
+        self.findings.check(self.recipe)
+    self._data = self._encoded(rows)
+
+# %% ../nbs/11b_train.ipynb #1408ef01
+@patch
+def _encoded(self: Run, rows=None): return (prepare_labels if self.recipe.task_type == "SEQ_CLS" else prepare)(self.recipe, self.tokenizer, rows)
 
 # %% ../nbs/11b_train.ipynb #c026c920
 def _optimizer(recipe):
@@ -233,15 +314,23 @@ def _training_args(self: Run):
         save_strategy="no", logging_strategy="no", eval_strategy="no", logging_nan_inf_filter=False, disable_tqdm=True,
         remove_unused_columns=False, dataloader_pin_memory=torch.cuda.is_available(), save_only_model=False)
 
+# %% ../nbs/11b_train.ipynb #c026c901
+def _loraplus(model, args, ratio):
+    from peft.optimizers import create_loraplus_optimizer
+    from transformers import Trainer
+    cls, kw = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    return create_loraplus_optimizer(model, cls, lr=kw.pop("lr"), loraplus_lr_ratio=ratio, loraplus_weight_decay=args.weight_decay, **kw)
+
 # %% ../nbs/11b_train.ipynb #a01538ff
 @patch
 def _build(self: Run):
     from transformers import PrinterCallback
-    pad = self._tok.pad_token_id
-    self._trainer = trainer_class()(model=self._model, args=self._training_args(), train_dataset=self._data.train,
+    pad, args, ratio = self._tok.pad_token_id, self._training_args(), self.recipe.loraplus_lr_ratio
+    self._trainer = trainer_class()(model=self._model, args=args, optimizers=(_loraplus(self._model, args, ratio) if ratio else None, None), train_dataset=self._data.train,
         data_collator=lambda rows: collate(rows, pad), callbacks=[callback_class()(self)])
     self._trainer.run = self
     self._trainer.remove_callback(PrinterCallback)
+    self._trainer.model_accepts_loss_kwargs, self._trainer.group_by_length = True, self.recipe.group_by_length
     return self._trainer
 
 # %% ../nbs/11b_train.ipynb #4b5705ac
@@ -300,7 +389,7 @@ def _go(self: Run, again):
         if again and self._ending() == "done": raise RecipeError("run: it is done. To train longer, start another one with run.clone(max_steps=...).")
         view = self._view = self.viewer(self) if self.viewer else None
         if view: self.on(view)
-        self.asked, self.state, self._working, error = "", "loading", True, None
+        self.asked, self.enough, self.state, self._working, error = "", False, "loading", True, None
         try:
             with Guard(self.stop, getattr(view, "listen", None)) as self.guard: self._train(again, held)
         except BaseException as e: error = self._failed(e)
@@ -365,7 +454,10 @@ def _differs(self: Run, before, now):
 @patch
 def _start(self: Run, checkpoint, broken):
     step, model, before, now = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model, self.head(), self.machine()
-    self._modules = Spectra.of(factors(model, start="zero")).to_arrays()[0]
+    with evaluate.undisturbed(model):
+        check_tiles(model, self._data.train[0].input_ids)
+        if isinstance(self._data.train, Packed): check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
+    self._modules = Spectra.of(current(model)).to_arrays()[0]
     self.write_head(**now, modules=self._modules)
     notes = [f"{p.name} is damaged ({why}) and was moved to {set_aside(p).name}" for p, why in broken]
     if broken: notes.append(f"the run goes on from {checkpoint.name if checkpoint else 'the beginning'}")
@@ -374,6 +466,7 @@ def _start(self: Run, checkpoint, broken):
     self._peak = max((e["memory_peak"] for e in self.of_type("step")), default=0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted(model)), trainable_parameters=trained)
+    if self.findings and not self.of_type("findings"): self.emit("findings", step=0, findings=[asdict(f) for f in self.findings])
     for text in notes: self._warn(text)
     if not self.of_type("sample"): self._sample(0)
 
@@ -393,12 +486,14 @@ def _total_steps(self: Run):
 @patch
 def _end(self: Run):
     step, asked, self.asked = self._trainer.state.global_step, self.asked, ""
-    done = step >= self._trainer.state.max_steps
+    done = self.enough or step >= self._trainer.state.max_steps
     if asked == "pause" and not done:
         self._send_last()
         self.state = "paused"
         return self.emit("pause", step=step)
     self.state, data, rows = "finishing", self.recipe.data, self._data.test_rows
+    self._remember_memory()
+    if done and self.recipe.load_best_model_at_end: self._take_best(step)
     if step and not any(e["step"] == step for e in self.of_type("sample")): self._sample(step)
     if done and rows and evaluate.is_right(data, rows[0], "") is not None:
         match = self._unless_left(f"answering {len(rows)} rows held out", lambda: evaluate.exact_match(self._model, self._tok, data, rows))
@@ -412,7 +507,7 @@ def _end(self: Run):
 @patch
 def proof(self: Run) -> list:  # [passed, sentence] for each question
     "Were all modules adapted, did B move, do the logits differ, does the saved adapter reload equal?"
-    row = (self._data.test or self._data.train)[0] if self._data else prepare(self.recipe, self.tokenizer).train[0]
+    row = (self._data.test or self._data.train)[0] if self._data else self._encoded().train[0]
     return evaluate.proof(self.model, self.adapter.path, row, len(adapted(self.model)))
 
 @patch
@@ -425,9 +520,18 @@ def _save_now(self: Run):
 
 # %% ../nbs/11b_train.ipynb #0b0a78c1
 @patch
+def _advised(self: Run):
+    self.release()
+    when = f" in step {self.steps + 1}" if self.steps else " before the first step, on the longest rows" if self.probing or torch.cuda.is_available() else ""
+    try: return when, advice(self.recipe)
+    except Exception: return when, ""
+
+@patch
 def _failed(self: Run, e):
     kept = next((p.name for p in reversed(checkpoints(self.path)) if not damage(p)), "")
-    if not isinstance(e, (RecipeError, KeyboardInterrupt)) and (text := explain(e, self.recipe, self.path, kept)): e = RecipeError(text)
+    if not isinstance(e, (RecipeError, KeyboardInterrupt)) and (text := explain(e, self.recipe, self.path, kept, self._advised)):
+        clear(e)
+        e = RecipeError(text)
     self.state = "stopped" if isinstance(e, KeyboardInterrupt) else "failed"
     try: self.emit("error", step=self.steps, message=str(e) or type(e).__name__)
     except OSError:
@@ -447,9 +551,8 @@ def release(self: Run):
 def model(self: Run):
     "The adapted model, a `PeftModel`"
     if self._model is None:
-        from peft import PeftModel
         model, self._tok = load_base(self.recipe)
-        with quiet(): self._model = PeftModel.from_pretrained(model, self.adapter.path, is_trainable=True)
+        self._model = reattach(model, self.adapter.path)
     return self._model
 
 # %% ../nbs/11b_train.ipynb #55623b93
@@ -465,5 +568,6 @@ def generate(self: Run,
     prompt,  # Text, a list of messages, or a list of either
     max_new_tokens: int = 64,  # Stop after so many
 ):  # The answer, or a list of answers
-    "Ask the adapted model"
+    "Ask the adapted model; a classifier answers with a label"
+    if self.recipe.task_type == "SEQ_CLS": return self._label_of(prompt)
     return evaluate.generate(self.model, self.tokenizer, prompt, max_new_tokens)

@@ -23,7 +23,7 @@ LOOSE = {"seconds", "memory", "memory_peak", "cost"}
 
 
 def fingerprint(run): return hashlib.sha256((run.adapter.path/"adapter_model.safetensors").read_bytes()).hexdigest()
-def story(run): return sorted(({k: v for k, v in e.items() if k not in LOOSE} for e in run.events if e["type"] not in ("start", "note")), key=repr)
+def story(run): return sorted(({k: v for k, v in e.items() if k not in LOOSE} for e in run.events if e["type"] not in ("start", "note", "memory")), key=repr)
 def notes(run): return " ".join(e["message"] for e in run.of_type("note"))
 def at(run, type, step, fn): return run.on(lambda e: fn() if e["type"] == type and e["step"] == step else None)
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings, strategies as st
 
 from loranb import petit
 from loranb.base import load_tokenizer
-from loranb.data import check_row, collate, encode, ends_learned, find_rows, prepare, tokens_html
+from loranb.data import Encoder, collate, encode, encode_all, ends_learned, prepare, tokens_html
 from loranb.recipe import Recipe, RecipeError
+from loranb.rows import find_rows
 
 TOK = load_tokenizer(petit.path())
 CHATML = "{% for m in messages %}<user>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<user>assistant\n{% endif %}"
@@ -38,9 +39,9 @@ def test_what_is_shown_is_what_is_trained():
     assert "".join(shown) == "Le chat.</s>" and len(row.pieces(TOK)) == len(row.input_ids)
 
 
-def test_a_template_that_rewrites_the_past_is_refused():
+def test_a_template_that_rewrites_the_past_is_no_obstacle():
     tok = with_template("{{ messages|length }}{% for m in messages %}{{ m.content }}{% endfor %}</s>")
-    with pytest.raises(RecipeError, match="rewrites earlier turns"): encode(tok, chat(("user", "a"), ("assistant", "b")))
+    assert learned(tok, chat(("user", "a"), ("assistant", " b"))) == " b</s>"
 
 
 def test_no_template_is_said():
@@ -51,7 +52,9 @@ def test_no_template_is_said():
 
 
 def test_text_is_learned_whole_and_ends_once():
-    assert learned(TOK, {"text": "Le chat dort."}) == learned(TOK, {"text": "Le chat dort.</s>"}) == "Le chat dort.</s>"
+    row = encode(TOK, {"text": "Le chat dort."})
+    assert row.labels == [-100, *row.input_ids[1:]] == encode(TOK, {"text": "Le chat dort.</s>"}).labels  # nothing predicts the first token
+    assert TOK.decode(row.input_ids) == "Le chat dort.</s>"
 
 
 @settings(deadline=None)
@@ -105,3 +108,81 @@ def test_padding_is_neither_seen_nor_learned():
     pad = batch["attention_mask"] == 0
     assert pad.any() and (batch["labels"][pad] == -100).all() and (batch["input_ids"][pad] == TOK.pad_token_id).all()
     assert TOK.pad_token_id != TOK.eos_token_id
+
+
+@pytest.mark.parametrize("row", [chat(("user", "The cat?"), ("assistant", "Le chat.")), {"prompt": "the cat =", "completion": " le chat"}, {"prompt": "<s>the cat =", "completion": " le chat"}])
+def test_a_row_is_asked_as_it_is_trained(row):
+    from loranb.evaluate import ask, prompt_ids
+    prompt, target = ask(row)
+    ids, row = prompt_ids(TOK, prompt), encode(TOK, row)
+    assert row.input_ids[:len(ids)] == ids and set(row.labels[:len(ids)]) == {-100} and TOK.decode(row.labels[len(ids):-1]).strip() == target
+
+
+def cached(monkeypatch, tmp_path):
+    from datasets import config
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path)
+    return lambda: sorted(p.name for p in tmp_path.glob("loranb/tokens-*"))
+
+
+def test_tokens_are_made_once(tmp_path, monkeypatch):
+    files, rows = cached(monkeypatch, tmp_path), [{"prompt": f"{i} =", "completion": f" {i}"} for i in range(2500)]
+    first = encode_all(Encoder(TOK, 64), find_rows(rows))
+    assert len(files()) == 1 and len(first._all.data.column("input_ids").chunks) == 3
+    with monkeypatch.context() as m:
+        m.setattr(Encoder, "__call__", None)
+        again = encode_all(Encoder(TOK, 64), find_rows([dict(r) for r in rows]))
+    assert len(again) == 2500 and all(again[i] == first[i] == encode(TOK, rows[i], 64) for i in (0, 999, 1000, 2499, -1))
+    other = with_template(CHATML)
+    for n, (tok, more) in enumerate([(TOK, dict(max_length=63)), (TOK, dict(max_length=64, train_on="all")), (other, dict(max_length=64))], 2):
+        encode_all(Encoder(tok, **more), find_rows(rows))
+        assert len(files()) == n
+    encode_all(Encoder(TOK, 64), find_rows(rows[:-1] + [{"prompt": "?", "completion": "!"}]))
+    assert len(files()) == 5
+
+
+def test_an_interrupted_file_is_not_there(tmp_path, monkeypatch):
+    files, count = cached(monkeypatch, tmp_path), []
+    rows, encoder = find_rows([{"text": f"the cat {i}"} for i in range(2500)]), Encoder(TOK, 64)
+    def stopped(self, *args):
+        count.append(1)
+        if len(count) == 2: raise KeyboardInterrupt
+        return Encoder.again(self, *args)
+    monkeypatch.setattr(Encoder, "again", Encoder.__call__, raising=False)
+    monkeypatch.setattr(Encoder, "__call__", stopped)
+    with pytest.raises(KeyboardInterrupt): encode_all(encoder, rows)
+    assert not files() and not list((tmp_path/"loranb").glob("tmp*"))
+    assert len(encode_all(encoder, rows)) == 2500 and len(files()) == 1
+
+
+def test_rows_that_the_template_refuses(tmp_path, monkeypatch):
+    from loranb.sources import DataError
+    cached(monkeypatch, tmp_path)
+    tok = with_template("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}{{ m.content }}</s>{% endfor %}")
+    rows = [chat(("user", "a"), ("assistant", str(i))) for i in range(20)]
+    rows[6] = chat(("system", "s"), ("user", "a"), ("assistant", "b"))
+    for _ in range(2):
+        with pytest.raises(DataError, match="row 7: the chat template refuses this chat: no system here") as e: prepare(Recipe(data=rows, test_size=0), tok)
+        assert e.value.row == 7
+    data, bad = prepare(Recipe(data=rows, test_size=0, acknowledged=["template-refuses"]), tok), []
+    assert len(data.train) == len(data.rows) == 19 and data.dropped == 1 and rows[6] not in list(data.rows)
+    for _ in range(2):
+        encode_all(Encoder(tok, 256), find_rows(rows), bad)
+        assert [n for n, _ in bad] == [7]
+        bad.clear()
+    with pytest.raises(DataError, match="row 7"): prepare(Recipe(data=rows, test_size=0), tok)  # found in the cache now
+
+
+def test_what_tokens_say_of_themselves():
+    some = encode_all(Encoder(TOK, 12), find_rows([chat(("user", "the cat "*n), ("assistant", "le chat "*n)) for n in range(1, 9)]))
+    rows = list(some)
+    assert [len(r.input_ids) for r in rows] == some.lengths.tolist() and [r.learned for r in rows] == some.learned.tolist() and [r.cut for r in rows] == some.cuts.tolist()
+    few = some.select([5, 0]).select([1])
+    assert len(few) == 1 and few[0] == rows[0] and few.lengths.tolist() == [len(rows[0].input_ids)] and few.dataset[0]["input_ids"] == rows[0].input_ids
+    with pytest.raises(IndexError): few[1]
+    assert some[2:4] == rows[2:4] and few[-1] == rows[0]
+
+
+def test_tokens_that_cover_half_a_character():
+    for text in ("naïve 🦜 é", "x\u2028y", "日本語"):
+        row = encode(TOK, {"prompt": "a" + text, "completion": text})
+        assert TOK.decode([l for l in row.labels if l != -100]).endswith(text + "</s>")

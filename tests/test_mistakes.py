@@ -23,7 +23,7 @@ CASES = {
     "unknown model name": (lambda t: dict(model="petti"), ["model", "petti", "Did you mean 'petit'?"]),
     "a folder without a model": (lambda t: dict(model=str(t)), ["config.json"]),
     "no rows": (lambda t: dict(data=[]), ["data", "has no rows"]),
-    "unknown columns": (lambda t: dict(data=[{"question": "a", "answer": "b"}]), ["'question', 'answer'", "messages"]),
+    "unknown columns": (lambda t: dict(data=[{"q": "a", "a": "b"}]), ["'q', 'a'", "columns={'user': 'q', 'assistant': 'a'}"]),
     "empty assistant": (lambda t: dict(data=chat(answer="  ")), ["row 1", "assistant says nothing"]),
     "unknown role": (lambda t: dict(data=chat(role="usr")), ["row 1", "'usr'", "Did you mean 'user'?"]),
     "r = 0": (lambda t: dict(r=0), ["r must be", "0"]),

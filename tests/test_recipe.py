@@ -7,13 +7,17 @@ from hypothesis import given, strategies as st
 from loranb.recipe import GENERAL, PETIT, RULES, SECTIONS, Recipe, RecipeError
 
 OTHER = dict(model="org/name", revision="v1", trust_remote_code=True, quant="int8", bnb_4bit_use_double_quant=False, dtype="float16", r=3, lora_alpha=7.5, use_rslora=True,
-    lora_dropout=.1, target_modules=["q_proj", "v_proj"], rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 4}, data="rows.jsonl", split="test", test_size=3, max_length=77,
+    lora_dropout=.1, target_modules=["q_proj", "v_proj"], rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 4}, data="rows.jsonl", split="test", test_size=3, columns={"user": "q", "assistant": ["a", "b"]}, test_split="dev", deduplicate=True, acknowledged=["duplicates"], max_length=77, labels=["no", "yes"], train_on="last", packing=True, group_by_length=True,
     learning_rate=1e-5, lr_scheduler_type="linear", warmup_steps=5, num_train_epochs=2., max_steps=9, per_device_train_batch_size=3, gradient_accumulation_steps=5,
     optim="adamw_torch", weight_decay=.1, max_grad_norm=.3, gradient_checkpointing=True, eval_steps=7, spectra_steps=6, save_steps=5, sample_steps=8,
-    hub_model_id="me/run", report_to=["wandb"], adapter_name_or_path="runs/a/adapter", seed=1)
+    hub_model_id="me/run", report_to=["wandb"], adapter_name_or_path="runs/a/adapter", seed=1,
+    task_type="SEQ_CLS", use_dora=True, init_lora_weights="gaussian", exclude_modules=["router"], target_parameters=["mlp.experts.up"], modules_to_save=["norm"], loraplus_lr_ratio=16.,
+    neftune_noise_alpha=5., lr_scheduler_kwargs={"num_cycles": 2}, early_stopping_patience=3, load_best_model_at_end=True)
 BUILT = dict(r="peft", lora_alpha="peft", use_rslora="peft", lora_dropout="peft", target_modules="peft", rank_pattern="peft", alpha_pattern="peft",
     learning_rate="trainer", lr_scheduler_type="trainer", warmup_steps="trainer", num_train_epochs="trainer", max_steps="trainer", per_device_train_batch_size="trainer",
-    gradient_accumulation_steps="trainer", weight_decay="trainer", max_grad_norm="trainer", gradient_checkpointing="trainer", report_to="trainer", hub_model_id="trainer", seed="trainer")
+    gradient_accumulation_steps="trainer", weight_decay="trainer", max_grad_norm="trainer", gradient_checkpointing="trainer", seed="trainer", report_to="trainer", hub_model_id="trainer",
+    exclude_modules="peft", target_parameters="peft", modules_to_save="peft", use_dora="peft", init_lora_weights="peft", task_type="peft",
+    neftune_noise_alpha="trainer", lr_scheduler_kwargs="trainer")
 
 
 def test_all_fields_are_walked():
@@ -34,7 +38,7 @@ def test_round_trips(name):
 def test_what_the_libraries_make_of_it(tmp_path):
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig, TrainingArguments
-    recipe = Recipe(**{**OTHER, "quant": "fp4", "use_rslora": False})
+    recipe = Recipe(**{**OTHER, "quant": "fp4", "use_rslora": False, "target_parameters": None})
     lora, args = LoraConfig(**recipe.peft_kwargs()), TrainingArguments(**recipe.trainer_kwargs(), output_dir=str(tmp_path), use_cpu=True)
     bnb = BitsAndBytesConfig(**recipe.bnb_kwargs(torch.float16))
     assert (lora.r, lora.lora_alpha, lora.lora_dropout, lora.rank_pattern) == (3, 7.5, .1, {"q_proj": 2}) and set(lora.target_modules) == {"q_proj", "v_proj"}

@@ -1,11 +1,14 @@
 "Quantize, Rank, Rows, Settings, Code and Flow: their traits, refusals and words, without a kernel or a browser"
-import json, math
+import json, math, re
 from dataclasses import fields
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from loranb.previews import preview
 from loranb.recipe import Recipe, RecipeError
 from loranb.widgets.code import Code
+from loranb.widgets.columns import Columns
+from loranb.widgets.doctor import Doctor
 from loranb.widgets.flow import Flow
 from loranb.widgets.panel import Field, static
 from loranb.widgets.quantize import LEVELS, Quantize
@@ -13,11 +16,12 @@ from loranb.widgets.rank import Rank
 from loranb.widgets.rows import Rows
 from loranb.widgets.settings import Settings
 
-PANELS = [Quantize, Rank, Rows, Settings, Code, Flow]
+TABLE = ("table", "thead", "tbody", "tr", "th", "td")
+PANELS = [Quantize, Rank, Columns, Rows, Doctor, Settings, Code, Flow]
 TARGETS = [dict(name="q_proj", short="q", m=192, n=192, count=4), dict(name="down_proj", short="down", m=192, n=512, count=4)]
 BAD = dict(model=["", " ", None, 3], quant=["nf5", None], bnb_4bit_use_double_quant=[1, "yes"], r=[0, -1, "eight", 2.5, True, None], lora_alpha=[0, -3, math.nan, "x"], use_rslora=["no"],
-           target_modules=[[], "", [1]], data=[""], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"], warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0],
-           per_device_train_batch_size=[0], gradient_accumulation_steps=[0], max_length=[0], seed=[-1, 1.5])
+           target_modules=[[], "", [1]], data=[""], columns=[3, "user", dict(who="a")], acknowledged=["code", [1]], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"], warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0],
+           per_device_train_batch_size=[0], gradient_accumulation_steps=[0], max_length=[0], train_on=["user", None], packing=[1], group_by_length=["no"], seed=[-1, 1.5])
 
 
 def fields_of(cls): return [n for n, t in cls.class_traits().items() if isinstance(t, Field)]
@@ -69,12 +73,34 @@ def test_rank_counts_and_draws_any_choice(r, alpha, rs, on):
     assert f"r {r} " in panel.text() and panel.still().startswith("<svg")
 
 
-@given(text=st.text(), kind=st.sampled_from(["learned", "context", "special", "special-learned"]), ok=st.booleans())
+@given(text=st.text(), kind=st.sampled_from(["learned", "context", "special", "special-learned", "truncated", "padding"]))
 @settings(max_examples=50, deadline=None)
-def test_rows_escape_any_text(text, kind, ok):
-    panel = Rows(total=1, tokens=[[text, kind]], checks=[[ok, text]])
-    inside = panel.still().replace("<br></br>", "").replace("<br>", "")
-    assert inside.count("<") == inside.count(">") == 4 and panel.text()
+def test_data_panels_escape_any_text(text, kind):
+    finding = dict(code=text, severity="error", count=1, rows=[0], remedy=text)
+    for panel, inside in ((Rows(total=1, tokens=[[text, kind, 7]]), ("div", "bdi", "br")), (Columns(names=[text], examples=[[text]], taken={"user": text}), TABLE), (Doctor(findings=[finding], looked=1, total=1), TABLE)):
+        assert set(re.findall(r"<(?:/?)([^ >]*)", panel.still())) <= set(inside) and panel.text()
+
+
+def test_rows_show_a_preview_and_turn_in_its_order():
+    seen = preview(Recipe(data="petit/chat", max_length=50), 40)
+    panel = Rows()
+    panel.show(seen)
+    assert (panel.total, panel.places, panel.row) == (4000, 4000, 1) and panel.tokens == seen.chips(0) and panel.lengths["label"] in panel.still()
+    panel.order, panel.place = "truncated", 2
+    panel.turn(seen)
+    assert panel.places == 40 and panel.row == seen.order("truncated")[2] + 1 and "most cut off first" in panel.text()
+    panel.order, panel.place = "", 3999
+    panel.turn(seen)
+    assert panel.row == 4000 and panel.tokens == seen.chips(3999)
+    panel.show(preview(Recipe(data="petit/translate", split="test"), 10))
+    assert panel.row <= panel.total < 4000 and json.dumps(panel.get_state(["tokens", "lengths", "shares", "reading"]))
+
+
+def test_doctor_words():
+    finding = lambda code, severity: dict(code=code, severity=severity, count=2, rows=[0, 4], remedy="Mend it.")
+    panel = Doctor(findings=[finding("a", "error"), finding("b", "error"), finding("c", "warning")], acknowledged=["b"], looked=5, total=5)
+    assert panel.open_errors() == ["a"] and panel.text() == "all 5 rows: error: a, 2 rows; error (acknowledged): b, 2 rows; warning: c, 2 rows"
+    assert Doctor(looked=5, total=9).text() == "the first 5 of 9 rows: nothing found"
 
 
 def test_settings_words():
@@ -117,7 +143,7 @@ def test_quantize_words():
 
 
 def test_every_panel_is_small_and_shows_itself_without_javascript():
-    for cls, name in zip(PANELS, "quantize rank rows settings code flow".split()):
+    for cls, name in zip(PANELS, "quantize rank columns rows doctor settings code flow".split()):
         assert len(static(f"{name}.js")) < 8000 and static(f"{name}.js").rstrip().endswith("export default { render };") and "innerHTML" not in static(f"{name}.js")
         bundle = cls()._repr_mimebundle_()
         data = bundle[0] if isinstance(bundle, tuple) else bundle

@@ -22,7 +22,7 @@ NOTES = {
     "nbs/images/": "pictures for this page",
     "loranb/": "the package, exported from the notebooks; never edited by hand",
     "loranb/__init__.py": "the public names, each imported when it is first asked for",
-    "loranb/models/": "petit: weights, tokenizer and how they were made",
+    "loranb/models/": "petit: weights, tokenizer and how they were made; shapes.json: the configurations of popular models",
     "loranb/static/": "the widgets' ES modules and their style sheets",
     "tests/": "what a reader need not read; pytest runs it and every notebook",
     "tests/browser/": "JupyterLab in headless Chromium: keys, clicks, Stop, Resume",

@@ -1,4 +1,4 @@
-// What the loss sees: one row as tokens, those that are learned marked.
+// What the loss sees: one row as tokens, and all rows as lengths and shares.
 const MOST = 4096, SEEN = { " ": "·", "\u00a0": "⍽", "\t": "→", "\n": "↵", "\r": "␍" };
 const HIDDEN = /[ \u00a0\t\n\r]|[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
 const RTL = /[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/gu, LETTER = /\p{L}/gu;
@@ -16,36 +16,67 @@ function letters(text) {
   return out;
 }
 
-function render({ model, el }) {
-  const { root, body } = card(el, { title: "Data", sub: "What does the loss see?", cls: "rows" });
-  const data = pick(model, "data", "datasets", { label: "Data: petit/TASK, a file, a folder or a name on the Hub" });
-  const box = h("div", { class: "tokens mono", tabindex: 0, role: "group" }), share = h("span", { class: "share", title: "Share of the tokens of all rows that the loss counts" }), place = h("span");
-  const go = by => { const at = model.get("row") + by; if (at >= 0 && at < model.get("total")) give(model, { row: at }); };
-  const prev = h("button", { type: "button", "aria-label": "Previous row", onclick: () => go(-1) }, "‹"), next = h("button", { type: "button", "aria-label": "Next row", onclick: () => go(1) }, "›");
-  const keys = { ArrowLeft: -1, ArrowRight: 1 };
-  box.addEventListener("keydown", e => { if (keys[e.key]) { e.preventDefault(); go(keys[e.key]); } });
-  const checks = h("div", { class: "chips checks", role: "list", "aria-label": "Checks" }), wrong = complaint(model, [data.box]);
-  body.append(data.root, box, h("div", { class: "row tiny foot" }, share, h("span", { class: "turn" }, place, prev, next)), checks, wrong.root);
+const SHARES = [["learned", "learned"], ["context", "context"], ["truncated", "cut off"], ["padding", "padding"]];
+const TRAIN_ON = [["assistant", "each answer"], ["last", "the last answer"], ["all", "everything"]];
+const told = kind => kind.replace("special-", "special, ").replace("truncated", "cut off");
 
-  let shown;
+function render({ model, el }) {
+  const { root, body } = card(el, { title: "Tokens", sub: "What does the loss see?", cls: "rows" });
+  const box = h("div", { class: "tokens mono", tabindex: 0, role: "group" }), detail = h("div", { class: "tiny detail cut", "aria-live": "polite" });
+  const learn = h("select", { "aria-label": "What is learned", onchange: e => give(model, { train_on: e.target.value }) }, TRAIN_ON.map(([k, words]) => h("option", { value: k }, words)));
+  const packing = check(model, "packing", "packing", "Several short rows in one of max_length, with nothing seen across them"), grouped = check(model, "group_by_length", "by length", "Rows of about one length in a batch, so that less is padded");
+  const order = h("select", { "aria-label": "Order of the rows", onchange: e => give(model, { order: e.target.value, place: 0 }) });
+  const go = by => { const at = model.get("place") + by; if (at >= 0 && at < model.get("places")) give(model, { place: at }); };
+  const prev = h("button", { type: "button", "aria-label": "Previous row", onclick: () => go(-1) }, "‹"), next = h("button", { type: "button", "aria-label": "Next row", onclick: () => go(1) }, "›");
+  const number = typed(model, "row", { inputmode: "numeric", "aria-label": "Row, by its number" }, { show: v => v ? count(v) : "", read: readNumber, commit: v => { give(model, {}); model.send({ kind: "row", row: Math.round(v) }); } });
+  const place = h("span"), picture = h("div", { class: "lengths" }), shares = h("div", { class: "shares tiny" }), read = h("p", { class: "read" }), wrong = complaint(model, [number.box]);
+  body.append(h("div", { class: "row tiny foot" }, h("label", { class: "turn" }, "learn ", learn), packing.root, grouped.root), h("div", { class: "row tiny foot" }, order, h("label", { class: "turn" }, h("span", { class: "mid" }, "row"), number.box, place, prev, next)), box, detail, shares, picture, h("div", { class: "reading" }, read), wrong.root);
+
+  // The token under the pointer, or under the arrow keys.
+  let shown, marked, spans = [];
+  const mark = (span, scroll) => {
+    marked?.classList.remove("at"); marked = span; span?.classList.add("at");
+    if (scroll && span) { const a = span.offsetTop; if (a < box.scrollTop || a + span.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = a - box.clientHeight / 2; }
+    detail.textContent = span ? span.title : spans.length ? "point at a token, or go with ↑ ↓" : "";
+  };
+  box.addEventListener("pointerover", e => { const span = e.target.closest(".token"); if (span) mark(span); });
+  box.addEventListener("pointerleave", () => mark());
+  box.addEventListener("keydown", e => {
+    const by = { ArrowUp: -1, ArrowDown: 1 }[e.key], turn = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
+    if (turn) go(turn); else if (by) mark(spans[Math.min(Math.max(spans.indexOf(marked) + by, 0), spans.length - 1)], true); else return;
+    e.preventDefault();
+  });
+
   function draw() {
-    const tokens = model.get("tokens") || [], total = model.get("total"), row = model.get("row"), learned = model.get("learned");
-    data.draw(total ? count(total) : "");
+    const tokens = model.get("tokens") || [], total = model.get("total"), at = model.get("place"), places = model.get("places"), by = model.get("order"), s = model.get("shares") || {};
+    const orders = [["", "as they come"], ...Object.entries(model.get("orders") || {})];
+    if (order.children.length !== orders.length) fill(order, orders.map(([k, words]) => h("option", { value: k }, words)));
+    order.value = by; order.disabled = !total;
     if (tokens !== shown) { shown = tokens; drawTokens(tokens); }
-    fill(share, h("b", {}, tokens.length ? `${num(100 * learned, 2)} %` : "–"), h("span", { class: "wide" }, " of tokens"), " learned");
-    if (total) fill(place, h("span", { class: "mid" }, "row "), `${count(row + 1)} of ${total < 1e5 ? count(total) : human(total)}`); else place.textContent = "no rows"; place.title = total ? `of ${count(total)}` : "";
-    prev.disabled = !(total && row > 0); next.disabled = !(total && row + 1 < total);
-    fill(checks, (model.get("checks") || []).map(([ok, text]) => h("span", { class: `chip ${ok ? "ok" : "bad"}`, role: "listitem", title: text }, h("span", { class: "cut" }, `${ok ? "✓" : "✗"} ${text}`))));
-    wrong.draw();
+    learn.value = model.get("train_on"); packing.draw(); grouped.draw(); grouped.box.disabled = !!model.get("packing");
+    number.draw(); number.box.disabled = !total; place.title = total ? `of ${count(total)}` : "";
+    place.textContent = !total ? "no rows" : `of ${total < 1e5 ? count(total) : human(total)}`;
+    prev.disabled = at <= 0; next.disabled = at + 1 >= places;
+    fill(shares, SHARES.map(([k, words]) => h("span", {}, h("i", { class: `token ${k}`, "aria-hidden": "true" }, "a"), " ", h("b", {}, s[k] === undefined ? "–" : `${num(100 * s[k], 2)} %`), ` ${words}`)));
+    const reading = (model.get("reading") || "").replaceAll(" %", "\u00a0%");
+    if (read.textContent !== reading) read.textContent = reading;
+    fill(picture, lengthsPicture(model.get("lengths") || {}, Math.max(160, body.clientWidth))); wrong.draw();
   }
   function drawTokens(tokens) {
     const text = tokens.slice(0, MOST).map(t => t[0]).join("");
     box.dir = 2 * (text.match(RTL) || []).length > (text.match(LETTER) || []).length ? "rtl" : "ltr";
     box.scrollTop = 0;
-    box.setAttribute("aria-label", tokens.length ? `${count(tokens.length)} tokens of the row, ${count(tokens.filter(t => t[1].endsWith("learned")).length)} of them learned. Left and right change the row.` : "No row yet");
-    const spans = tokens.slice(0, MOST).flatMap(([text, kind]) => [h("span", { class: `token ${kind}`, title: kind.replace("-", ", ") }, text === "" ? h("i", { class: "ws" }, "∅") : letters(text)), text.endsWith("\n") ? h("br") : " "]);
-    fill(box, tokens.length ? spans : h("span", { class: "tiny" }, "The tokens of a row show here, those that are learned in green."), tokens.length > MOST && h("p", { class: "tiny" }, `and ${count(tokens.length - MOST)} more`));
+    const n = kind => count(tokens.filter(t => t[1].endsWith(kind)).length);
+    box.setAttribute("aria-label", tokens.length ? `${count(tokens.length)} tokens of the row, ${n("learned")} of them learned, ${n("truncated")} cut off. Left and right change the row, up and down the token.` : "No row yet");
+    spans = [];
+    const drawn = tokens.slice(0, MOST).flatMap(([text, kind, id, times], i) => {
+      const span = h("span", { class: `token ${kind}`, title: `${times ? "" : `position ${count(i)} · `}id ${id ?? "–"} · ${told(kind)}${times ? `, ${count(times)} of them in a batch on the average` : ""}` }, text === "" ? h("i", { class: "ws" }, "∅") : letters(text), times && ` ×${count(times)}`);
+      spans.push(span);
+      return [span, text.endsWith("\n") ? h("br") : " "];
+    });
+    fill(box, tokens.length ? drawn : h("span", { class: "tiny" }, "The tokens of a row show here, those that are learned in green."), tokens.length > MOST && h("p", { class: "tiny" }, `and ${count(tokens.length - MOST)} more`));
+    mark();
   }
-  return redraw(model, ["data", "datasets", "total", "row", "tokens", "learned", "checks", "message"], root, draw);
+  return redraw(model, ["train_on", "packing", "group_by_length", "total", "row", "place", "places", "order", "tokens", "shares", "lengths", "reading", "message"], root, draw);
 }
 export default { render };

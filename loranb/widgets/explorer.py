@@ -52,7 +52,7 @@ def show(self: Explorer,
     if not isinstance(self.source, Record): self.append(0, self.source if isinstance(source, Spectra) else Spectra.of(source, self.adapter))
     else:
         for step, spectra in self.source.spectra_history or [(self.source.steps, self.source.spectra)]:
-            self.append(step, spectra, spectra.noise_band(self.source.learning_rates(step)))
+            self.append(step, spectra, spectra.noise_band(self.source.learning_rates(step), lr_ratio=self.source.recipe.loraplus_lr_ratio or 1.))
     self.sync()
     return self
 

@@ -136,7 +136,7 @@ class Live(Panel):
 # %% ../../nbs/widgets/panel.ipynb #d80a6c27
 def grid(
     *panels,  # Widgets
-    columns: str,  # A class of `panel.css`: g4, g3, g2 or, for two of equal width, g2e
+    columns: str,  # A class of `panel.css`: g4, g3, g2, g2e for two of equal width, or g3d whose third panel takes a line of its own when narrow
 ) -> widgets.Box:
     "Panels in a row that wraps when it gets narrow"
     box = widgets.Box(list(panels))

@@ -1,9 +1,13 @@
 """The configuration panels by keyboard and mouse, without a kernel"""
-import json
+import json, re
 
 import pytest
+from loranb.previews import length_bins, lengths_reading, lengths_svg
 from loranb.recipe import Recipe
+from loranb.widgets.bill import Bill
 from loranb.widgets.code import Code
+from loranb.widgets.columns import Columns
+from loranb.widgets.doctor import Doctor
 from loranb.widgets.flow import Flow
 from loranb.widgets.quantize import Quantize
 from loranb.widgets.rank import Rank
@@ -13,15 +17,31 @@ from page import panel_page, receive, state
 
 SHAPES = dict(q=(192, 192), k=(96, 192), v=(96, 192), o=(192, 192), gate=(512, 192), up=(512, 192), down=(192, 512))
 TARGETS = [dict(name=f"{k}_proj", short=k, m=m, n=n, count=4) for k, (m, n) in SHAPES.items()]
-HOSTILE = [["\u202e<script>window.hit=1</script>\x00", "learned"], ["<img src=x onerror=window.hit=1>", "context"], ["\n", "context"], ["مرحبا", "learned"],
-           ["👩‍👩‍👧", "special"], ["W"*300, "special-learned"], ["", "context"], ["Z͑ͫ̓ͪ̂ͫ̽͏A", "context"]]
+HOSTILE = [[text, kind, i, *more] for i, (text, kind, *more) in enumerate([("\u202e<script>window.hit=1</script>\x00", "learned"), ("<img src=x onerror=window.hit=1>", "context"), ("\n", "context"), ("مرحبا", "learned"),
+           ("👩‍👩‍👧", "special"), ("W"*300, "special-learned"), ("", "context"), ("Z͑ͫ̓ͪ̂ͫ̽͏A", "truncated"), ("</s>", "special-truncated"), ("<pad>", "padding", 1234)])]
+LENGTHS = dict(width=10, kept=[0, 5, 9, 4, 0, 0], cut=[0, 0, 0, 1, 2, 1], open=True, limit=35, label="22 rows")
+SHARES = dict(learned=.4, context=.6, truncated=.123, padding=.271)
+
+
+FINDINGS = [dict(code=code, severity=severity, count=12, rows=[17, 201, 123456], remedy="Do what is said here, at some length, so that it fills two lines at the least.")
+            for code, severity in (("no-end", "error"), ("gone", "error"), ("twice", "warning"), ("mail", "note"))]
 
 
 def paced(**kw): return Settings(total=4000, max_steps=400, per_device_train_batch_size=32, gradient_accumulation_steps=1, learning_rate=4e-3, **kw)
 def rank(**kw): return Rank(targets=TARGETS, params=1_970_000, **kw)
+def bill():
+    parts = lambda k: [[n, k*v] for n, v in dict(weights=16.06e9, adapter=168e6, gradients=168e6, optimizer=336e6, activations=2.7e9, logits=134e6, workspace=126e6, context=2.1e9).items()]
+    rung = lambda words, saves, peak: dict(words=words, saves=saves, peak=peak, time="more: each pass unpacks the weights first", quality="none found <img src=x onerror=window.hit=1>", source="Dettmers and others 2023", fits=peak < 15e9)
+    panel = Bill(sides=[dict(name="full fine-tuning", parts=parts(6), yours=False), dict(name="LoRA", parts=parts(1), yours=True), dict(name="QLoRA", parts=parts(.4), yours=False)], gpu="T4",
+        rungs=[rung("gradient_checkpointing=True", 3e9, 18.8e9), rung("quant='nf4', bnb_4bit_use_double_quant=True", 10e9, 8.8e9)], verdict="It fits after 2 steps: 8.8 GB at the peak instead of 21.8 GB, in the 15.6 GB of the T4.",
+        notes=[["measured · planned", "8.81 GB · 8.8 GB (−0.1 %)"], ["an epoch on the T4", "4 h 2 min to 13 h 50 min, 0.28 to 0.97 kWh at most (an estimate, nothing was measured)"]])
+    panel.cards = [dict(name=n, usable=u*1e9, over=21.8e9 - u*1e9) for n, u in (("T4", 15.6), ("L4", 23.7), ("RTX 4090", 25.3), ("A100-40GB", 42.1), ("A100-80GB", 85), ("H200", 150))]
+    return panel
 def full(): return [Quantize(model="meta-llama/Llama-3.1-8B-Instruct", params=8.03e9, layer="model.layers.31.mlp.down_proj", histogram=[0, .5, 1, .5, 0]), rank(),
-                    Rows(total=123456, row=99999, tokens=HOSTILE*20, learned=.4, checks=[[False, "row 17 is cut at 256 tokens before its answer begins"]]),
-                    Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3)]
+                    Columns(data="org/a-very-long-name-of-a-data-set", total=123456, format="nothing that is known", names=["id", "a_very_long_name_of_a_column", "c"], columns=dict(user="c"), examples=[["1", "W"*300, ""]], note="id and others are not used"),
+                    Rows(total=123456, row=100000, place=99999, places=123456, tokens=HOSTILE*20, shares=SHARES, lengths=LENGTHS, reading="40 % of the tokens are learned, nothing is cut. In batches of 16, 27.1 % is padding."),
+                    Doctor(findings=FINDINGS, looked=500, total=123456, acknowledged=["gone"]),
+                    Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3), bill()]
 def sent(page, i=0): return page.evaluate(f"models[{i}].sent")
 def get(page, name, i=0): return page.evaluate(f"models[{i}].get('{name}')")
 def as_python(page, cls, i=0): return cls(**{k: v for k, v in page.evaluate(f"models[{i}].state").items()})
@@ -100,6 +120,24 @@ def test_quantize_switches_without_a_kernel(show):
     page.wait_for_function("document.body.innerText.includes('4.5 bits a weight')")
 
 
+def test_the_bill_lights_what_fits_and_its_ladder_is_buttons(show):
+    page = show(bill(), width=1150)
+    card = lambda name: page.get_by_role("button", name=name)
+    assert card("T4, 15.6 GB usable: 6.2 GB short").get_attribute("aria-pressed") == "true" and "on" not in card("T4, 15.6").get_attribute("class").split()
+    assert "on" in card("L4, 23.7 GB usable: fits").get_attribute("class").split()
+    card("A100-40GB").focus()
+    page.keyboard.press("Enter")
+    assert sent(page) == [dict(gpu="A100-40GB")]
+    page.wait_for_function("[...document.querySelectorAll('svg text.own')].some(e => e.textContent === 'A100-40GB')")
+    page.get_by_role("button", name="Change quant='nf4'").press("Space")
+    assert sent(page)[-1] == dict(kind="take", step=1)
+    box = page.get_by_role("combobox")
+    box.fill("RTX 5090")
+    box.press("Enter")
+    assert get(page, "gpu") == "RTX 5090" and page.locator(".parts li").count() == 8 and "16.1 GB" in page.locator(".parts").inner_text()
+    assert page.locator("svg rect").count() == 24 and page.evaluate("window.hit") is None
+
+
 def test_a_name_is_committed_by_enter_or_leaving(show):
     page = show(Quantize(models=["petit", "org/model"]))
     box = page.get_by_role("combobox")
@@ -121,26 +159,93 @@ def test_two_panels_of_one_kind_do_not_share_radios(show):
 
 
 def test_hostile_text_stays_text(show):
-    page = show(Rows(total=2, tokens=HOSTILE, learned=.5, data="<img src=x onerror=window.hit=1>", checks=[[False, "<b>no</b>"]], message="<i>x</i>"),
+    page = show(Rows(total=2, tokens=HOSTILE, reading="<b>no</b>", message="<i>x</i>", lengths=dict(LENGTHS, label="<b>")),
+                Columns(data="<img src=x onerror=window.hit=1>", names=["<b>x</b>"], examples=[["<script>window.hit=1</script>"]], roles=[["<b>", "<img src=x onerror=window.hit=1>"]], format="<b>", note="<b>"),
+                Doctor(findings=[dict(FINDINGS[0], code="<b>x</b>", remedy="<img src=x onerror=window.hit=1>")], looked=1, total=1, busy="<b>", message="<i>x</i>"),
                 Quantize(model="<script>window.hit=1</script>", layer="<img src=x onerror=window.hit=1>"), Flow(items=[["<b>", "<img src=x onerror=window.hit=1>"]], state="<b>"),
                 Code(python="<img src=x onerror=window.hit=1>"), Rank(targets=[dict(name="<b>x</b>", short="<img src=x onerror=window.hit=1>", m=2, n=2, count=1)]))
     page.wait_for_timeout(100)
-    assert page.evaluate("window.hit") is None and page.locator("main img, main script, main .error i, main .chip b").count() == 0
+    assert page.evaluate("window.hit") is None and page.locator("main img, main script, main .error i, main .chip b, main .remedy b, main .value script").count() == 0
     assert page.get_by_text("U+202E").count() == 1 and page.get_by_text("↵").count() == 1
 
 
 def test_rows_turn_over(show):
-    page = show(Rows(total=3, tokens=HOSTILE, row=1))
+    page = show(Rows(total=3, places=3, place=1, row=2, tokens=HOSTILE))
     page.get_by_role("button", name="Next row").click()
-    page.wait_for_function("document.body.innerText.includes('row 3 of 3')")
-    assert get(page, "row") == 2 and page.get_by_role("button", name="Next row").is_disabled()
+    assert get(page, "place") == 2
+    page.wait_for_function("document.querySelector('[aria-label=\"Next row\"]').disabled")
     page.locator(".tokens").focus()
     for _ in range(4): page.keyboard.press("ArrowLeft")
-    assert get(page, "row") == 0
+    assert get(page, "place") == 0
+    box = page.get_by_role("textbox", name="Row, by its number")
+    box.fill("3")
+    box.press("Enter")
+    assert sent(page)[-1] == dict(kind="row", row=3)
+    box.fill("two")
+    box.press("Enter")
+    page.wait_for_function("document.querySelector('.error').textContent.includes('two')")
+    page.get_by_label("Order of the rows").select_option("truncated")
+    assert sent(page)[-1] == dict(order="truncated", place=0, message="")
+
+
+def test_tokens_tell_their_id_and_position(show):
+    page = show(Rows(total=1, places=1, tokens=HOSTILE))
+    detail = lambda: page.locator(".detail").inner_text()
+    page.locator(".token").nth(3).hover()
+    assert detail() == "position 3 · id 3 · learned"
+    page.locator(".tokens").focus()
+    page.mouse.move(0, 0)
+    for _ in range(9): page.keyboard.press("ArrowDown")
+    assert detail() == "position 8 · id 8 · special, cut off" and page.locator(".token.at").count() == 1
+    page.keyboard.press("ArrowDown")
+    assert "1,234 of them" in detail() and page.locator(".tokens .padding").inner_text().endswith("×1,234")
+
+
+def test_the_histogram_of_the_page_is_that_of_the_still(show):
+    bins = length_bins([3, 12, 25, 25, 38, 41, 80], 40, 12)
+    page = show(Rows(total=7, lengths=dict(bins, label=lengths_reading(bins))), width=446)
+    still = lengths_svg(bins, width=page.evaluate("document.querySelector('.lengths svg').viewBox.baseVal.width"), height=78)
+    bars = lambda at: [[float(b.get_attribute(k)) for k in ("x", "width")] for b in page.locator(f"rect.{at}").all()]
+    there = [[float(v) for v in m] for m in re.findall(r'<rect x="([\d.]+)"[^>]* width="([\d.]+)"', still)]
+    assert len(there) == 6 and all(abs(a - b) < .11 for x, y in zip(sorted(bars("kept") + bars("lost")), sorted(there)) for a, b in zip(x, y))
+    assert page.locator(".lengths svg").get_attribute("aria-label") == "7 rows of up to 80 tokens, 2 of them cut at 40." and page.locator(".limitword").text_content() == "cut at 40"
+
+
+def test_columns_are_mapped_by_clicks(show):
+    page = show(Columns(total=2, names=["id", "q", "hint", "a"], taken=dict(text="q"), examples=[["1", "Why?", "", "Because."], ["2", "Who?", "-", "Me."]]))
+    for name, role in (("q", "user"), ("a", "assistant"), ("hint", "user")): page.get_by_label(f"What {name} is").select_option(role)
+    assert get(page, "columns") == dict(user=["q", "hint"], assistant="a")
+    page.get_by_label("What q is").select_option("")
+    assert get(page, "columns") == dict(user="hint", assistant="a")
+    page.wait_for_function("document.querySelectorAll('.col.used').length === 2")
+    page.get_by_role("button", name="Next example").click()
+    assert page.locator(".value").all_inner_texts() == ["2", "Who?", "-", "Me."]
+    page.get_by_role("button", name="as recognized").click()
+    assert get(page, "columns") == {}
+    page.wait_for_function("document.querySelector('[aria-label=\"What q is\"]').value === 'text'")
+
+
+def test_errors_wait_for_a_tick_and_rows_are_asked_for(show):
+    page = show(Doctor(findings=FINDINGS, looked=500, total=4000))
+    state = lambda: page.locator(".state").inner_text()
+    assert state() == "✗ 2 errors: Train waits"
+    page.locator("[data-code='no-end']").get_by_role("checkbox").check()
+    assert get(page, "acknowledged") == ["no-end"]
+    page.wait_for_function("document.querySelector('.state').textContent === '✗ 1 error: Train waits'")
+    page.locator("[data-code=gone]").get_by_role("checkbox").focus()
+    page.keyboard.press("Space")
+    page.wait_for_function("document.querySelector('.state').textContent === '1 warning'")
+    assert page.evaluate("document.activeElement.closest('.finding').dataset.code") == "gone", "the focus stays where it was"
+    page.locator("[data-code=gone]").get_by_role("checkbox").uncheck()
+    assert get(page, "acknowledged") == ["no-end"]
+    page.locator("[data-code=twice]").get_by_role("button", name="row 201").click()
+    assert sent(page)[-1] == dict(kind="row", row=201)
+    page.get_by_role("button", name="look at all").click()
+    assert sent(page)[-1] == dict(kind="all")
 
 
 def test_rows_of_a_right_to_left_language_flow_from_the_right(show):
-    page = show(Rows(tokens=[[w, "learned"] for w in "البقرة تحب البطة".split()], total=1))
+    page = show(Rows(tokens=[[w, "learned", 1] for w in "البقرة تحب البطة".split()], total=1))
     assert page.locator(".tokens").get_attribute("dir") == "rtl"
 
 
@@ -224,8 +329,9 @@ def test_nothing_jumps_when_numbers_change(show):
     heights = lambda: page.evaluate("[...document.querySelectorAll('.lrb')].map(e => Math.round(e.getBoundingClientRect().height))")
     page.wait_for_timeout(50)
     before = heights()
-    page.evaluate("""() => { const [q, r, d, s, c, f] = models; q.set("quant", "none"); q.set("params", 1); r.set("r", 256); r.set("lora_alpha", 333.25); r.set("target_modules", ["down_proj"]); d.set("row", 0);
-        d.set("tokens", [["a", "context"]]); d.set("learned", 0); s.set("max_steps", 1); s.set("learning_rate", 1e-6); c.set("python", "x\\n".repeat(500)); f.set("detail", ""); f.set("items", models[5].get("items").map(([k]) => [k, ""])); }""")
+    page.evaluate("""() => { const [q, r, m, d, doc, s, c, f] = models; q.set("quant", "none"); q.set("params", 1); r.set("r", 256); r.set("lora_alpha", 333.25); r.set("target_modules", ["down_proj"]); d.set("row", 0);
+        d.set("tokens", [["a", "context", 1]]); d.set("shares", {}); d.set("lengths", {}); d.set("reading", ""); m.set("format", "chat"); m.set("note", ""); m.set("columns", {}); m.set("names", ["a"]); m.set("examples", [["x"]]);
+        doc.set("findings", []); doc.set("looked", 123456); s.set("max_steps", 1); s.set("learning_rate", 1e-6); c.set("python", "x\\n".repeat(500)); f.set("detail", ""); f.set("items", models[7].get("items").map(([k]) => [k, ""])); }""")
     page.wait_for_timeout(80)
     assert heights() == before
 

@@ -85,7 +85,7 @@ def story(path):
     "The events that must not depend on being killed, without times and sizes of memory; spectra come when their worker is ready, so the order is not compared"
     from loranb.train import Run
     run, drop = Run.open(path), {"seconds", "memory", "memory_peak", "cost"}
-    told = [{k: v for k, v in e.items() if k not in drop} for e in run.events if e["type"] not in ("start", "note")]
+    told = [{k: v for k, v in e.items() if k not in drop} for e in run.events if e["type"] not in ("start", "note", "memory")]
     return sorted(map(repr, told)), [(s, o.to_arrays()[1].tolist()) for s, o in run.spectra_history], run.state
 
 

@@ -1,0 +1,97 @@
+"What the assistant says, under templates of every shape: a hand-made truth for each"
+import re
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from loranb import petit
+from loranb.base import load_tokenizer
+from loranb.chat import Template, row_spans
+from loranb.sources import DataError
+
+from templates import ALL, CHATS, ONE
+
+
+def tokenizer(case):
+    tok = load_tokenizer(petit.path())
+    tok.add_special_tokens(dict(additional_special_tokens=[*case.specials, *(t for t in (case.bos, case.eos) if t)]))
+    tok.bos_token, tok.eos_token, tok.chat_template = case.bos, case.eos, case.template
+    return tok
+
+
+@pytest.fixture(scope="session", params=list(ALL))
+def known(request):
+    case = ALL[request.param]
+    return case, Template(tokenizer(case))
+
+
+def shown(text, spans):
+    for a, b in spans[::-1]: text = f"{text[:a]}«{text[a:b]}»{text[b:]}"
+    return text
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_the_truth(known, name):
+    case, template = known
+    truth = getattr(case, name)
+    if "«" in truth: assert shown(*template.spans(CHATS[name])) == truth
+    else:
+        with pytest.raises(DataError, match=truth): template.spans(CHATS[name])
+
+
+def test_tools_and_thoughts(known):
+    case, template = known
+    for messages, tools, truth in case.more: assert shown(*template.spans(messages, tools)) == truth
+
+
+def test_the_quick_way_is_the_slow_way(known):
+    case, template = known
+    for name, texts in dict(plain=("a b", "Yes.\nNo."), spaces=(" a ", " Yes \n"), marks=("<user>", "x < y </think> z"), html=("<script>", "{{ 7*7 }}")).items():
+        messages = [dict(role=r, content=c) for r, c in zip(("user", "assistant")*2, texts*2)]
+        quick, slow = template.spans(messages), template.finish(*template.by_comparing(messages))
+        if not template.marked or name != "spaces": assert shown(*quick) == shown(*slow), name
+        assert texts[1].strip().split("</think>")[-1] in quick[0][slice(*quick[1][1])] and len(quick[1]) == 2
+
+
+@settings(max_examples=15)
+@given(st.text(min_size=1, max_size=30).filter(str.strip), st.text(min_size=1, max_size=30).filter(str.strip))
+def test_any_words(question, answer):
+    for name in ("chatml (Yi)", "Llama 3", "Mistral v3, system and tools in the last question", "Vicuna", "GLM 4, the next header ends a turn"):
+        case = ALL[name]
+        if name not in TOKENIZERS: TOKENIZERS[name] = Template(tokenizer(case))
+        template = TOKENIZERS[name]
+        if any(s in question + answer for s in template.specials): return
+        text, ((a, b),) = template.spans([dict(role="user", content=question), dict(role="assistant", content=answer)])
+        assert answer.strip() in text[a:b] and text[a:b].endswith(template.specials) and text[a:b].strip().startswith(answer.strip())
+
+
+TOKENIZERS = {}
+
+
+def test_a_template_that_reads_the_answer_is_refused():
+    tok = load_tokenizer(petit.path())
+    tok.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ m.content|length }}\n{% endfor %}"
+    with pytest.raises(DataError, match="turn 2 cannot be told apart"): Template(tok).spans(ONE)
+    tok.chat_template = "{% for m in messages %}{{ m.role }}: ...\n{% endfor %}"
+    with pytest.raises(DataError, match="cannot be told apart"): Template(tok).spans(ONE)
+    tok.chat_template = None
+    with pytest.raises(DataError, match="no chat template"): Template(tok)
+
+
+def test_what_is_learned():
+    tok = load_tokenizer(petit.path())
+    template = Template(tok)
+    many = dict(messages=[*ONE, *ONE])
+    said = lambda *a: [t[x:y] for t, spans, _ in [row_spans(lambda: template, tok, *a)] for x, y in spans]
+    assert said(many) == ["Yo</s>"]*2 and said(many, "last") == ["Yo</s>"]
+    assert said(many, "all") == ["<s><user>Hi<assistant>Yo</s><user>Hi<assistant>Yo</s>"]
+    pair = dict(prompt="a =", completion=" b")
+    assert said(pair) == said(pair, "last") == [" b</s>"] and said(pair, "all") == ["a = b</s>"]
+    assert said(dict(prompt=ONE + ONE[:1], completion=ONE[1:])) == ["Yo</s>"]
+    assert said(dict(text="a b")) == said(dict(text="a b</s>")) == ["a b</s>"]
+
+
+def test_messages_as_arrow_gives_them():
+    template = Template(tokenizer(ALL["Qwen 2.5, a system prompt of its own"]))
+    filled = [dict(m, tool_calls=None, reasoning_content=None) for m in ONE]
+    assert template.spans(filled) == template.spans(ONE)
