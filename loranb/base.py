@@ -9,7 +9,7 @@ __all__ = ['FILES', 'BNB', 'REFUSED', 'MAMBA', 'levels', 'bits', 'roundtrip', 'r
            'one_matrix', 'check_targets', 'attach', 'adapted', 'reattach']
 
 # %% ../nbs/02_base.ipynb #be6049ad
-import contextlib, json, logging, os, shutil, warnings
+import contextlib, json, logging, os, re, shutil, warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -285,7 +285,7 @@ def _pretrained(path, recipe, **kw):
     if len(names) < 2: raise RecipeError(f"labels: a classifier needs at least two labels, but there are {len(names)}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return AutoModelForSequenceClassification.from_pretrained(path, id2label=dict(enumerate(names)), label2id={o: i for i, o in enumerate(names)}, num_labels=len(names), **kw)
+        return AutoModelForSequenceClassification.from_pretrained(path, id2label=dict(enumerate(names)), label2id={o: i for i, o in enumerate(names)}, num_labels=len(names), ignore_mismatched_sizes=True, **kw)
 
 # %% ../nbs/02_base.ipynb #7c3971a0
 def load_base(
@@ -344,7 +344,6 @@ def check_targets(
     target_modules,  # 'all-linear', a regular expression, or a list of names
 ):
     "Raise `RecipeError` when targets match no linear layer"
-    import re
     if target_modules == "all-linear": return
     names, known = [n for n, _ in model.named_modules()], linear_names(model)
     try: hit = lambda t: any(re.fullmatch(t, n) for n in names) if isinstance(target_modules, str) else any(n == t or n.endswith(f".{t}") for n in names)
@@ -358,10 +357,12 @@ def check_targets(
 MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
 def _excluded(model, recipe):
-    mine = [*getattr(model, "loranb_skip", []), *(["out_proj", "conv1d"] if model.config.model_type in MAMBA else [])]
-    if recipe.target_modules != "all-linear" or not mine: return recipe.exclude_modules
+    whole = {*(recipe.modules_to_save or []), *(["classifier", "score"] if recipe.task_type == "SEQ_CLS" else [])}
+    mine = [n for n, m in model.named_modules() if _linear(m) and any(p.endswith(w) for p in n.split(".") for w in whole)]
+    if recipe.target_modules == "all-linear": mine += [*getattr(model, "loranb_skip", []), *(["out_proj", "conv1d"] if model.config.model_type in MAMBA else [])]
     own = recipe.exclude_modules or []
-    return rf"(?:{own})|(?:.*\.)?(?:{'|'.join(mine)})" if isinstance(own, str) else [*own, *mine]
+    if isinstance(own, str): return rf"(?:{own})|(?:.*\.)?(?:{'|'.join(map(re.escape, mine))})" if mine else own
+    return [*own, *mine] or None
 
 def _lora_config(model, recipe):
     from peft import LoraConfig
@@ -416,21 +417,22 @@ def attach(
     "LoRA on a base, by PEFT"
     from peft import get_peft_model
     check_targets(model, recipe.target_modules)
+    names = linear_names(model)
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(recipe.seed)
         try: lora = get_peft_model(model, _lora_config(model, recipe))
-        except ValueError as e: raise RecipeError(_refusal(model, recipe, str(e))) from None
+        except ValueError as e: raise RecipeError(_refusal(names, recipe, str(e))) from None
         _begin(lora, recipe)
         _whole_in_float32(lora, model.loranb_dtype)
     if recipe.gradient_checkpointing:
         lora.enable_input_require_grads()
         lora.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
-    if not adapted(lora): raise RecipeError(f"target_modules: {recipe.target_modules!r} matches no linear layer. This model has {', '.join(linear_names(model))}.")
+    if not adapted(lora): raise RecipeError(f"target_modules: {recipe.target_modules!r} matches no linear layer. This model has {', '.join(names)}.")
     return lora
 
-def _refusal(model, recipe, text):
+def _refusal(names, recipe, text):
     experts = "the experts of this model are no layers of their own, and PEFT adapts such weights only"
-    attention = f"or name layers, such as target_modules={[s for s in linear_names(model) if s.endswith('_proj')][:4] or linear_names(model)[:2]}"
+    attention = f"or name layers, such as target_modules={[s for s in names if s.endswith('_proj')][:4] or names[:2]}"
     if "lora_dropout" in text: return f"lora_dropout: {experts} without dropout. Set lora_dropout=0, {attention}."
     if "DoRA" in text or "use_dora" in text: return f"use_dora: {experts} without DoRA. Set use_dora=False, {attention}."
     return f"target_modules: PEFT refuses {recipe.target_modules!r}: {text}"

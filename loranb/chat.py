@@ -124,9 +124,10 @@ def _turn(self: Template, messages, i, tools, text, least):
     "The span of turn i"
     if messages[i].get("tool_calls"): end, words = self._call(messages, i, tools, text, least)
     else:
-        other = self.render([*messages[:i], {**messages[i], "content": MARK.format(i)}, *messages[i + 1:]], tools)
+        swap = "\ue002" + "\ue003"*(len(messages[i]["content"])%7 + 2)
+        other = self.render([*messages[:i], {**messages[i], "content": swap}, *messages[i + 1:]], tools)
         behind, words = common(text[::-1], other[::-1]), common(text, other)
-        if not other[:len(other) - behind].endswith(MARK.format(i)): raise DataError(f"data: the chat template changes with what the assistant says, so turn {i + 1} cannot be told apart from the rest. Give rows with prompt and completion.")
+        if not other[:len(other) - behind].endswith(swap): raise DataError(f"data: the chat template changes with what the assistant says, so turn {i + 1} cannot be told apart from the rest. Give rows with prompt and completion.")
         end = len(text) - behind
     return self.closed(text, self._start(messages, i, tools, text, least, words), end)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'covered', 'starts', 'Encoder', 'encode', 'ends_learned', 'tokens_html', 'Tokens', 'cache_file', 'encode_all',
-           'Data', 'prepare', 'tokens']
+           'Data', 'usable', 'prepare', 'tokens']
 
 # %% ../nbs/03c_data.ipynb #c00675f9
 import hashlib, html, importlib.util, os, tempfile
@@ -210,9 +210,9 @@ def _write(path, batches):
 BATCH = 1000  # Rows that are tokenized at once
 
 def _batches(encoder, rows, bad):
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
     left, numbers = iter(rows), rows.numbers
-    for i in tqdm(range(0, len(rows), BATCH), desc="Tokenizing", unit="k rows", delay=2, leave=False): yield _table(encoder(list(islice(left, BATCH)), numbers[i:i + BATCH], bad))
+    for i in tqdm(range(0, len(rows), BATCH), desc="Tokenizing", unit="k rows", delay=5, leave=False): yield _table(encoder(list(islice(left, BATCH)), numbers[i:i + BATCH], bad))
 
 def encode_all(
     encoder: Encoder,  # Tokenizer, cut, what is learned
@@ -247,6 +247,14 @@ class Data:
         tokens = getattr(self.train, "tokens", self.train)
         return float(tokens.learned.sum()/max(tokens.lengths.sum(), 1))
 
+# %% ../nbs/03c_data.ipynb #0f11ce02
+def usable(
+    tokens: Tokens,  # Rows
+    recipe: Recipe,  # Its `min_length` and `drop_overlong` are used
+) -> np.ndarray:  # Of bool
+    "Which rows have a length that the recipe wants"
+    return (tokens.lengths + tokens.cuts >= recipe.min_length) & ~((tokens.cuts > 0) & recipe.drop_overlong)
+
 # %% ../nbs/03c_data.ipynb #8dd7e85e
 def prepare(
     recipe: Recipe,  # Its fields about the data, max_length and seed are used
@@ -257,7 +265,7 @@ def prepare(
     parts, encoder = held_out(rows_of(recipe) if rows is None else rows, recipe), Encoder(tok, recipe.max_length, recipe.train_on)
     def kept(rows):
         tokens = encode_all(encoder, rows, [] if "template-refuses" in recipe.acknowledged else None)
-        index = np.flatnonzero(tokens.learned)
+        index = np.flatnonzero(usable(tokens, recipe) & (tokens.learned > 0))
         return (rows, tokens) if len(index) == len(rows) else (rows.select(index), tokens.select(index))
     (train_rows, train), (test_rows, test) = map(kept, parts)
     if not len(train): raise RecipeError(f"max_length: no row has a learned token within its first {recipe.max_length} tokens. Raise max_length.")

@@ -197,5 +197,6 @@ def proof(
     moved = sum(bool(torch.count_nonzero(p - begun.get(name, 0))) for name, p in B.items())
     with model.disable_adapter(): base = logits(model, row)
     change, back = (logits(model, row) - base).abs().max().item(), reload_difference(model, path, row)
+    same = back == 0 or took_from_base(model) and back <= 1e-5*float(base.abs().max())
     return [[n == expected > 0, f"{n} of {expected} modules adapted"], [moved == len(B) > 0, f"B {'has moved' if start else 'is not zero'} in {moved} of {len(B)}"],
-            [change > 0, f"logits moved by up to {change:.3g}"], [back == 0, f"reload {'equals' if back == 0 else f'differs by {back:.3g}'}"]]
+            [change > 0, f"logits moved by up to {change:.3g}"], [same, f"reload {'equals' if back == 0 else f'equals within {back:.1g}' if same else f'differs by {back:.3g}'}"]]

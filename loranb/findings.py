@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from . import petit
 from .base import find_model, load_tokenizer
 from .chat import Template
-from .data import Encoder, encode_all
+from .data import Encoder, encode_all, usable
 from .recipe import Recipe, RecipeError, nearest
 from .rows import REPAIRS, DataError, find_rows, held_out, rows_of, shape
 
@@ -61,6 +61,7 @@ CODES = {
     "empty-turn": ("a turn is empty", "An empty turn of the assistant teaches it to say nothing. Mend the row or leave it out."),
     "not-round-trip": ("the tokenizer cannot write all characters of the rows", "What it loses is neither read nor learned."),
     "short-rows": ("rows are far shorter than most", "Look whether something is missing."),
+    "left-out": ("rows are left out by their length", "That is what min_length and drop_overlong say."),
     "long-rows": ("rows are far longer than most", "Each makes a batch that others are padded to. group_by_length or packing saves that."),
     "secrets": ("keys or passwords stand in the rows, and a model can learn them by heart", "Take them out, and have them renewed."),
     "emails": ("e-mail addresses stand in the rows, and a model can learn them by heart", "Take them out where they are people's."),
@@ -161,11 +162,13 @@ def look_at_tokens(self: Patient):
     refused, last, cut = np.isin(self.rows.numbers, [n for n, _ in self.bad]), last_labels(tokens), tokens.cuts > 0
     if self.bad: self.add("template-refuses", refused, "error", self.bad[0][1].removeprefix("data: ").rstrip("."))
     special = [*tok.all_special_ids, *(i for i, t in tok.added_tokens_decoder.items() if t.special)]
-    ends, none = np.isin(last, special), (tokens.learned == 0) & ~refused
+    out = ~usable(tokens, self.recipe) & ~refused
+    ends, none, cut = np.isin(last, special), (tokens.learned == 0) & ~refused & ~out, cut & ~out
+    self.add("left-out", out, "note")
     lost = int((none & cut).sum())
     why = f"{'all' if lost == none.sum() else f'{lost:,}'} of them are cut by max_length={self.recipe.max_length} before the answer begins" if lost else ""
     self.add("nothing-learned", none, self.grave(none, .01), why, "Raise max_length, or shorten the rows. "*(lost > 0) + CODES["nothing-learned"][1])
-    unended, inside = ~ends & ~none & ~refused & ~cut, ~ends & ~none & cut
+    unended, inside = ~ends & ~none & ~refused & ~cut & ~out, ~ends & ~none & cut
     self.add("end-not-learned", unended, self.grave(unended, .01))
     longest = (tokens.lengths + tokens.cuts)[inside].max(initial=0)
     self.add("answer-cut", inside, self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")

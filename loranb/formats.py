@@ -28,7 +28,8 @@ NAMES = dict(
     messages=("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"),
     user=("prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source"),
     assistant=("completion", "output", "response", "answer", "solution", "assistant", "reply", "bot", "target"),
-    more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"), text=("text", "content", "document"), label=("label", "labels"))
+    more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"), text=("text", "content", "document"),
+    label=("label", "labels"))
 
 _LISTED = re.compile(r"""\s*\[\s*\{.{0,200}?['"](role|from)['"]""", re.S)
 
@@ -139,6 +140,7 @@ def _literal(v, what):
 _OTHERS = dict(user="human prompter person question", system="developer", tool="function observation function_response tool_response ipython",
                assistant="gpt chatgpt bot model ai bing bard claude answer function_call tool_call")
 ALIASES = {a: role for role, names in _OTHERS.items() for a in names.split()}
+_SHAREGPT = {"human": "user", "gpt": "assistant", "system": "system"}
 KEEP = ("name", "tool_call_id", "reasoning_content", "reasoning", "thinking")
 
 def _role(m, where, fix):
@@ -153,6 +155,9 @@ def _role(m, where, fix):
 
 # %% ../nbs/02d_formats.ipynb #0ca90f47
 def _turn(m, i, fix, drop):
+    if isinstance(m, dict) and len(m) == 2:  # nearly every turn
+        role, said = (m["role"], m.get("content")) if "role" in m else (_SHAREGPT.get(str(m.get("from"))), m.get("value"))
+        if isinstance(said, str) and isinstance(role, str) and role in ROLES: return {"role": role, "content": said}
     where = f"turn {i + 1}"
     if isinstance(m, (list, tuple)): raise _Wrong(f"{where} is a list; the turns are nested one level too deep")
     if not isinstance(m, dict): raise _Wrong(f"{where} must be {{'role': ..., 'content': ...}}, but it is {str(m)[:60]!r}")
@@ -230,7 +235,7 @@ def _normal(self: Normalizer, row, n):
 @patch
 def _look(self: Normalizer, row, key):
     layout = recognize(row, self.columns)
-    found = layout, [c for c in row if c not in layout.used and not (c == "label" and "text" in layout.columns)]
+    found = layout, [c for c in row if c not in layout.used]
     if key is not None: self._layouts[key] = found
     return found
 

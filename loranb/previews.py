@@ -6,7 +6,7 @@
 __all__ = ['LOOKS', 'ORDERS', 'length_bins', 'lengths_svg', 'lengths_reading', 'longest_odds', 'padding_share', 'chips_html',
            'chips_text', 'Preview', 'preview']
 
-# %% ../nbs/09j_preview.ipynb #55723ae8
+# %% ../nbs/09j_preview.ipynb #212d3495
 import math
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from .base import find_model, load_tokenizer
 from .batches import ByLength, Encoded, best_fit
 from .data import BATCH, Encoder, encode_all
+from .labels import Labeller, label_names
 from .plots import ACCENT, GREY, LEARN, WARM, Html, Svg, _line, _text, lin_ticks, svg, tag
 from .readings import percent
 from .recipe import Recipe, RecipeError
@@ -118,7 +119,11 @@ def chips_text(
         out, mark = out + text + "".join(f"×{n:,}" for n in times), kind
     return (out + ("⟧" if mark == "learned" else "")).replace("\n", "↵")
 
-# %% ../nbs/09j_preview.ipynb #349505cc
+# %% ../nbs/09j_preview.ipynb #22a0b2af
+def _encoder(recipe, tok, rows, limit):
+    "What makes the tokens of a recipe's rows, with another cut"
+    return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task_type == "SEQ_CLS" else Encoder(tok, limit, recipe.train_on)
+
 class Preview:
     "What the loss sees of a data set"
     def __init__(self,
@@ -128,7 +133,7 @@ class Preview:
         looked: int = 500,  # Rows that are turned into tokens, from the first; 0 for all
     ):
         self.recipe, self.rows, self.tok, self.bad = recipe, find_rows(rows), tok, []
-        self.encoder, self.whole = Encoder(tok, recipe.max_length, recipe.train_on), Encoder(tok, None, recipe.train_on)
+        self.encoder, self.whole = (_encoder(recipe, tok, self.rows, n) for n in (recipe.max_length, None))
         some = self.rows.select(np.arange(min(looked or len(rows), len(rows))))
         self.looked = self.encoder(some[:], some.numbers, self.bad) if len(some) <= BATCH else encode_all(self.encoder, some, self.bad)
         self.length, self.cut, self.learned = (np.array(getattr(self.looked, many) if hasattr(self.looked, many) else [one(e) for e in self.looked], int)
@@ -163,7 +168,7 @@ def chips(self: Preview,
     return ([[*p, t] for p, t in zip(e.pieces(self.tok), e.input_ids)] + [[text, kind.replace("context", "truncated").replace("special", "special-truncated"), t] for (text, kind), t in zip(gone, tail)]
             + ([[self.tok.decode([pad]), "padding", pad, n]] if n and pad is not None else []))
 
-# %% ../nbs/09j_preview.ipynb #aa13eebc
+# %% ../nbs/09j_preview.ipynb #efb84704
 @patch
 def padding(self: Preview,
     i: int,  # The number of a row, from 0
@@ -175,14 +180,15 @@ def padding(self: Preview,
     return round(float(longest_odds(len(others), r.per_device_train_batch_size - 1)@np.maximum(others - l, 0)))
 
 @patch(as_prop=True)
-def numbers(self: Preview) -> np.ndarray:  # From 1
-    "The rows' numbers in the source, where some may have been left out"
-    return self.rows.numbers
-
-@patch(as_prop=True)
 def trained(self: Preview) -> np.ndarray:
     "The lengths of those rows that have something to learn"
     return self.length[self.learned > 0]
+
+# %% ../nbs/09j_preview.ipynb #efc10f8d
+@patch(as_prop=True)
+def numbers(self: Preview) -> np.ndarray:  # From 1
+    "The rows' numbers in the source"
+    return self.rows.numbers
 
 @patch
 def __getitem__(self: Preview, i): return chips_html(self.chips(i))

@@ -69,7 +69,7 @@ RULES = dict(
     gradient_checkpointing=_flag, bnb_4bit_use_double_quant=_flag, rank_pattern=_pattern, alpha_pattern=_pattern, quant=_one_of(QUANTS), dtype=_one_of(DTYPES),
     lr_scheduler_type=_one_of(SCHEDULES), optim=_one_of(OPTIMS), data=_data, columns=_columns, deduplicate=_flag,
     test_split=_or_none((_text[0], "the name of a split")), acknowledged=_codes,
-    train_on=_one_of(TRAIN_ON), packing=_flag, group_by_length=_flag,
+    min_length=_some, drop_overlong=_flag, train_on=_one_of(TRAIN_ON), packing=_flag, group_by_length=_flag,
     target_modules=(_is_names, "'all-linear', a regular expression or a list of module names"), revision=_or_none((_text[0], "a branch, a tag or a commit")),
     task_type=_one_of(TASKS), use_dora=_flag, init_lora_weights=(lambda v: v is True or isinstance(v, str) and bool(v), "True or the name of a start"),
     exclude_modules=_or_none((_is_names, "a regular expression or a list of module names")), target_parameters=_names, modules_to_save=_names, labels=_names,
@@ -156,10 +156,11 @@ class Recipe:
     acknowledged: list = field(default_factory=list)  # The doctor's findings that shall not stop the run, by their codes
     max_length: int = None  # Tokens of a row at most; the rest is cut
     labels: list = None  # SEQ_CLS: the labels in the order of the model's outputs; those of the data unless given
+    min_length: int = 0  # Rows of fewer tokens are left out
+    drop_overlong: bool = False  # Leave out rows of more than max_length tokens, instead of cutting them?
     train_on: str = "assistant"  # What is learned: each turn of the assistant (or the completion), its last one alone, or all
     packing: bool = False  # Several short rows in one of max_length, with nothing seen across them?
     group_by_length: bool = False  # Rows of about one length in a batch, so that less is padded?
-    labels: list = None  # SEQ_CLS: the labels in the order of the model's outputs; those of the data unless given
     learning_rate: float = None  # Peak learning rate
     lr_scheduler_type: str = "cosine"  # Course of the learning rate after the warm-up
     lr_scheduler_kwargs: dict = field(default_factory=dict)  # The schedule's own arguments, such as min_lr
@@ -283,7 +284,7 @@ SECTIONS = dict(
     base=["model", "revision", "trust_remote_code", "task_type", "quant", "bnb_4bit_use_double_quant", "dtype"],
     lora=["r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "adapter_name_or_path", "rank_pattern", "alpha_pattern", "exclude_modules",
         "target_parameters", "modules_to_save", "use_dora", "init_lora_weights"],
-    data=["data", "split", "columns", "test_split", "test_size", "deduplicate", "acknowledged", "max_length", "labels", "train_on", "packing", "group_by_length"])
+    data=["data", "split", "columns", "test_split", "test_size", "deduplicate", "acknowledged", "max_length", "min_length", "drop_overlong", "labels", "train_on", "packing", "group_by_length"])
 SECTIONS["train"] = [f.name for f in fields(Recipe) if not any(f.name in names for names in SECTIONS.values())]
 
 # %% ../nbs/00_recipe.ipynb #f05f0e7e

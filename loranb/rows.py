@@ -63,18 +63,28 @@ class Rows(Sequence):
     def __len__(self): return len(self.index)
 
     def __getitem__(self, i):
-        if isinstance(i, slice): return [json.loads(t) for t in self.table.column(0).take(self.index[i]).to_pylist()]
+        if isinstance(i, slice): return [json.loads(t) for t in self._texts(self.index[i])]
         return json.loads(self.table.column(0)[int(self.index[i])].as_py())
 
     def __iter__(self): return map(json.loads, self.texts())
 
     def __eq__(self, other): return isinstance(other, (Rows, list, tuple)) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
 
-# %% ../nbs/03a_rows.ipynb #de6015f8
+# %% ../nbs/03a_rows.ipynb #14cf2ff5
+@patch
+def _texts(self: Rows, index):
+    chunks = self.table.column(0).chunks
+    ends = np.cumsum([len(c) for c in chunks])
+    where = np.searchsorted(ends, index, "right")
+    runs = np.flatnonzero(np.diff(where, prepend=-1))
+    for a, b in zip(runs, [*runs[1:], len(index)]):
+        c = int(where[a])
+        yield from chunks[c].take(index[a:b] - (ends[c] - len(chunks[c]))).to_pylist()
+
 @patch
 def texts(self: Rows):  # Yields JSON
     "The rows as text, one after the other"
-    for i in range(0, len(self), 1000): yield from self.table.column(0).take(self.index[i:i + 1000]).to_pylist()
+    for i in range(0, len(self), 1000): yield from self._texts(self.index[i:i + 1000])
 
 @patch
 def select(self: Rows,
@@ -147,12 +157,14 @@ def _mapped(path):
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 # %% ../nbs/03a_rows.ipynb #89b54709
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 def _read(src, columns, start, stop, place):
     about, normal, writer = About(src.name), Normalizer(columns, src.table), _Writer(place)
     for n, (line, raw) in enumerate(islice(src.read(normal.notes), start, stop), start + 1):
         row = normal(raw, n)
         if not isinstance(row, Bad):
-            if writer.add(json.dumps(row, ensure_ascii=False, separators=(",", ":")), n): normal.notes.add("letters", n)
+            if writer.add(_encode(row), n): normal.notes.add("letters", n)
             continue
         about.bad_rows += 1
         if len(about.bad) < 20: about.bad.append([n, line, str(row)])

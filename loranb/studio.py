@@ -260,7 +260,7 @@ def _edited(self: Studio, change):
 
 # %% ../nbs/13_studio.ipynb #48286339
 READ = {"data", "split", "columns", "deduplicate"}
-TOKENS = {"model", "max_length", "train_on", "packing", "group_by_length", "per_device_train_batch_size"}
+TOKENS = {"model", "task_type", "labels", "max_length", "train_on", "packing", "group_by_length", "per_device_train_batch_size"}
 
 @patch
 def edit(self: Studio,
@@ -391,7 +391,7 @@ def show_findings(self: Studio):
     p, d = self.preview, self.doctor
     if p is None: return d.show([], 0, 0)
     n = len(p.looked)
-    try: d.show(doctor(self.recipe, p.tok, p.rows.select(np.arange(n))), n, len(p.rows))
+    try: d.show(doctor(self.recipe, p.tok, p.rows.select(np.arange(n))) if self.recipe.task_type == "CAUSAL_LM" else [], n, len(p.rows))
     except RecipeError as e: d.message = str(e)
 
 @patch

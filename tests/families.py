@@ -36,39 +36,54 @@ def build(name, folder, task="CAUSAL_LM", **changes):
     tok = load_tokenizer(petit.path())
     with quiet():
         base = dict(pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, vocab_size=len(tok))
-        config = AutoConfig.for_model(name, **{**base, **FAMILIES[name], **changes})
+        config = AutoConfig.for_model(name, **{**base, **{**FAMILIES, **CLASSIFIERS}[name], **changes})
         torch.manual_seed(0)
         model = (AutoModelForCausalLM if task == "CAUSAL_LM" else AutoModelForSequenceClassification).from_config(config)
         model.save_pretrained(folder); tok.save_pretrained(folder)
     return sum(p.numel() for p in model.parameters())
 
 
+ENCODER = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, max_position_embeddings=256)
+CLASSIFIERS = dict({k: FAMILIES[k] for k in ("llama", "qwen2", "mistral", "gemma2", "gpt2", "gpt_neox", "phi3", "opt", "mixtral")}, bert=ENCODER, roberta=ENCODER, electra=dict(ENCODER, embedding_size=32),
+    distilbert=dict(dim=64, n_layers=2, n_heads=4, hidden_dim=96, max_position_embeddings=256), modernbert=dict(ENCODER, local_attention=16, cls_token_id=0, sep_token_id=1, reference_compile=False))
 ROWS = [{"prompt": f"{a} {b} =", "completion": f" {b} {a}"} for a in ("the cat", "the dog", "a bird", "the man") for b in ("sleeps", "sings", "eats")]
+TEXTS = [{"text": f"{a} {b} today", "label": b} for a in ("the cat", "the dog", "a bird", "the man") for b in ("sleeps", "sings", "eats")]
 SHORT = dict(r=4, max_steps=3, max_length=16, per_device_train_batch_size=2, gradient_accumulation_steps=1, gradient_checkpointing=False, test_size=2, eval_steps=0, save_steps=0, spectra_steps=0)
 
 
-def walk(base, out, quant, **changes):
-    "Each stage of the loop on the model in the folder `base`, by loranb's own functions: what it showed, or why it was refused"
+def recipe(base, quant, task="CAUSAL_LM", **changes):
+    "A run of three steps on the model in a folder"
+    from loranb.recipe import Recipe
+    return Recipe(**{**dict(model=str(base), data=ROWS if task == "CAUSAL_LM" else TEXTS, task_type=task, quant=quant, **SHORT), **changes})
+
+
+def walk(recipe, out):
+    "Each stage of the loop by loranb's own functions: what it showed, or why it was refused"
+    from loranb.base import quantized_layers
     from loranb.evaluate import logits
-    from loranb.recipe import Recipe, RecipeError
+    from loranb.recipe import RecipeError
     from loranb.spectra import Spectra
     from loranb.train import Run
-    from loranb.base import quantized_layers
     stages = {}
     try:
-        run = Run(Recipe(**{**dict(model=str(base), data=ROWS, quant=quant, **SHORT), **changes}), out).train()
+        run = Run(recipe, out).train()
         model, row = run.model, run._data.train[0]
-        stages["load"] = len(quantized_layers(model))
-        stages["adapt"] = len(run.of_type("start")[-1:]) and run.of_type("start")[-1]["modules"]
-        stages["train"] = [round(e["loss"], 3) for e in run.of_type("step")]
-        stages["proof"] = all(ok for ok, _ in run.checks) or [words for ok, words in run.checks if not ok]
+        stages["quantized"] = len(quantized_layers(model))
+        stages["adapted"] = run.of_type("start")[-1]["modules"]
+        stages["loss"] = "tiled" if getattr(model.get_base_model(), "loranb_tiles", False) else "logits"
+        stages["trained"] = run.state == "done" and len(run.of_type("step")) == 3 and all(abs(e["loss"]) < 1e3 for e in run.of_type("step"))
+        stages["proof"] = all(ok for ok, _ in run.checks) or "; ".join(words for ok, words in run.checks if not ok)
         live, saved = Spectra.of(model), Spectra.of(run.adapter.path)
-        stages["spectra"] = len(live) if live.names == saved.names else f"{len(live)} live, {len(saved)} saved"
+        stages["spectra"] = len(live) if all(abs(live[n] - saved[n]).max() <= 1e-6*live[n].max() for n in live.names) and len(saved) == len(live) else "differ"
         here = logits(model, row)
         again = Run.open(out)
-        stages["reload"] = float((logits(again.model, row) - here).abs().max())
-        stages["generate"] = len(again.generate("the cat sleeps =", 4)) >= 0
-        merged = again.model.merge_and_unload()
-        stages["merge"] = float((logits(merged, row) - here).abs().max())
-    except RecipeError as e: stages["refused"] = str(e)
+        stages["reloaded"] = float((logits(again.model, row) - here).abs().max())
+        stages["answers"] = isinstance(again.generate("the cat sleeps =", 4), str)
+        stages["merged"] = float((logits(again.model.merge_and_unload(), row) - here).abs().max())
+    except RecipeError as e: stages["refused"] = str(e).replace(str(recipe.model), "MODEL")
     return stages
+
+
+def passed(stages):
+    "Did every stage hold?"
+    return stages.get("trained") is True and stages["proof"] is True and stages["reloaded"] == 0 and stages["answers"] is True and isinstance(stages["spectra"], int)

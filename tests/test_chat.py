@@ -9,7 +9,7 @@ from loranb.base import load_tokenizer
 from loranb.chat import Template, row_spans
 from loranb.sources import DataError
 
-from templates import ALL, CHATS, ONE
+from templates import ALL, CHATS, MANY, ONE
 
 
 def tokenizer(case):
@@ -95,3 +95,12 @@ def test_messages_as_arrow_gives_them():
     template = Template(tokenizer(ALL["Qwen 2.5, a system prompt of its own"]))
     filled = [dict(m, tool_calls=None, reasoning_content=None) for m in ONE]
     assert template.spans(filled) == template.spans(ONE)
+
+
+def test_a_known_sequence_of_roles_is_rendered_once(known, monkeypatch):
+    case, template = known
+    if template.marked or "«" not in case.many: return
+    first, count = template.spans(MANY), []
+    monkeypatch.setattr(template, "_jinja", lambda *a, jinja=template._jinja, **kw: count.append(1) or jinja(*a, **kw))
+    assert template.spans(MANY) == first
+    if case.template.find("think") < 0 and "replace" not in case.template: assert len(count) == 1

@@ -39,6 +39,7 @@ CASES = {
     "empty-turn": (GOOD + [chat(("user", " "), ("assistant", "c"))], TEMPLATE, {}, "warning", 1, (41,)),
     "short-rows": ([said("Word "*100 + str(i)) for i in range(9)] + [chat(("user", "a"), ("assistant", "b"))], TEMPLATE, {}, "note", 1, (10,)),
     "long-rows": (GOOD + [said("Word "*300)], TEMPLATE, dict(max_length=2000), "note", 1, (41,)),
+    "left-out": (GOOD + [said("Word "*200)], TEMPLATE, dict(max_length=64, drop_overlong=True), "note", 1, (41,)),
     "secrets": (GOOD + [said("AKIA" + "ABCDEFGHIJKLMNOP")], TEMPLATE, {}, "warning", 1, (41,)),
     "emails": (GOOD + [said("Write to anna@example.org.")], TEMPLATE, {}, "warning", 1, (41,)),
     "columns-dropped": ([{**r, "id": i} for i, r in enumerate(GOOD)], TEMPLATE, {}, "note", 40, ()),
@@ -135,3 +136,12 @@ def test_errors_come_first_and_findings_show_themselves():
     assert "two-bos" in repr(fs) and "two-bos" in fs._repr_html_() and repr(Findings()) == "Nothing was found."
     order = [f.severity for f in found(GOOD + GOOD[:1] + [{"messages": None}, {**said("a@b.org"), "id": 1}]).values()]
     assert order == sorted(order, key=SEVERITIES.index) and len(order) >= 3
+
+
+def test_rows_are_left_out_by_their_length():
+    from loranb.data import prepare
+    rows = GOOD + [said("Word "*200), {"text": "a"}]
+    tok = load_tokenizer(petit.path())
+    cases = dict(all={}, long=dict(drop_overlong=True), short=dict(min_length=5), both=dict(drop_overlong=True, min_length=5))
+    assert {k: len(prepare(Recipe(data=rows, test_size=0, max_length=64, **kw), tok).rows) for k, kw in cases.items()} == dict(all=42, long=41, short=41, both=40)
+    assert "answer-cut" not in found(rows, max_length=64, drop_overlong=True) and "answer-cut" in found(rows, max_length=64)

@@ -19,3 +19,10 @@ def test_the_grid_of_memory_runs(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(next(tmp_path.glob("memory*.json")).read_text())
     assert result["worst"] <= .05 and result["median"] <= .03 and all(c["ran"] for c in result["cases"])
+
+
+def test_train_runs(tmp_path):
+    done = subprocess.run([sys.executable, str(SCRIPT.with_name("train.py")), "--out", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(next(tmp_path.glob("train*.json")).read_text())
+    assert result["fails"]["failed in a sentence"] and result["fails"]["the smaller run works"] and result["t4"]["policy of 7.5"] == "torch.float16"

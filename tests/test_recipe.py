@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from loranb.recipe import GENERAL, PETIT, RULES, SECTIONS, Recipe, RecipeError
 
 OTHER = dict(model="org/name", revision="v1", trust_remote_code=True, quant="int8", bnb_4bit_use_double_quant=False, dtype="float16", r=3, lora_alpha=7.5, use_rslora=True,
-    lora_dropout=.1, target_modules=["q_proj", "v_proj"], rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 4}, data="rows.jsonl", split="test", test_size=3, columns={"user": "q", "assistant": ["a", "b"]}, test_split="dev", deduplicate=True, acknowledged=["duplicates"], max_length=77, labels=["no", "yes"], train_on="last", packing=True, group_by_length=True,
+    lora_dropout=.1, target_modules=["q_proj", "v_proj"], rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 4}, data="rows.jsonl", split="test", test_size=3, columns={"user": "q", "assistant": ["a", "b"]}, test_split="dev", deduplicate=True, acknowledged=["duplicates"], max_length=77, labels=["no", "yes"], min_length=2, drop_overlong=True, train_on="last", packing=True, group_by_length=True,
     learning_rate=1e-5, lr_scheduler_type="linear", warmup_steps=5, num_train_epochs=2., max_steps=9, per_device_train_batch_size=3, gradient_accumulation_steps=5,
     optim="adamw_torch", weight_decay=.1, max_grad_norm=.3, gradient_checkpointing=True, eval_steps=7, spectra_steps=6, save_steps=5, sample_steps=8,
     hub_model_id="me/run", report_to=["wandb"], adapter_name_or_path="runs/a/adapter", seed=1,

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from hypothesis import given, settings, strategies as st
 from loranb.previews import preview
-from loranb.recipe import Recipe, RecipeError
+from loranb.recipe import COLUMNS, Recipe, RecipeError
 from loranb.widgets.code import Code
 from loranb.widgets.columns import Columns
 from loranb.widgets.doctor import Doctor
@@ -19,7 +19,7 @@ from loranb.widgets.settings import Settings
 TABLE = ("table", "thead", "tbody", "tr", "th", "td")
 PANELS = [Quantize, Rank, Columns, Rows, Doctor, Settings, Code, Flow]
 TARGETS = [dict(name="q_proj", short="q", m=192, n=192, count=4), dict(name="down_proj", short="down", m=192, n=512, count=4)]
-BAD = dict(model=["", " ", None, 3], quant=["nf5", None], bnb_4bit_use_double_quant=[1, "yes"], r=[0, -1, "eight", 2.5, True, None], lora_alpha=[0, -3, math.nan, "x"], use_rslora=["no"],
+BAD = dict(model=["", " ", None, 3], quant=["nf5", None], bnb_4bit_use_double_quant=[1, "yes"], r=[0, -1, "eight", 2.5, True, None], lora_alpha=[0, -3, math.nan, "x"], use_rslora=["no"], use_dora=["yes"], optim=["adam"],
            target_modules=[[], "", [1]], data=[""], columns=[3, "user", dict(who="a")], acknowledged=["code", [1]], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"], warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0],
            per_device_train_batch_size=[0], gradient_accumulation_steps=[0], max_length=[0], train_on=["user", None], packing=[1], group_by_length=["no"], seed=[-1, 1.5])
 
@@ -94,6 +94,9 @@ def test_rows_show_a_preview_and_turn_in_its_order():
     assert panel.row == 4000 and panel.tokens == seen.chips(3999)
     panel.show(preview(Recipe(data="petit/translate", split="test"), 10))
     assert panel.row <= panel.total < 4000 and json.dumps(panel.get_state(["tokens", "lengths", "shares", "reading"]))
+
+
+def test_a_column_can_be_all_that_the_recipe_knows(): assert {r for r, _ in Columns().roles} == set(COLUMNS)
 
 
 def test_doctor_words():

@@ -1,5 +1,8 @@
 // How long, and how fast: the numbers of the training loop and the course of the learning rate.
-const LOW = -6, HIGH = -1, COURSES = ["cosine", "linear", "constant", "constant_with_warmup"];
+const LOW = -6, HIGH = -1, COURSES = ["cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"];
+const OPTIMS = ["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "adafactor", "sgd"];
+// A value that a recipe may have and the list has not, such as a schedule with arguments of its own, is added to the list.
+const choose = (select, v) => { if (![...select.options].some(o => o.value === v)) select.append(h("option", { value: v }, v)); select.value = v; };
 const rate = v => v === null || v === undefined ? "" : v >= .001 ? String(+v.toPrecision(3)) : (+v).toExponential();
 
 function render({ model, el }) {
@@ -7,6 +10,7 @@ function render({ model, el }) {
   const range = h("input", { type: "range", min: LOW, max: HIGH, step: .05, "aria-label": "Learning rate, on a logarithmic scale", oninput: e => give(model, { learning_rate: +(10 ** e.target.value).toPrecision(2) }) });
   const lr = typed(model, "learning_rate", { inputmode: "decimal", "aria-label": "Learning rate" }, { read: readNumber, show: rate });
   const course = h("select", { "aria-label": "Course of the learning rate", onchange: e => give(model, { lr_scheduler_type: e.target.value }) }, COURSES.map(c => h("option", { value: c }, c === "constant_with_warmup" ? "constant + warm-up" : c)));
+  const optim = h("select", { "aria-label": "Optimizer", title: "optim; auto: paged 8-bit AdamW on a GPU, AdamW on a CPU", onchange: e => give(model, { optim: e.target.value }) }, OPTIMS.map(o => h("option", { value: o }, o === "auto" ? "optimizer: auto" : o)));
   const warm = h("span"), picture = h("div", { class: "course" }), line = h("p", { class: "tiny line" });
   const number = (name, words, options) => { const f = typed(model, name, { inputmode: "numeric" }, { read: readNumber, ...options }); return { ...f, root: h("label", { title: name }, words, f.box) }; };
   // Steps or passes: the one that is given is written, the other one follows from it and stands as a hint.
@@ -14,7 +18,7 @@ function render({ model, el }) {
   const passes = number("num_train_epochs", "passes", { show: v => model.get("max_steps") > 0 ? "" : String(v), read: t => t === "" ? model.get("num_train_epochs") : readNumber(t), commit: v => give(model, { num_train_epochs: v, max_steps: -1 }) });
   const batch = number("per_device_train_batch_size", "batch"), accumulate = number("gradient_accumulation_steps", "accumulate"), length = number("max_length", "max length"), seed = number("seed", "seed");
   const boxes = [lr, steps, batch, accumulate, passes, length, seed], wrong = complaint(model, boxes.map(f => f.box));
-  body.append(h("div", { class: "row rate" }, h("span", { class: "label" }, "learning rate"), lr.box), range, picture, h("div", { class: "row tiny shape" }, course, warm), h("div", { class: "boxes" }, boxes.slice(1).map(f => f.root)), line, wrong.root);
+  body.append(h("div", { class: "row rate" }, h("span", { class: "label" }, "learning rate"), lr.box), range, picture, h("div", { class: "row tiny shape" }, course, warm), h("div", { class: "row tiny shape" }, optim), h("div", { class: "boxes" }, boxes.slice(1).map(f => f.root)), line, wrong.root);
 
   function draw() {
     const v = model.get("learning_rate"), total = model.get("total"), rows = model.get("per_device_train_batch_size") * model.get("gradient_accumulation_steps"), given = model.get("max_steps");
@@ -23,7 +27,7 @@ function render({ model, el }) {
     for (const f of boxes) f.draw();
     steps.box.placeholder = given > 0 ? "" : n ? count(n) : "–";
     passes.box.placeholder = given > 0 ? total ? num(n * rows / total, 2) : "–" : "";
-    course.value = model.get("lr_scheduler_type");
+    choose(course, model.get("lr_scheduler_type")); choose(optim, model.get("optim"));
     const w = model.get("lr_scheduler_type") === "constant" ? 0 : model.get("warmup_steps"), warmup = w < 1 ? Math.ceil(n * w) : w;
     fill(warm, !w ? "no warm-up" : n || w >= 1 ? [`warm-up ${count(warmup)}`, h("span", { class: "wide" }, warmup === 1 ? " step" : " steps")] : `warm-up ${num(100 * w)} %`);
     line.textContent = !n ? `${count(rows)} rows a step` : `${count(n)} steps × ${count(rows)} rows = ${count(n * rows)} rows${total ? `, ${num(n * rows / total, 2)} ${n * rows === total ? "pass" : "passes"} over ${count(total)}` : ""}`;
@@ -31,12 +35,12 @@ function render({ model, el }) {
   }
   function sketch(n, from, course, peak) {
     const w = Math.max(160, body.clientWidth), foot = 44, top = 6;
-    const height = t => t < from ? t / from : course === "linear" ? (1 - t) / Math.max(1e-9, 1 - from) : course === "cosine" ? (1 + Math.cos(Math.PI * (t - from) / Math.max(1e-9, 1 - from))) / 2 : 1;
+    const height = t => t < from ? t / from : course === "inverse_sqrt" ? (from ? Math.sqrt(from / t) : 1) : course === "linear" || course === "polynomial" ? (1 - t) / Math.max(1e-9, 1 - from) : course.startsWith("cosine") ? (1 + Math.cos(Math.PI * (t - from) / Math.max(1e-9, 1 - from))) / 2 : 1;
     const at = [...new Set([0, from, ...Array.from({ length: 65 }, (_, i) => i / 64)])].sort((a, b) => a - b), points = at.map(t => `${(1 + t * (w - 2)).toFixed(1)} ${(foot - (foot - top) * height(t)).toFixed(1)}`).join("L");
     fill(picture, s("svg", { viewBox: `0 0 ${w} 60`, height: 60, role: "img", "aria-label": `The learning rate: ${from ? `warm-up over ${num(100 * from, 2)} % of the steps to` : "from"} ${rate(peak)}, then ${course.replace(/_.*/, "")}${n ? `, ${count(n)} steps in all` : ""}` },
       s("path", { class: "under", d: `M1 ${foot}L${points}L${w - 1} ${foot}Z` }), s("line", { class: "axis", x1: 1, x2: w - 1, y1: foot, y2: foot }), s("path", { class: "over", d: `M${points}` }),
       s("text", { x: 0, y: 58 }, "0"), s("text", { x: w, y: 58, "text-anchor": "end" }, n ? `step ${count(n)}` : "last step")));
   }
-  return redraw(model, ["learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed", "total", "message"], root, draw);
+  return redraw(model, ["learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed", "optim", "total", "message"], root, draw);
 }
 export default { render };

@@ -13,8 +13,8 @@ from ..plots import table_html
 from ..recipe import Recipe
 from .panel import Field, Fields
 
-# %% ../../nbs/widgets/columns.ipynb #ffe3b255
-WORDS = dict(user="user asks", assistant="assistant answers", system="system", messages="the chat itself", prompt="prompt, as it is", completion="completion, as it is", text="plain text", tools="tools")
+# %% ../../nbs/widgets/columns.ipynb #53171ad2
+WORDS = dict(user="user asks", assistant="assistant answers", system="system", messages="the chat itself", prompt="prompt, as it is", completion="completion, as it is", text="plain text", label="label", tools="tools")
 
 def _named(data, panel=None): return data if isinstance(data, str) else f"{len(data):,} rows" if hasattr(data, "__len__") else type(data).__name__
 

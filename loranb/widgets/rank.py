@@ -21,6 +21,7 @@ class Rank(Fields, js="rank"):
     r = Field(Recipe.r).tag(sync=True)
     lora_alpha = Field(2*Recipe.r).tag(sync=True)
     use_rslora = Field(Recipe.use_rslora).tag(sync=True)
+    use_dora = Field(Recipe.use_dora).tag(sync=True)
     keep_ratio = traitlets.Bool(True).tag(sync=True)
     target_modules = Field(Recipe.target_modules).tag(sync=True)
     targets = traitlets.List().tag(sync=True)
@@ -51,7 +52,7 @@ def text(self: Rank) -> str:
     names = " ".join(t.get("short") or t["name"] for t in self.chosen()) or str(self.target_modules)
     share = f" · {float(f'{100*self.trained()/self.params:.3g}'):g} %" if self.params else ""
     count = f": {self.trained():,}{share} trained parameters" if self.chosen() else ""
-    return f"r {self.r} · α {self.lora_alpha:g} · {'α/√r' if self.use_rslora else 'α/r'} {self.scaling():.3g} on {names}{count}"
+    return f"{'DoRA, ' if self.use_dora else ''}r {self.r} · α {self.lora_alpha:g} · {'α/√r' if self.use_rslora else 'α/r'} {self.scaling():.3g} on {names}{count}"
 
 # %% ../../nbs/widgets/rank.ipynb #af97723f
 @patch

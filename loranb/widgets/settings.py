@@ -28,6 +28,7 @@ class Settings(Fields, js="settings"):
     per_device_train_batch_size = Field(_start.per_device_train_batch_size).tag(sync=True)
     gradient_accumulation_steps = Field(_start.gradient_accumulation_steps).tag(sync=True)
     max_length = Field(_start.max_length).tag(sync=True)
+    optim = Field(_start.optim).tag(sync=True)
     seed = Field(_start.seed).tag(sync=True)
     total = traitlets.Int(0).tag(sync=True)
 
@@ -71,7 +72,8 @@ def course(self: Settings,
     up = self.rise()
     if t < up: return t/up
     done = (t - up)/max(1e-9, 1 - up)
-    return 1 - done if self.lr_scheduler_type == "linear" else (1 + math.cos(math.pi*done))/2 if self.lr_scheduler_type == "cosine" else 1.
+    if self.lr_scheduler_type == "inverse_sqrt": return math.sqrt(up/t) if up else 1.
+    return 1 - done if self.lr_scheduler_type in ("linear", "polynomial") else (1 + math.cos(math.pi*done))/2 if self.lr_scheduler_type.startswith("cosine") else 1.
 
 # %% ../../nbs/widgets/settings.ipynb #6b1efdde
 @patch
