@@ -53,8 +53,9 @@ class Run(Record):
         self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
         self.asked, self.doing = "", ""  # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
         self.enough = False  # Did the held-out loss stop falling, by early_stopping_patience?
-        self.guard, self._view, self._peak, self._working = Guard(self.stop), None, 0, False
+        self.guard, self._view, self._peak, self._working = Guard(lambda: self.stop()), None, 0, False
         self._mirror = None
+
 
 # %% ../nbs/11b_train.ipynb #5d840e9f
 @patch
