@@ -382,6 +382,18 @@ def _whole_in_float32(lora, dtype):
             inner.register_forward_hook(lambda o, args, out: cast(dtype)(out))
     return True
 
+# %% ../nbs/02_base.ipynb #e7a10004
+def _go_on_from(lora, path):
+    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+    try: saved = load_peft_weights(str(path), device="cpu")
+    except (OSError, ValueError) as e: raise RecipeError(f"adapter_name_or_path: {str(path)!r} holds no adapter that can be read ({str(e)[:120]}).") from None
+    ours = {k: tuple(v.shape) for k, v in get_peft_model_state_dict(lora).items()}
+    wrong = next((k for k in {**ours, **saved} if k not in ours or k not in saved or ours[k] != tuple(saved[k].shape)), None)
+    if wrong is not None:
+        shapes = [tuple(saved[wrong].shape) if wrong in saved else "missing", ours.get(wrong, "missing")]
+        raise RecipeError(f"adapter_name_or_path: the adapter in {str(path)!r} does not fit the recipe: {wrong.removeprefix('base_model.model.')} is {shapes[0]} there and {shapes[1]} here. Use its r and target_modules.")
+    set_peft_model_state_dict(lora, saved)
+
 # %% ../nbs/02_base.ipynb #f4d7d4e3
 def _loftq(lora):
     from safetensors import safe_open
@@ -405,7 +417,8 @@ def _keys(file):
 
 def _begin(lora, recipe):
     if recipe.init_lora_weights == "loftq": _loftq(lora)
-    if recipe.init_lora_weights in (True, "gaussian"): return
+    if recipe.adapter_name_or_path: _go_on_from(lora, recipe.adapter_name_or_path)
+    elif recipe.init_lora_weights in (True, "gaussian"): return
     layers = {n.removeprefix("base_model.model."): m for n, m in lora.named_modules() if getattr(m, "lora_A", None)}
     lora.loranb_start = {n: tuple(p["default"].weight.detach().clone() for p in (m.lora_A, m.lora_B)) for n, m in layers.items()}
 

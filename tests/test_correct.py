@@ -112,7 +112,7 @@ def test_loftq_makes_up_for_the_rounding(tiny):
 
 def test_patience_and_the_best(tiny, tmp_path, monkeypatch):
     losses = iter([3., 2., 1., 1.5, 1.2, 1.1, .5])
-    monkeypatch.setattr(Run, "_eval_loss", lambda self: next(losses))
+    monkeypatch.setattr("loranb.evaluate.held_out_loss", lambda *args, **kw: next(losses))
     r = recipe(tiny, "none", max_steps=7, eval_steps=1, lr_scheduler_type="constant", warmup_steps=0, early_stopping_patience=2, load_best_model_at_end=True)
     run = Run(r, tmp_path/"run").train()
     assert (run.state, run.steps) == ("done", 5) and run.of_type("best")[0]["best"] == 3 and all(ok for ok, _ in run.checks)
@@ -136,3 +136,15 @@ def test_presets_train(name, tiny, tmp_path):
 def test_what_does_not_go_together_is_one_sentence(kw, words):
     with pytest.raises(RecipeError) as e: Recipe(**kw)
     assert words in str(e.value) and "\n" not in str(e.value)
+
+
+def test_going_on_from_a_saved_adapter(tiny, tmp_path):
+    r = recipe(tiny, "none", learning_rate=5e-3)
+    first = Run(r, tmp_path/"first").train()
+    lora = attach(load_base(r)[0], on := r.replace(adapter_name_or_path=str(first.adapter.path)))
+    row = first._data.train[0]
+    assert torch.equal(logits(lora, row), logits(first.model, row))
+    second = Run(on, tmp_path/"second").train()
+    assert all(ok for ok, _ in second.checks) and gap(factors(second), factors(first)) > 0
+    with pytest.raises(RecipeError, match="does not fit the recipe: .* Use its r"): attach(load_base(r)[0], on.replace(r=2))
+    with pytest.raises(RecipeError, match="holds no adapter"): attach(load_base(r)[0], on.replace(adapter_name_or_path=str(tmp_path)))

@@ -11,6 +11,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from first_light import CUDA, ROWS, random_base
+from loranb import evaluate
 from loranb.base import compute_dtype
 from loranb.recipe import Recipe, RecipeError
 from loranb.train import Run
@@ -41,19 +42,19 @@ def case(base, out, **kw):
 
 def fails(base, out):
     "A batch that does not fit: one sentence, the memory back to within 1 %, and the next, smaller run works"
-    before, whole = used(), Run._eval_loss
+    before, whole = used(), evaluate.held_out_loss
     if CUDA:  # leave so little that the batch cannot fit, whatever card this is
         torch.cuda.set_per_process_memory_fraction(min(1., (before + 4*GB)/torch.cuda.get_device_properties(0).total_memory))
         kw = dict(per_device_train_batch_size=256, max_length=1024, gradient_checkpointing=False, data=[{"prompt": "a "*900, "completion": " b"*100}]*256)
     else:
         def full(*args, **k): raise torch.OutOfMemoryError("CPU: raised by hand")
-        kw, Run._eval_loss = dict(eval_steps=1, test_size=4, data=ROWS[:40]), full
+        kw, evaluate.held_out_loss = dict(eval_steps=1, test_size=4, data=BASE["data"]), full
     try:
         Run(Recipe(**{**BASE, "model": str(base), "quant": "nf4", "dtype": "auto", **kw}), out/"fails").train()
         words, failed = "it fitted", False
     except RecipeError as e: words, failed = str(e), True
     finally:
-        Run._eval_loss = whole
+        evaluate.held_out_loss = whole
         if CUDA: torch.cuda.set_per_process_memory_fraction(1.)
     after = used()
     small = case(base, out/"small", quant="nf4", per_device_train_batch_size=1, gradient_accumulation_steps=4)
