@@ -886,6 +886,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'loranb.recipe.RecipeError': ('recipe.html#recipeerror', 'loranb/recipe.py'),
                                'loranb.recipe.RecipeError._render_traceback_': ( 'recipe.html#recipeerror._render_traceback_',
                                                                                  'loranb/recipe.py'),
+                               'loranb.recipe.Subject': ('recipe.html#subject', 'loranb/recipe.py'),
                                'loranb.recipe._check_start': ('recipe.html#_check_start', 'loranb/recipe.py'),
                                'loranb.recipe._flatten': ('recipe.html#_flatten', 'loranb/recipe.py'),
                                'loranb.recipe._is_int': ('recipe.html#_is_int', 'loranb/recipe.py'),

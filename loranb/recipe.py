@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUANTS', 'DTYPES', 'TASKS', 'SCHEDULES', 'OPTIMS', 'COLUMNS', 'TRAIN_ON', 'TRACKERS', 'RULES', 'STARTS',
            'NOT_OFFERED', 'GENERAL', 'PETIT', 'PRESETS', 'FEW', 'SECTIONS', 'TRAINER', 'RecipeError', 'nearest',
-           'check_field', 'check_together', 'Recipe', 'check_names', 'few', 'brief']
+           'check_field', 'check_together', 'Subject', 'Recipe', 'check_names', 'few', 'brief']
 
 # %% ../nbs/00_recipe.ipynb #1a6e8c9e
 import difflib, functools, math
@@ -126,8 +126,8 @@ PETIT = dict(learning_rate=3e-3, max_steps=240, per_device_train_batch_size=16, 
 
 # %% ../nbs/00_recipe.ipynb #bd285c85
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    "All that a run depends on, in one flat object"
+class Subject:
+    "What is trained, and on what: base, adapter and data"
     model: str = "petit"  # The base: `petit`, a folder, or a name on the Hub
     revision: str = None  # Branch, tag or commit of a Hub model
     trust_remote_code: bool = False  # Run Python that comes with the model?
@@ -162,6 +162,11 @@ class Recipe:
     train_on: str = "assistant"  # What is learned: each turn of the assistant (or the completion), its last one alone, or all
     packing: bool = False  # Several short rows in one of max_length, with nothing seen across them?
     group_by_length: bool = False  # Rows of about one length in a batch, so that less is padded?
+
+# %% ../nbs/00_recipe.ipynb #bd285c8b
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Subject):
+    "All that a run depends on, in one flat object"
     learning_rate: float = None  # Peak learning rate
     lr_scheduler_type: str = "cosine"  # Course of the learning rate after the warm-up
     lr_scheduler_kwargs: dict = field(default_factory=dict)  # The schedule's own arguments, such as min_lr
