@@ -96,9 +96,11 @@ def _as_it_was(trainer, optimizer, trained):
     scaler = getattr(trainer.accelerator, "scaler", None)
     kept, draws, training = [p.detach().cpu().clone() for p in trained], (random.getstate(), np.random.get_state()), trainer.model.training
     groups, scale = [{k: copy.copy(v) for k, v in g.items() if k != "params"} for g in optimizer.param_groups], scaler and scaler.state_dict()
+    norm = getattr(trainer, "norm", None)
     with torch.random.fork_rng():
         try: yield
         finally:
+            trainer.norm = norm
             for p, old in zip(trained, kept): p.data.copy_(old); p.grad = None
             for g, old in zip(optimizer.param_groups, groups):
                 for k in g.keys() - old.keys() - {"params"}: del g[k]

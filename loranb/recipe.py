@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUANTS', 'DTYPES', 'TASKS', 'SCHEDULES', 'OPTIMS', 'COLUMNS', 'TRAIN_ON', 'TRACKERS', 'RULES', 'STARTS',
            'NOT_OFFERED', 'GENERAL', 'PETIT', 'PRESETS', 'FEW', 'SECTIONS', 'TRAINER', 'RecipeError', 'nearest',
-           'check_field', 'check_together', 'Subject', 'Recipe', 'check_names', 'few', 'brief']
+           'check_field', 'check_together', 'Recipe', 'check_names', 'few', 'brief']
 
 # %% ../nbs/00_recipe.ipynb #1a6e8c9e
 import difflib, functools, math
@@ -124,10 +124,10 @@ def check_together(
 GENERAL = dict(learning_rate=2e-4, max_steps=-1, per_device_train_batch_size=2, gradient_accumulation_steps=8, max_length=1024, gradient_checkpointing=True)
 PETIT = dict(learning_rate=3e-3, max_steps=240, per_device_train_batch_size=16, gradient_accumulation_steps=1, max_length=256, gradient_checkpointing=False)
 
-# %% ../nbs/00_recipe.ipynb #bd285c85
+# %% ../nbs/00_recipe.ipynb #bd285b00
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    "What is trained, and on what: base, adapter and data"
+class _Base:
+    "The frozen model"
     model: str = "petit"  # The base: `petit`, a folder, or a name on the Hub
     revision: str = None  # Branch, tag or commit of a Hub model
     trust_remote_code: bool = False  # Run Python that comes with the model?
@@ -135,6 +135,11 @@ class Subject:
     quant: str = "nf4"  # The frozen weights: none, int8, fp4 or nf4
     bnb_4bit_use_double_quant: bool = True  # Quantize the constants of the 4-bit blocks too?
     dtype: str = "auto"  # What the arithmetic is done in; auto chooses by the hardware
+
+# %% ../nbs/00_recipe.ipynb #bd285b01
+@dataclass(frozen=True, kw_only=True)
+class _Lora:
+    "The update"
     r: int = 16  # Rank of the update: B has r columns, A has r rows
     lora_alpha: float = None  # The update is scaled by lora_alpha/r; 2r unless given (r with rsLoRA)
     use_rslora: bool = False  # Scale by lora_alpha/sqrt(r) instead?
@@ -148,6 +153,11 @@ class Subject:
     modules_to_save: list = None  # Modules trained whole and saved with the adapter, such as embed_tokens
     use_dora: bool = False  # Learn the length of each row of the weight apart from its direction (DoRA)?
     init_lora_weights: bool | str = True  # How A and B begin: True (B = 0), gaussian, orthogonal, pissa, olora or loftq
+
+# %% ../nbs/00_recipe.ipynb #bd285b02
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    "What it learns from"
     data: str | list = "petit/translate"  # `petit/TASK`, a file, a folder, a Hub name, rows, a DataFrame, or a `Dataset`
     split: str = "train"  # Which split, where there are several; `train[:1000]` for some of its rows
     columns: dict = field(default_factory=dict)  # Roles and the columns they are in, where the guess would be wrong
@@ -163,10 +173,10 @@ class Subject:
     packing: bool = False  # Several short rows in one of max_length, with nothing seen across them?
     group_by_length: bool = False  # Rows of about one length in a batch, so that less is padded?
 
-# %% ../nbs/00_recipe.ipynb #bd285c8b
+# %% ../nbs/00_recipe.ipynb #bd285b03
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Subject):
-    "All that a run depends on, in one flat object"
+class _Train:
+    "How it is trained"
     learning_rate: float = None  # Peak learning rate
     lr_scheduler_type: str = "cosine"  # Course of the learning rate after the warm-up
     lr_scheduler_kwargs: dict = field(default_factory=dict)  # The schedule's own arguments, such as min_lr
@@ -190,6 +200,11 @@ class Recipe(Subject):
     hub_model_id: str = None  # Repository on the Hub that gets the newest checkpoint, the adapter and the events as well
     report_to: str | list = field(default_factory=list)  # Who is told the figures as well: tensorboard, wandb, mlflow, trackio
     seed: int = 42  # For the adapter's start, the order of the rows, dropout
+
+# %% ../nbs/00_recipe.ipynb #bd285c85
+@dataclass(frozen=True, kw_only=True)
+class Recipe(_Train, _Data, _Lora, _Base):
+    "All that a run depends on, in one flat object"
 
 # %% ../nbs/00_recipe.ipynb #2f1144a2
 def check_names(
@@ -286,12 +301,7 @@ def _repr_html_(self: Recipe):
     return f"<table><tr><th>Recipe</th><th></th></tr>{rows}</table>"
 
 # %% ../nbs/00_recipe.ipynb #3683a51d
-SECTIONS = dict(
-    base=["model", "revision", "trust_remote_code", "task_type", "quant", "bnb_4bit_use_double_quant", "dtype"],
-    lora=["r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "adapter_name_or_path", "rank_pattern", "alpha_pattern", "exclude_modules",
-        "target_parameters", "modules_to_save", "use_dora", "init_lora_weights"],
-    data=["data", "split", "columns", "test_split", "test_size", "deduplicate", "acknowledged", "max_length", "min_length", "drop_overlong", "labels", "train_on", "packing", "group_by_length"])
-SECTIONS["train"] = [f.name for f in fields(Recipe) if not any(f.name in names for names in SECTIONS.values())]
+SECTIONS = {name: [f.name for f in fields(c)] for name, c in dict(base=_Base, lora=_Lora, data=_Data, train=_Train).items()}
 
 # %% ../nbs/00_recipe.ipynb #f05f0e7e
 @patch

@@ -86,6 +86,7 @@ def texts(self: Rows):  # Yields JSON
     "The rows as text, one after the other"
     for i in range(0, len(self), 1000): yield from self._texts(self.index[i:i + 1000])
 
+# %% ../nbs/03a_rows.ipynb #14cf2f02
 @patch
 def select(self: Rows,
     index,  # Numbers of rows, from 0, or a mask

@@ -23,7 +23,7 @@ from .batches import Packed, check_packing, collate
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
 from .data import prepare
 from .disk import damage, manifest
-from .failures import NotFinite, check_finite, explain
+from .failures import NotFinite, check_finite, explain, out_of_memory
 from .findings import doctor
 from .guard import Guard
 from .labels import encode_label, label_names, prepare_labels
@@ -104,14 +104,19 @@ Run.probing = None  # Try the longest batch before the first step? On a GPU unle
 @patch
 def _first_try(self: Run):
     self._room = Peak()
-    if torch.cuda.is_available() if self.probing is None else self.probing: probe(self._trainer)
+    if not (torch.cuda.is_available() if self.probing is None else self.probing): return
+    try: probe(self._trainer)
+    except Exception as e:
+        if out_of_memory(e): raise
+        self._warn(f"the longest batch could not be tried: {type(e).__name__}: {str(e)[:200]}")
 
 @patch
 def _remember_memory(self: Run):
     if self.recipe.task_type != "CAUSAL_LM" or not hasattr(self, "_room"): return
     longest = max(len(r.input_ids) for r in self._data.train)
-    found = read(self._room, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer))
-    self.emit("memory", step=self._trainer.state.global_step, **against(found, self.recipe.replace(max_length=longest)))
+    try: found = against(read(self._room, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer)), self.recipe.replace(max_length=longest))
+    except Exception as e: return self._warn(f"the memory could not be read: {type(e).__name__}: {str(e)[:200]}")
+    self.emit("memory", step=self._trainer.state.global_step, **found)
 
 # %% ../nbs/11b_train.ipynb #93805196
 @patch

@@ -38,7 +38,7 @@ def test_round_trips(name):
 def test_what_the_libraries_make_of_it(tmp_path):
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig, TrainingArguments
-    recipe = Recipe(**{**OTHER, "quant": "fp4", "use_rslora": False, "target_parameters": None, "packing": False})
+    recipe = Recipe(**{**OTHER, "quant": "fp4", "task_type": "CAUSAL_LM", "use_rslora": False, "target_parameters": None})
     lora, args = LoraConfig(**recipe.peft_kwargs()), TrainingArguments(**recipe.trainer_kwargs(), output_dir=str(tmp_path), use_cpu=True)
     bnb = BitsAndBytesConfig(**recipe.bnb_kwargs(torch.float16))
     assert (lora.r, lora.lora_alpha, lora.lora_dropout, lora.rank_pattern) == (3, 7.5, .1, {"q_proj": 2}) and set(lora.target_modules) == {"q_proj", "v_proj"}

@@ -89,9 +89,9 @@ def test_from_a_strange_file_to_a_run(any_lab):
         nb.wait_idle(30)
 
         # What strangers wrote stayed text: in panels, preview, card, and in the report as a page of its own.
-        assert SCRIPT in nb.output(2) and SCRIPT in text("samples")
+        assert SCRIPT in "".join(nb.cell(2).locator(".jp-OutputArea").text_content().split()) and SCRIPT in text("samples")
         assert page.evaluate("document.querySelectorAll('.lrb script, .jp-OutputArea script, .lrb img, .jp-OutputArea img').length") == 0 and not dialogs
-        report = page.context.new_page()
+        report = any_lab.browser.new_page()
         report.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
         report.set_content((any_lab.folder/"report.html").read_text())
         report.wait_for_timeout(200)
