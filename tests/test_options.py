@@ -15,9 +15,9 @@ CHANGES = dict(model="other", revision="v1", trust_remote_code=True, task_type="
     init_lora_weights="gaussian", data=ROWS[:6], split="test", test_size=0, max_length=6, labels=["sleeps", "sings", "eats"], learning_rate=1e-2, lr_scheduler_type="linear",
     lr_scheduler_kwargs={"num_cycles": 2}, warmup_steps=2, num_train_epochs=2., max_steps=2, per_device_train_batch_size=1, gradient_accumulation_steps=2, optim="adamw_8bit", loraplus_lr_ratio=4., weight_decay=.1,
     max_grad_norm=.1, neftune_noise_alpha=5., gradient_checkpointing=True, eval_steps=2, early_stopping_patience=1, load_best_model_at_end=True, spectra_steps=1, save_steps=1, seed=1,
-    columns={"prompt": "completion", "completion": "prompt"}, test_split="test", deduplicate=True, acknowledged=["bad-rows"], train_on="all", packing=True, group_by_length=True, sample_steps=1, hub_model_id="me/run",
+    columns={"prompt": "completion", "completion": "prompt"}, test_split="test", deduplicate=True, acknowledged=["bad-rows"], train_on="all", packing=True, group_by_length=True, sample_steps=1, min_length=14, drop_overlong=True, hub_model_id="me/run",
     report_to=["wandb"], adapter_name_or_path="adapter")
-WITH = dict(acknowledged=dict(data="broken.jsonl"), deduplicate=dict(data=ROWS + ROWS[:3]), packing=dict(max_length=64), use_rslora=dict(lora_alpha=8.), lr_scheduler_type=dict(max_steps=5), revision=dict(model="owner/name"), task_type=dict(data=TEXTS), labels=dict(data=TEXTS, task_type="SEQ_CLS"), target_parameters=dict(model="experts"), num_train_epochs=dict(max_steps=-1),
+WITH = dict(drop_overlong=dict(max_length=12), acknowledged=dict(data="broken.jsonl"), deduplicate=dict(data=ROWS + ROWS[:3]), packing=dict(max_length=64), use_rslora=dict(lora_alpha=8.), lr_scheduler_type=dict(max_steps=5), revision=dict(model="owner/name"), task_type=dict(data=TEXTS), labels=dict(data=TEXTS, task_type="SEQ_CLS"), target_parameters=dict(model="experts"), num_train_epochs=dict(max_steps=-1),
     bnb_4bit_use_double_quant=dict(quant="nf4"), quant=dict(quant="nf4"), early_stopping_patience=dict(learning_rate=5., eval_steps=1, max_steps=6), load_best_model_at_end=dict(eval_steps=1))
 
 
@@ -80,7 +80,7 @@ def seen(recipe, out, spied, monkeypatch):
 def test_every_field_has_a_change(): assert {f.name for f in fields(Recipe)} == set(CHANGES), "a new field of Recipe needs a line in CHANGES, so that it is seen to be read"
 
 
-WHERE = dict(columns="data", test_split="data", deduplicate="data", acknowledged="refused", train_on="data", packing="weights", group_by_length="weights", sample_steps="events", hub_model_id="args", report_to="refused",
+WHERE = dict(min_length="data", drop_overlong="data", columns="data", test_split="data", deduplicate="data", acknowledged="refused", train_on="data", packing="weights", group_by_length="weights", sample_steps="events", hub_model_id="args", report_to="refused",
     adapter_name_or_path="weights", model="model", revision="asked", trust_remote_code="asked", task_type="model", quant="quantized", bnb_4bit_use_double_quant="quantized", dtype="dtype", data="data", split="data", test_size="data",
     max_length="data", labels="model", optim="optimizer", loraplus_lr_ratio="optimizer", weight_decay="optimizer", eval_steps="events", early_stopping_patience="events", load_best_model_at_end="events",
     spectra_steps="events", save_steps="events", **dict.fromkeys(("r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "rank_pattern", "alpha_pattern", "exclude_modules", "target_parameters",
