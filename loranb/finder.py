@@ -132,6 +132,7 @@ def figure(self: Rates) -> Figure:
     data = pd.DataFrame(dict(learning_rate=self.rates, loss=self.loss, smooth=self.smooth))
     return Figure("Which learning rate?", [panel], self.text(), data, "A look of a few dozen steps with AdamW; a long run may want a somewhat lower rate.")
 
+# %% ../nbs/11c_finder.ipynb #20f27c3b
 @patch
 def __repr__(self: Rates): return self.text()
 

@@ -220,6 +220,16 @@ def test_a_damaged_log_is_told_and_costs_no_step(whole, half):
     assert Run.open(half).state == "done" and all("frame" not in e or e["frame"] < len(run.spectra_history) for e in run.events)
 
 
+def test_killed_after_the_last_step(tmp_path):
+    "All is saved and only the answers and the proof are missing: no step is done twice, also where the learning rate does not end at 0"
+    run = Run(RECIPE.replace(lr_scheduler_type="constant"), tmp_path/"run").train()
+    before, told = fingerprint(run), story(run)
+    lines = (run.path/"events.jsonl").read_bytes().splitlines(True)
+    (run.path/"events.jsonl").write_bytes(b"".join(lines[:-1]))
+    again = Run.open(run.path)
+    assert again.state == "stopped" and again.resume().state == "done" and fingerprint(again) == before and story(again) == told
+
+
 def test_another_machine_is_said(half):
     head = json.loads((half/"run.json").read_text())
     assert head["threads"] == torch.get_num_threads() and {"torch", "transformers", "peft", "bitsandbytes"} <= set(head["versions"]) and head["optim"] == "adamw_torch" and head["instructions"]
