@@ -1150,6 +1150,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'loranb.train.Run._first_try': ('train.html#run._first_try', 'loranb/train.py'),
                               'loranb.train.Run._go': ('train.html#run._go', 'loranb/train.py'),
                               'loranb.train.Run._guess': ('train.html#run._guess', 'loranb/train.py'),
+                              'loranb.train.Run._had_enough': ('train.html#run._had_enough', 'loranb/train.py'),
                               'loranb.train.Run._keep_best': ('train.html#run._keep_best', 'loranb/train.py'),
                               'loranb.train.Run._label_of': ('train.html#run._label_of', 'loranb/train.py'),
                               'loranb.train.Run._leave': ('train.html#run._leave', 'loranb/train.py'),

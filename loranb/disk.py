@@ -27,12 +27,12 @@ def sync(
 # %% ../nbs/00b_disk.ipynb #725a6bed
 def write_whole(
     path,  # The file to be
-    text: str,  # What it will hold
+    content: str | bytes,  # What it will hold
 ):
     "Write a file whole, or leave the one of that name as it was"
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
     sync(part)
     os.replace(part, path)
     sync(path.parent)

@@ -94,7 +94,7 @@ def callback_class():
 
         def on_step_begin(self, args, state, control, **kw):
             self.run.guard.poll()
-            if self.run.asked or state.global_step >= state.max_steps: raise StopNow  # the Trainer would do one more step where it goes on from the last one
+            if self.run.asked or self.run.enough or state.global_step >= state.max_steps: raise StopNow  # the Trainer would do one more step where it goes on from the last one
             self.started = time.perf_counter()
             self.run.step_begins(state.global_step + 1, state.global_step + 1 >= state.max_steps)
 

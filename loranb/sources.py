@@ -368,7 +368,9 @@ def source(
         if data.split("/")[0] == "petit": return _petit(data, split)
         path = Path(data).expanduser()
         if path.is_file(): return _files([path], data, split)
-        return _folder(path, split) if path.is_dir() else source(_hub(data, split), split, data)
+        if path.is_dir(): return _folder(path, split)
+        if _suffix(path) in SUFFIXES: raise RecipeError(f"data: there is no file {data!r}.{nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])}")
+        return source(_hub(data, split), split, data)
     if isinstance(data, dict):
         if split not in data: raise RecipeError(f"split: there is no split {split!r}; the data set has {', '.join(map(str, data))}.{nearest(split, data)}")
         return source(data[split], split, name)

@@ -6,7 +6,7 @@
 __all__ = ['Run']
 
 # %% ../nbs/11b_train.ipynb #02b867f2
-import gc, os, platform, shutil, sys, time, weakref
+import gc, platform, shutil, sys, time, weakref
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from .base import adapted, attach, find_model, is_repacked, load_base, load_toke
 from .batches import Packed, check_packing, collate
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
 from .data import prepare
-from .disk import damage, manifest
+from .disk import damage, manifest, write_whole
 from .failures import NotFinite, check_finite, explain, out_of_memory
 from .findings import doctor
 from .guard import Guard
@@ -82,6 +82,7 @@ def begins(self: Run,
     self._first_try()
     self._lr = self._trainer.lr_scheduler.get_last_lr()[0]
     if step and self._eval_due(step) and not any(e["step"] == step for e in self.of_type("eval")): self._evaluate(step)
+    self.enough = self._had_enough([e["loss"] for e in self.of_type("eval")])
     if step and self._sample_due(step) and not any(e["step"] == step for e in self.of_type("sample")): self._sample(step)
 
 @patch
@@ -191,22 +192,27 @@ def _alarm(self: Run, step):
 def _compare(self: Run, step, loss):
     r, before = self.recipe, [e["loss"] for e in self.of_type("eval") if e["step"] < step]
     if r.load_best_model_at_end and loss < min(before, default=np.inf): self._keep_best(step)
-    losses = [*before, loss]
-    self.enough = bool(r.early_stopping_patience) and len(losses) - 1 - int(np.argmin(losses)) >= r.early_stopping_patience
+    self.enough = self._had_enough([*before, loss])
+
+@patch
+def _had_enough(self: Run, losses):
+    patience = self.recipe.early_stopping_patience
+    return bool(patience and losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 @patch
 def _accuracy(self: Run):
     if self.recipe.task_type != "SEQ_CLS": return {}
-    return dict(exact_match=evaluate.accuracy(self._model, self._data.test, self._tok.pad_token_id, self.recipe.per_device_train_batch_size))
+    match = self._unless_left(f"judging {len(self._data.test)} rows held out",
+        lambda: evaluate.accuracy(self._model, self._data.test, self._tok.pad_token_id, self.recipe.per_device_train_batch_size))
+    return {} if match is None else dict(exact_match=match)
 
 # %% ../nbs/11b_train.ipynb #c2d97f03
 @patch
 def _keep_best(self: Run, step):
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     state = {k: v.detach().cpu().contiguous().clone() for k, v in get_peft_model_state_dict(self._model).items()}
-    save_file(state, self.path/"best.part", metadata=dict(step=str(step)))
-    os.replace(self.path/"best.part", self.path/"best.safetensors")
+    write_whole(self.path/"best.safetensors", save(state, metadata=dict(step=str(step))))
 
 @patch
 def _take_best(self: Run, step):
@@ -232,8 +238,8 @@ def _sample(self: Run, step, n=6):
 # %% ../nbs/11b_train.ipynb #b2cd2b01
 @patch
 def _guess(self: Run, step, rows):
-    given = evaluate.classify(self._model, (self._data.test or self._data.train)[:len(rows)], self._tok.pad_token_id)
-    self.emit("sample", step=step, rows=[dict(prompt=r["text"], target=str(r["label"]), answer=a, ok=a == str(r["label"])) for r, a in zip(rows, given)])
+    given = self._unless_left(f"judging {len(rows)} texts", lambda: evaluate.classify(self._model, (self._data.test or self._data.train)[:len(rows)], self._tok.pad_token_id))
+    if given is not None: self.emit("sample", step=step, rows=[dict(prompt=r["text"], target=str(r["label"]), answer=a, ok=a == str(r["label"])) for r, a in zip(rows, given)])
 
 @patch
 def _label_of(self: Run, texts):

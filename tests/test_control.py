@@ -314,7 +314,7 @@ def test_out_of_memory_gives_it_back(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(loranb.train, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3 else collate(rows, pad))
     at(run, "start", 0, lambda: held.append(weakref.ref(run._model)))
     held = []
-    with pytest.raises(RecipeError, match="out of memory: halve.*checkpoint-2") as e: run.train()
+    with pytest.raises(RecipeError, match="out of memory in step 4: Take recipe.replace.*checkpoint-2") as e: run.train()
     del e
     gc.collect()
     assert held[0]() is None and run.state == "failed"

@@ -122,6 +122,17 @@ def test_patience_and_the_best(tiny, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="it is done"): run.resume()
 
 
+def test_patience_outlives_a_kernel(tiny, tmp_path, monkeypatch):
+    "A run that had stopped early, and was lost before it said so, does no further step"
+    losses = iter([3., 1., 1.5, 1.2])
+    monkeypatch.setattr("loranb.evaluate.held_out_loss", lambda *args, **kw: next(losses))
+    run = Run(recipe(tiny, "none", max_steps=7, eval_steps=1, save_steps=1, early_stopping_patience=2), tmp_path/"run")
+    monkeypatch.setattr(run, "_end", lambda: (_ for _ in ()).throw(OSError("lost")))
+    with pytest.raises(Exception): run.train()
+    again = Run.open(tmp_path/"run").resume()
+    assert (again.state, again.steps) == ("done", 4)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_train(name, tiny, tmp_path):
     run = Run(Recipe.preset(name, **{k: v for k, v in recipe(tiny, PRESETS[name][1]["quant"]).changed().items() if k in ("model", "data", "test_size", "eval_steps", "save_steps", "spectra_steps")}, max_steps=1, max_length=16), tmp_path/"run").train()
