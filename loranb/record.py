@@ -13,7 +13,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from .adapters import Adapter
-from .disk import mend, write_whole
+from .disk import mend, whole_folder, write_whole
+from .files import adapter_files
 from .lock import holder
 from .logs import cut_logs, read_frames, whole_lines, write_frame
 from .readings import duration, num, size
@@ -47,7 +48,7 @@ def check_folder(
     free = shutil.disk_usage(home).free
     if free < need: raise RecipeError(f"out: {free/1e6:.0f} MB are free on the disk of {str(home)!r}, and the run needs {need/1e6:.0f} MB. Free some space or give another folder.")
 
-_FIRST = {"run.lock", "run.json", "run.json.part", "data.jsonl", "data.jsonl.part", "recipe.yaml.part"}  # what a run that was killed in its first moment has left
+_FIRST = {"run.lock", "start", "start.new", "run.json", "run.json.part", "data.jsonl", "data.jsonl.part", "recipe.yaml.part"}  # what a run that was killed in its first moment has left
 
 # %% ../nbs/11a_record.ipynb #91b90fe5
 RUNNING = ("loading", "training", "pausing", "stopping", "finishing")
@@ -211,6 +212,10 @@ def write_head(self: Record,
     recipe = self.recipe
     if not isinstance(recipe.data, str): recipe = _write_rows(recipe, self.path)
     if Path(recipe.data) in (self.path/"data", self.path/"data.jsonl"): recipe = recipe.replace(data=Path(recipe.data).name)
+    if recipe.adapter_name_or_path:
+        with whole_folder(self.path/"start") as new:
+            for p in adapter_files(recipe.adapter_name_or_path): shutil.copyfile(p, new/p.name)
+        recipe = recipe.replace(adapter_name_or_path="start")
     write_whole(self.path/"recipe.yaml", recipe.to_yaml())
 
 @patch
@@ -229,6 +234,7 @@ def open(cls: Record,
     if not (path/"recipe.yaml").is_file(): raise RecipeError(f"run: {str(path)!r} holds no recipe.yaml, so it is no run's folder.")
     recipe = Recipe.from_yaml(path/"recipe.yaml")
     if recipe.data in ("data", "data.jsonl") and (path/recipe.data).exists(): recipe = recipe.replace(data=str(path/recipe.data))
+    if recipe.adapter_name_or_path == "start": recipe = recipe.replace(adapter_name_or_path=str(path/"start"))
     run = cls(recipe, path)
     run._read_logs()
     run.state = run._left()

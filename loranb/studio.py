@@ -25,7 +25,7 @@ from .memory import plan, three_ways
 from .previews import Preview
 from .readings import num, size
 from .recipe import Recipe, RecipeError
-from .record import Lines
+from .record import RUNNING, Lines
 from .rows import rows_of
 from .shapes import in_table, outline
 from .sources import Notes, source
@@ -68,11 +68,12 @@ class Live:
 # %% ../nbs/13_studio.ipynb #e3858419
 @patch
 def clicked(self: Live,
-    content: dict,  # The message of a button: kind, and for stop the run
+    content: dict,  # The message of a button: kind, and for pause and stop the run
 ):
     "A button was pressed"
     kind = content.get("kind")
-    if kind == "stop" and self.run and content.get("run") == self.monitor.run_id: self.run.stop()
+    if kind in ("stop", "pause"):
+        if self.run and content.get("run") == self.monitor.run_id: getattr(self.run, kind)()
     elif kind in self.clicks: self.clicks[kind]()
 
 # %% ../nbs/13_studio.ipynb #07bd650a
@@ -86,7 +87,7 @@ def follow(self: Live,
     self.monitor.run_id, self.monitor.state = f"{run.path}#{len(run.events)}", "loading"
     self.now.subtitle = f"{r.model} · {r.data if isinstance(r.data, str) else 'rows'} · seed {r.seed}"
     for p in (self.monitor, *self.views): p.clear()
-    self.now.update(**dict.fromkeys(("eval_loss", "exact_match", "tokens_per_second", "time_left", "memory", "peak_memory", "learning_rate")), history=((), (), ()))
+    self.now.update(**dict.fromkeys(("eval_loss", "exact_match", "tokens_per_second", "time_left", "memory", "peak_memory", "learning_rate", "grad_norm")), history=((), (), ()))
     self.tokens = self.seconds = self.peak = 0.
     self.samples.rows = run.samples()
     for e in run.events: self(e)
@@ -98,15 +99,15 @@ def follow(self: Live,
 def say(self: Live,
     text: str,  # What is being done
 ):
-    "Tell what is done while there are no steps yet"
-    self.monitor.message = text
+    "Tell what is done besides the steps"
+    self.monitor.doing = text
 
 @patch
 def close(self: Live):
     "The run has ended: send what is left, and leave its card in the notebook"
     self.monitor.flush(True)
     self.explorer.sync()
-    self.monitor.state = self.run.state
+    self.monitor.state, self.monitor.doing = self.run.state, ""
     if getattr(self, "handle", None) and self.run.of_type("step"): self.handle.update(HTML(self.run._repr_html_()))
 
 # %% ../nbs/13_studio.ipynb #6e93a3e0
@@ -122,19 +123,19 @@ def __call__(self: Live,
 def _on_start(self: Live, e):
     self.began, self.first = time.monotonic(), e["step"]
     self.monitor.max_steps, self.monitor.message = e["max_steps"], ""
-    self.monitor.state = self.run.state if self.run.state in ("training", "stopping") else "training"
+    if self.run.state in RUNNING: self.monitor.state = self.run.state
     guard = getattr(self.run, "guard", None)
-    self.monitor.stop_help = "" if guard is None or guard.kind != "off" else "To stop, interrupt the kernel: the button cannot get through here."
+    self.monitor.stop_help = "" if guard is None or guard.kind != "off" else "To stop, interrupt the kernel: the buttons cannot get through here."
 
 # %% ../nbs/13_studio.ipynb #054b5760
 @patch
 def _on_step(self: Live, e):
     self.monitor.append(e["step"], e["loss"])
     if self.monitor.state != self.run.state: self.monitor.state = self.run.state
-    self.tokens, self.seconds, self.peak = .9*self.tokens + e["tokens"], .9*self.seconds + e["seconds"], max(self.peak, e["memory"])
+    self.tokens, self.seconds, self.peak = .9*self.tokens + e["tokens"], .9*self.seconds + e["seconds"], e["memory_peak"]
     done = e["step"] - self.first
     left = (time.monotonic() - self.began)/done*(self.monitor.max_steps - e["step"]) if done > 0 else None
-    if self.pace(): self.now.update(learning_rate=e["learning_rate"], tokens_per_second=self.tokens/max(self.seconds, 1e-9), time_left=left, memory=e["memory"], peak_memory=self.peak)
+    if self.pace(): self.now.update(learning_rate=e["learning_rate"], grad_norm=e["grad_norm"], tokens_per_second=self.tokens/max(self.seconds, 1e-9), time_left=left, memory=e["memory"], peak_memory=self.peak)
 
 @patch
 def _on_eval(self: Live, e):
@@ -160,11 +161,13 @@ def _ended(self: Live, e):
     self.now.update(time_left=None)
     self.monitor.state, self.monitor.message = self.run.state, e.get("message", "")
 
-Live._on_stop = Live._on_done = Live._on_error = Live._ended
+Live._on_pause = Live._on_stop = Live._on_done = Live._on_error = Live._ended
 
 # %% ../nbs/13_studio.ipynb #4f81bd26
 @patch
 def _on_alarm(self: Live, e): self.monitor.message = e["message"]
+
+Live._on_note = Live._on_alarm
 
 # %% ../nbs/13_studio.ipynb #69a410a3
 @patch(as_prop=True)
@@ -187,14 +190,14 @@ def view(
     live = Live()
     display(live.box)
     live.handle = display(HTML(""), display_id=True)
-    live.clicks = dict(resume=lambda: hand_to_main(lambda: again(live)), train=lambda: live.say("Run the cell again to train from the beginning."))
+    live.clicks = dict(resume=lambda: hand_to_main(lambda: again(live)), train=lambda: setattr(live.monitor, "message", "Run the cell again to train from the beginning."))
     return live.follow(run)
 
 Run.viewer = staticmethod(view)
 
 # %% ../nbs/13_studio.ipynb #e15dc163
 def again(
-    live: Live,  # The view of a run that has stopped
+    live: Live,  # The view of a run that has stopped or paused
 ):
     "Go on with a run below the cell where it began"
     run = live.run
@@ -438,7 +441,7 @@ def show_flow(self: Studio):
         ["Data", f"{self.columns.total:,} rows {'✗' if not self.columns.sound or self.doctor.open_errors() else '✓'}"], ["Fit", self._room()], ["Train", f"loss {num(steps[-1]['loss'])}" if steps else m.state],
         ["See", f"{len(self.live.map.modules)} modules" if self.live.map.modules else "–"], ["Keep", kept]]
     self.flow.state, self.flow.detail = m.state, f"step {m.step} of {m.max_steps}" if m.max_steps and m.state != "ready" else ""
-    self.flow.now = {"ready": 0, "done": 7, "stopped": 5}.get(m.state, 5)
+    self.flow.now = {"ready": 0, "done": 7}.get(m.state, 5)
 
 # %% ../nbs/13_studio.ipynb #22800a0c
 @patch
@@ -475,7 +478,7 @@ def _click(self: Studio, action):
                 import traceback
                 traceback.print_exc()
                 self.live.monitor.state, self.live.monitor.message = "failed", f"{type(e).__name__}: {e}"
-    if not self.run or self.run.state not in ("loading", "training", "stopping"): hand_to_main(go)
+    if not self.run or self.run.state not in RUNNING: hand_to_main(go)
 
 # %% ../nbs/13_studio.ipynb #6c6917d0
 @patch(as_prop=True)

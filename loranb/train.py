@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 
 from . import evaluate
-from .adapters import save_adapter
+from .adapters import save_adapter, start_from
 from .base import adapted, attach, find_model, is_repacked, load_base, load_tokenizer, quiet, reattach
 from .batches import Packed, check_packing, collate
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
@@ -26,6 +26,7 @@ from .disk import damage, manifest
 from .failures import NotFinite, check_finite, explain, out_of_memory
 from .findings import doctor
 from .guard import Guard
+from .hub import Mirror
 from .labels import encode_label, label_names, prepare_labels
 from .live import Meter, current
 from .lock import Lock, holder, words
@@ -52,7 +53,9 @@ class Run(Record):
         self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
         self.asked, self.doing = "", ""  # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
         self.enough = False  # Did the held-out loss stop falling, by early_stopping_patience?
-        self.guard, self._view, self._peak, self._working = Guard(self.stop), None, 0, False
+        self.guard, self._view, self._peak, self._working = Guard(lambda: self.stop()), None, 0, False
+        self._mirror = None
+
 
 # %% ../nbs/11b_train.ipynb #5d840e9f
 @patch
@@ -136,7 +139,11 @@ def step_ends(self: Run,
     if not np.isfinite(loss): raise NotFinite(f"the loss of step {step} is {loss}")
     self._meter.end(step, seconds, now=last or bool(self.asked))
     saved = bool(self.recipe.save_steps) and step % self.recipe.save_steps == 0
-    for frame in self._meter.ready(wait=last or bool(self.asked) or saved): self._seen(*frame)
+    try: frames = self._meter.ready(wait=last or bool(self.asked) or saved)
+    except np.linalg.LinAlgError:
+        check_finite(self._model, step)
+        raise
+    for frame in frames: self._seen(*frame)
     if self._eval_due(step, last): self._evaluate(step)
     if not last and self._sample_due(step): self._sample(step)
 
@@ -251,20 +258,32 @@ def write_checkpoint(self: Run,
         e = self._note("save", step=step, path=name)
         commit(part/name, self.path, step=step)
     finally: shutil.rmtree(part, ignore_errors=True)
-    rotate(self.path)
     self._tell(e)
+    if self._mirror and (wrong := self._mirror.push(self.path/name)): self._warn(wrong)
+    rotate(self.path, spare={self._mirror.sending} if self._mirror else ())
     self._say("")
+
+@patch
+def _send_last(self: Run):
+    if not self._mirror: return
+    newest = checkpoints(self.path)[-1]
+    wrong = self._unless_left(f"sending {newest.name} to {self._mirror.repo_id}", lambda: self._mirror.result() if self._mirror.sending == newest.name else self._mirror.push(newest, wait=True))
+    if wrong: self._warn(wrong)
 
 # %% ../nbs/11b_train.ipynb #1408efb8
 @patch
 def _load(self: Run):
     check_trackers(self.recipe)
+    if self.recipe.hub_model_id and self._mirror is None:
+        self._say(f"asking for {self.recipe.hub_model_id} on the Hub")
+        self._mirror = Mirror(self.recipe.hub_model_id, self.path)
     if self._data is None: self._look()
     self._say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
         model, self._tok = load_base(self.recipe, self._say)
         self._model = attach(model, self.recipe)
+        if self.recipe.adapter_name_or_path: start_from(self._model, self.recipe.adapter_name_or_path)
         self._meter = Meter(self._model, self.recipe.spectra_steps)
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
@@ -390,6 +409,7 @@ def _put_away(self: Run, view):
     if self._meter: self._meter.close()
     self.close_files()
     self._trainer, self._view, self.guard, self.doing, self._working = None, None, Guard(self.stop), "", False
+    if self._mirror: self._mirror.close(); self._mirror = None
     if view:
         self.subscribers = [s for s in self.subscribers if s is not view]
         view.close()
@@ -474,16 +494,18 @@ def _end(self: Run):
     step, asked, self.asked = self._trainer.state.global_step, self.asked, ""
     done = self.enough or step >= self._trainer.state.max_steps
     if asked == "pause" and not done:
+        self._send_last()
         self.state = "paused"
         return self.emit("pause", step=step)
     self.state, data, rows = "finishing", self.recipe.data, self._data.test_rows
     self._remember_memory()
     if done and self.recipe.load_best_model_at_end: self._take_best(step)
-    self._sample(step)
+    if step and not any(e["step"] == step for e in self.of_type("sample")): self._sample(step)
     if done and rows and evaluate.is_right(data, rows[0], "") is not None:
         match = self._unless_left(f"answering {len(rows)} rows held out", lambda: evaluate.exact_match(self._model, self._tok, data, rows))
         if match is not None: self._evaluate(step, exact_match=match)
     checks = self._unless_left("checking the saved adapter", self.proof) or []
+    self._send_last()
     self.state = "done" if done else "stopped"
     self.emit("done" if done else "stop", step=step, checks=checks)
 

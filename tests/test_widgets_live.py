@@ -77,7 +77,10 @@ def test_a_history_can_be_given():
 
 
 def test_unknown_state():
-    with pytest.raises(TraitError): Monitor(state="paused")
+    from loranb.record import STATES as known
+    from loranb.widgets.monitor import STATES
+    with pytest.raises(TraitError): Monitor(state="asleep")
+    assert STATES == known
 
 
 def test_figures_of_now():

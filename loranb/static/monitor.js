@@ -1,6 +1,11 @@
-const STATES = { ready: "ready", starting: "starting", loading: "loading", training: "training", stopping: "stopping after this step", stopped: "stopped", done: "done", failed: "failed" };
-const BUTTONS = { ready: [["train", "Train"]], starting: [["", "Starting…"]], loading: [["stop", "Stop"]], training: [["stop", "Stop"]], stopping: [["", "Stop"]],
-  stopped: [["resume", "Resume"], ["train", "Train anew"]], done: [["train", "Train again"]], failed: [["train", "Train"]] };
+const STATES = { ready: "ready", starting: "starting", loading: "loading", training: "training", pausing: "pausing after this step", stopping: "stopping after this step", finishing: "finishing", skipping: "finishing",
+  paused: "paused", stopped: "stopped", done: "done", failed: "failed" };
+const BUTTONS = { ready: [["train", "Train"]], starting: [["", "Starting…"]], loading: [["pause", "Pause"], ["stop", "Stop"]], training: [["pause", "Pause"], ["stop", "Stop"]], pausing: [["", "Pause"], ["stop", "Stop"]],
+  stopping: [["", "Pause"], ["", "Stop"]], finishing: [["stop", "Skip"]], skipping: [["", "Skip"]], paused: [["resume", "Resume"], ["train", "Train anew"]], stopped: [["resume", "Resume"], ["train", "Train anew"]],
+  done: [["train", "Train again"]], failed: [["resume", "Resume"], ["train", "Train anew"]] };
+const WISHES = { stop: "stopping", pause: "pausing", train: "starting", resume: "starting" };
+const UNTIL = { stopping: ["loading", "training", "pausing"], pausing: ["loading", "training"], skipping: ["finishing"] };  // a wish lasts while Python still says one of these
+const RUNNING = ["loading", "training", "pausing", "stopping", "finishing"];
 // The centred running mean of loranb/readings.py.
 function smooth(y) {
   const n = y.length, half = Math.max(4, Math.floor(n / 60)), total = [0];
@@ -34,18 +39,18 @@ function render({ model, el }) {
   // Buttons: a click shows at once; Python's state has the last word.
   const click = kind => {
     if (!kind) return;
-    wish = kind === "stop" ? "stopping" : "starting"; wishRun = model.get("run_id");
-    model.send(kind === "stop" ? { kind, run: wishRun } : { kind });
+    wish = kind === "stop" && model.get("state") === "finishing" ? "skipping" : WISHES[kind]; wishRun = model.get("run_id");
+    model.send(["stop", "pause"].includes(kind) ? { kind, run: wishRun } : { kind });
     cleanup.ask();
   };
-  const settle = () => { if (wish !== "stopping" || !["loading", "training"].includes(model.get("state")) || model.get("run_id") !== wishRun) wish = ""; cleanup.ask(); };
+  const settle = () => { if (!(UNTIL[wish] || []).includes(model.get("state")) || model.get("run_id") !== wishRun) wish = ""; cleanup.ask(); };
   const drawButtons = state => {
-    const key = `${state}|${model.get("buttons")}|${model.get("stop_help")}`;
+    const nothing = state === "failed" && !model.get("step"), key = `${state}|${nothing}|${model.get("buttons")}|${model.get("stop_help")}`;
     if (key === shown) return;
     shown = key;
-    const focused = box.contains(document.activeElement);
-    fill(box, model.get("buttons") && BUTTONS[state].map(([kind, words], i) => h("button", { class: i ? "" : "p", "aria-disabled": kind ? null : "true", title: words === "Stop" ? model.get("stop_help") || null : null, onclick: () => click(kind) }, words)));
-    if (focused && box.firstChild) box.firstChild.focus();
+    const focused = box.contains(document.activeElement) && document.activeElement.textContent;
+    fill(box, model.get("buttons") && BUTTONS[nothing ? "ready" : state].map(([kind, words], i) => h("button", { class: i ? "" : "p", "aria-disabled": kind ? null : "true", title: ["Stop", "Pause"].includes(words) ? model.get("stop_help") || null : null, onclick: () => click(kind) }, words)));
+    if (focused && box.firstChild) ([...box.children].find(b => b.textContent === focused) || box.firstChild).focus();
   };
 
   const plot = chart(200, "Loss by step", {
@@ -59,9 +64,9 @@ function render({ model, el }) {
       return { x, text: `step ${count(i < 0 ? te[j] : t[i])}: ${words}`, marks: [s("line", { class: "hair", x1: x, x2: x, y1: ax.y1, y2: ax.y0 }),
         i >= 0 && s("circle", { class: "dot", fill: "var(--accent)", cx: x, cy: ax.y(line[i]), r: 4 }), held && s("circle", { class: "held", cx: ax.x(te[j]), cy: ax.y(ye[j]), r: 4 })] };
     } });
-  const state = h("span", { role: "status" }), steps = h("span", {}), note = h("p", { class: "error", "aria-live": "polite" }), table = h("table", {});
+  const state = h("span", { role: "status" }), doing = h("span", {}), steps = h("span", {}), note = h("p", { class: "error", "aria-live": "polite" }), table = h("table", {});
   const details = h("details", { ontoggle: () => cleanup.ask() }, h("summary", {}, "show table"), h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Loss, as a table" }, table));
-  body.append(plot.root, h("div", { class: "row tiny under" }, h("span", {}, h("i", { "aria-hidden": "true" }), state, steps), details), note);
+  body.append(plot.root, h("div", { class: "row tiny under" }, h("span", {}, h("i", { "aria-hidden": "true" }), state, doing, steps), details), note);
 
   function drawChart() {
     const W = plot.width(), narrow = W < 430, last = Math.max(1, model.get("max_steps") || 0, most(t, 0), most(te, 0));
@@ -93,14 +98,16 @@ function render({ model, el }) {
     const now = wish || model.get("state"), max = model.get("max_steps"), step = Math.max(model.get("step"), most(t, 0));
     drawButtons(now); drawChart();
     root.dataset.state = now;
-    say(state, STATES[now]);
+    const work = RUNNING.includes(now) && model.get("doing"), waits = ["pausing", "stopping"].includes(now);
+    say(state, work && waits ? STATES[now].split(" ")[0] : STATES[now]);
+    say(doing, work ? waits ? `, waits for: ${work}` : `: ${work}` : "");
     say(steps, step || max ? ` · step ${count(step)}${max ? ` of ${count(max)}` : ""}` : "");
-    const running = ["loading", "training", "stopping"].includes(now), text = model.get("message") || running && model.get("buttons") && model.get("stop_help") || "";
+    const running = RUNNING.includes(now), text = model.get("message") || running && model.get("buttons") && model.get("stop_help") || "";
     say(note, text); note.classList.toggle("quiet", now !== "failed" && now !== "ready");
     if (details.open) drawTable();
   }
   const cleanup = Object.assign(() => {}, { ask: () => {} });
-  const stop = redraw(model, ["evals", "max_steps", "step", "stop_help", "buttons"], root, draw);
+  const stop = redraw(model, ["evals", "max_steps", "step", "stop_help", "buttons", "doing"], root, draw);
   cleanup.ask = stop.ask;
   const heard = [["msg:custom", onMessage], ["change:steps", reload], ["change:loss", reload], ["change:state", settle], ["change:message", settle], ["change:run_id", settle]];
   for (const [name, f] of heard) model.on(name, f);

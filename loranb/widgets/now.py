@@ -19,12 +19,12 @@ def figures(
     tokens_per_second: float = None,  # Tokens that went through the model
     time_left: float = None,  # Seconds
     memory: float = None, peak_memory: float = None,  # Bytes now and at most
-    learning_rate: float = None,  # Of the last step
+    learning_rate: float = None, grad_norm: float = None,  # Of the last step; the norm before clipping
 ) -> list:  # Pairs of words and value
     "The six figures as they are shown"
     show = lambda v, f: "–" if v is None else f(v)
     return [["held-out loss", num(eval_loss)], ["exact match", show(exact_match, lambda v: f"{100*v:.0f} %")], ["tokens a second", num(tokens_per_second)],
-        ["time left", show(time_left, duration)], ["memory · peak", _both(memory, peak_memory)], ["learning rate", num(learning_rate)]]
+        ["time left", show(time_left, duration)], ["memory · peak", _both(memory, peak_memory)], ["learning rate · gradient", num(learning_rate) + (f" · {num(grad_norm)}" if grad_norm is not None else "")]]
 
 def _both(now, peak):
     a, b = size(now) if now is not None else "–", size(peak) if peak is not None else ""

@@ -5,7 +5,7 @@ Limits: 2 s for the first plan of anything up to 70B, 150 ms when a control move
 import argparse, json, pathlib, subprocess, sys, tempfile, time
 
 MODELS = {"1B": "meta-llama/Llama-3.2-1B", "8B": "meta-llama/Llama-3.1-8B", "70B": "meta-llama/Llama-3.1-70B", "MoE": "Qwen/Qwen3-30B-A3B"}
-MOVES = dict(nothing={}, learning_rate=dict(learning_rate=1e-3), optimizer=dict(optim="adamw_8bit"), accumulation=dict(lora_alpha=64), length=dict(max_length=1536), batch=dict(per_device_train_batch_size=3),
+MOVES = dict(nothing={}, learning_rate=dict(learning_rate=1e-3), optimizer=dict(optim="adamw_8bit"), alpha=dict(lora_alpha=64), length=dict(max_length=1536), batch=dict(per_device_train_batch_size=3),
     rank=dict(r=32), checkpointing=dict(gradient_checkpointing=False), quantization=dict(quant="none"))
 
 
@@ -30,10 +30,16 @@ def ours(name):
 
 
 def theirs(name, folder):
-    from accelerate import commands  # noqa: F401
-    from accelerate.commands.estimate import estimate_command_parser, gather_data
-    args = estimate_command_parser().parse_args([str(folder), "--library_name", "transformers", "--dtypes", "int4", "float16"])
-    rows, wall, own = clock(lambda: gather_data(args))
+    "Its own command, except that the configuration comes from a folder, where it would ask the Hub"
+    from accelerate import init_empty_weights
+    from accelerate.commands import estimate
+    from transformers import AutoConfig, AutoModel
+    import transformers.models.llama.modeling_llama, transformers.models.qwen3_moe.modeling_qwen3_moe  # noqa: F401
+    def empty(*args, **kw):
+        with init_empty_weights(): return AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    estimate.create_empty_model = empty
+    args = estimate.estimate_command_parser().parse_args([str(folder), "--library_name", "transformers", "--dtypes", "int4", "float16"])
+    rows, wall, own = clock(lambda: estimate.gather_data(args))
     print(json.dumps(dict(first=[wall, own], rows=rows)))
 
 

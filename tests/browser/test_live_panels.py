@@ -135,7 +135,8 @@ def test_a_click_shows_at_once_and_python_has_the_last_word(show):
     assert len(page.evaluate("models[0].sent")) == 1
     receive(page, 0, run_id="r7", state="training")
     page.wait_for_timeout(40)
-    assert buttons(page) == ["Stop"] and page.evaluate("document.activeElement.textContent") == "Stop"
+    assert buttons(page) == ["Pause", "Stop"] and page.evaluate("document.activeElement.textContent") == "Pause"
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_timeout(40)
     assert page.evaluate("models[0].sent")[-1] == dict(kind="stop", run="r7") and button.get_attribute("aria-disabled") == "true" and "stopping after this step" in words(page, "[role=status]")
@@ -147,6 +148,25 @@ def test_a_click_shows_at_once_and_python_has_the_last_word(show):
     receive(page, 0, message="There is no room on the disk.", state="failed")
     page.wait_for_timeout(40)
     assert buttons(page) == ["Train"] and "no room" in words(page, ".error")
+
+
+def test_pause_by_keyboard_and_what_is_waited_for(show):
+    page = show(Monitor(state="training", run_id="r7", step=4, max_steps=9), width=500)
+    now = lambda: (page.wait_for_timeout(40), words(page, ".monitor .under"))[1]
+    receive(page, 0, doing="evaluating 64 rows held out")
+    assert "training: evaluating 64 rows held out · step 4 of 9" in now()
+    page.locator(".monitor .buttons button").first.focus()
+    page.keyboard.press("Enter")
+    assert "pausing, waits for: evaluating 64 rows held out" in now() and buttons(page) == ["Pause", "Stop"]
+    assert page.evaluate("models[0].sent")[-1] == dict(kind="pause", run="r7") and page.evaluate("document.activeElement.textContent") == "Pause"
+    receive(page, 0, doing="", state="pausing")
+    assert "pausing after this step" in now()
+    receive(page, 0, state="paused")
+    assert "paused · step 4 of 9" in now() and buttons(page) == ["Resume", "Train anew"]
+    receive(page, 0, state="finishing", doing="checking the saved adapter")
+    assert "finishing: checking the saved adapter" in now() and buttons(page) == ["Skip"]
+    page.locator(".monitor .buttons button").click()
+    assert now() and page.locator(".monitor .buttons button").get_attribute("aria-disabled") == "true" and page.evaluate("models[0].sent")[-1]["kind"] == "stop"
 
 
 def test_a_refused_start_gives_the_button_back(show):
