@@ -10,6 +10,7 @@ from families import ROWS, TEXTS, build
 from loranb.recipe import Recipe, RecipeError
 from loranb.train import Run
 
+LONG = ROWS + [{"prompt": "the cat "*5 + "=", "completion": " sleeps"*5}]*8
 CHANGES = dict(model="other", revision="v1", trust_remote_code=True, task_type="SEQ_CLS", quant="int8", bnb_4bit_use_double_quant=False, dtype="bfloat16", r=2, lora_alpha=3., use_rslora=True, lora_dropout=.1,
     target_modules=["q_proj"], rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 4}, exclude_modules=["up_proj"], target_parameters=["mlp.experts.gate_up_proj"], modules_to_save=["norm"], use_dora=True,
     init_lora_weights="gaussian", data=ROWS[:6], split="test", test_size=0, max_length=6, labels=["sleeps", "sings", "eats"], learning_rate=1e-2, lr_scheduler_type="linear",
@@ -17,7 +18,7 @@ CHANGES = dict(model="other", revision="v1", trust_remote_code=True, task_type="
     max_grad_norm=.1, neftune_noise_alpha=5., gradient_checkpointing=True, eval_steps=2, early_stopping_patience=1, load_best_model_at_end=True, spectra_steps=1, save_steps=1, seed=1,
     columns={"prompt": "completion", "completion": "prompt"}, test_split="test", deduplicate=True, acknowledged=["bad-rows"], train_on="all", packing=True, group_by_length=True, sample_steps=1, min_length=14, drop_overlong=True, hub_model_id="me/run",
     report_to=["wandb"], adapter_name_or_path="adapter")
-WITH = dict(drop_overlong=dict(max_length=12), acknowledged=dict(data="broken.jsonl"), deduplicate=dict(data=ROWS + ROWS[:3]), packing=dict(max_length=64), use_rslora=dict(lora_alpha=8.), lr_scheduler_type=dict(max_steps=5), revision=dict(model="owner/name"), task_type=dict(data=TEXTS), labels=dict(data=TEXTS, task_type="SEQ_CLS"), target_parameters=dict(model="experts"), num_train_epochs=dict(max_steps=-1),
+WITH = dict(drop_overlong=dict(max_length=12, data=LONG), min_length=dict(data=LONG, max_length=64), acknowledged=dict(data="broken.jsonl"), deduplicate=dict(data=ROWS + ROWS[:3]), packing=dict(max_length=64), use_rslora=dict(lora_alpha=8.), lr_scheduler_type=dict(max_steps=5), revision=dict(model="owner/name"), task_type=dict(data=TEXTS), labels=dict(data=TEXTS, task_type="SEQ_CLS"), target_parameters=dict(model="experts"), num_train_epochs=dict(max_steps=-1),
     bnb_4bit_use_double_quant=dict(quant="nf4"), quant=dict(quant="nf4"), early_stopping_patience=dict(learning_rate=5., eval_steps=1, max_steps=6), load_best_model_at_end=dict(eval_steps=1))
 
 
@@ -103,5 +104,6 @@ def test_a_field_reaches_what_it_names(name, home, spied, monkeypatch, tmp_path)
     before = BEFORE[plain.to_yaml()]
     with monkeypatch.context() as m: after = seen(changed, tmp_path/"after", spied, m)
     differ = {k for k in {**before, **after} if before.get(k) != after.get(k)}
+    assert "refused" not in before or name == "acknowledged" or "refused" not in after, "neither could run"
     assert WHERE[name] in differ, f"{name} changed only {differ or 'nothing'}"
     if name not in WEIGHTLESS: assert "weights" in differ, f"{name} is written down ({differ}), and the adapter is the same"

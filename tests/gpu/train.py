@@ -17,7 +17,7 @@ from loranb.recipe import Recipe, RecipeError
 from loranb.train import Run
 
 GB, T4 = 1e9, 15*1e9
-BASE = dict(data=ROWS, r=16, max_steps=8, max_length=256, per_device_train_batch_size=8, gradient_accumulation_steps=1, eval_steps=0, spectra_steps=0, test_size=0, save_steps=0)
+BASE = dict(data=ROWS, r=16, max_steps=8, max_length=256, per_device_train_batch_size=8, gradient_accumulation_steps=1, eval_steps=0, spectra_steps=0, test_size=0, save_steps=0, acknowledged=["answer-cut", "end-not-learned", "nothing-learned"])
 if not CUDA: BASE |= dict(max_steps=3, max_length=96, per_device_train_batch_size=2, data=[r for r in ROWS if len(r["prompt"]) < 200][:16])
 
 
