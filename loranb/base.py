@@ -383,16 +383,23 @@ def _whole_in_float32(lora, dtype):
     return True
 
 # %% ../nbs/02_base.ipynb #e7a10004
-def _go_on_from(lora, path):
-    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-    try: saved = load_peft_weights(str(path), device="cpu")
-    except (OSError, ValueError) as e: raise RecipeError(f"adapter_name_or_path: {str(path)!r} holds no adapter that can be read ({str(e)[:120]}).") from None
-    ours = {k: tuple(v.shape) for k, v in get_peft_model_state_dict(lora).items()}
-    wrong = next((k for k in {**ours, **saved} if k not in ours or k not in saved or ours[k] != tuple(saved[k].shape)), None)
-    if wrong is not None:
-        shapes = [tuple(saved[wrong].shape) if wrong in saved else "missing", ours.get(wrong, "missing")]
-        raise RecipeError(f"adapter_name_or_path: the adapter in {str(path)!r} does not fit the recipe: {wrong.removeprefix('base_model.model.')} is {shapes[0]} there and {shapes[1]} here. Use its r and target_modules.")
-    set_peft_model_state_dict(lora, saved)
+def _saved(source):
+    "Configuration and tensors of a saved adapter: safetensors, and nothing else"
+    from huggingface_hub import hf_hub_download
+    from safetensors.torch import load_file
+    get = lambda name: Path(source).expanduser()/name if Path(source).expanduser().is_dir() else hf_hub_download(str(source), name)
+    try: return json.loads(Path(get("adapter_config.json")).read_text(encoding="utf-8")), load_file(get("adapter_model.safetensors"))
+    except Exception as e: raise RecipeError(f"adapter_name_or_path: {str(source)!r} holds no adapter that can be read ({type(e).__name__}: {str(e)[:120]}).") from None
+
+def _go_on_from(lora, source):
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    (there, new), mine, old = _saved(source), lora.peft_config["default"].to_dict(), get_peft_model_state_dict(lora)
+    value = lambda v: float(v) if type(v) in (int, float) else str(getattr(v, "value", v) or "")
+    for k in ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"):
+        if value(there.get(k)) != value(mine.get(k)): raise RecipeError(f"adapter_name_or_path: {str(source)!r} has {k}={there.get(k)!r}, and the recipe {mine.get(k)!r}. They must be the same.")
+    odd = sorted(k for k in old.keys() | new.keys() if k not in old or k not in new or old[k].shape != new[k].shape)
+    if odd: raise RecipeError(f"adapter_name_or_path: {str(source)!r} does not fit the model and its targets: {len(odd)} of its matrices differ, such as {odd[0]}.")
+    set_peft_model_state_dict(lora, new)
 
 # %% ../nbs/02_base.ipynb #f4d7d4e3
 def _loftq(lora):

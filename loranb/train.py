@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 
 from . import evaluate
-from .adapters import save_adapter, start_from
+from .adapters import save_adapter
 from .base import adapted, attach, find_model, is_repacked, load_base, load_tokenizer, quiet, reattach
 from .batches import Packed, check_packing, collate
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
@@ -289,7 +289,6 @@ def _load(self: Run):
         self._model = None
         model, self._tok = load_base(self.recipe, self._say)
         self._model = attach(model, self.recipe)
-        if self.recipe.adapter_name_or_path: start_from(self._model, self.recipe.adapter_name_or_path)
         self._meter = Meter(self._model, self.recipe.spectra_steps)
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
