@@ -1,5 +1,5 @@
 "The same training, however it is cut up: batches, processes, stops; every start and optimizer saved, resumed, trimmed and reloaded."
-import hashlib, subprocess, sys
+import hashlib, json, subprocess, sys
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -51,7 +51,8 @@ Run(Recipe.from_yaml(sys.argv[2]), os.path.join(sys.argv[3], "rank" + os.environ
 
 def test_two_processes_are_one(tiny, tmp_path):
     whole = Run(sgd(tiny, per_device_train_batch_size=8), tmp_path/"whole").train()
-    sgd(tiny, per_device_train_batch_size=4).to_yaml(tmp_path/"half.yaml")
+    (tmp_path/"rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in UNEQUAL))
+    sgd(tiny, per_device_train_batch_size=4, data=str(tmp_path/"rows.jsonl")).to_yaml(tmp_path/"half.yaml")
     (tmp_path/"rank.py").write_text(RANK)
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571", str(tmp_path/"rank.py"), str(TESTS), str(tmp_path/"half.yaml"), str(tmp_path)],
         capture_output=True, text=True)
