@@ -177,7 +177,7 @@ class Dry(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is aten._local_scalar_dense.default: return args[0].dtype == torch.bool or 1
+        if func is aten._local_scalar_dense.default: return not hasattr(args[0], "drawn") if args[0].dtype == torch.bool else 1
         if func in self.stand_ins:
             Dry.active = self
             with self: out = self.stand_ins[func](*args, **kwargs)
@@ -189,7 +189,9 @@ class Dry(TorchDispatchMode):
             for x, y in zip((*args, *kwargs.values()), (*a, *kw.values())):
                 if y is out: return x
         unpacks = func.namespace == "bitsandbytes" and "dequant" in func.name() or func is aten._to_copy.default and args[0].dtype == torch.int8
-        return self._out(out, "workspace" if unpacks else self.kind)
+        out = self._out(out, "workspace" if unpacks else self.kind)
+        if func is aten.lt.Scalar and not out.dim(): out.drawn = True  # whether a layer is left out by chance: none is
+        return out
 
     @classmethod
     def _should_skip_dynamo(cls): return False
