@@ -36,6 +36,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'loranb.base._saved': ('base.html#_saved', 'loranb/base.py'),
                              'loranb.base._tried': ('base.html#_tried', 'loranb/base.py'),
                              'loranb.base._whole_in_float32': ('base.html#_whole_in_float32', 'loranb/base.py'),
+                             'loranb.base._with_head': ('base.html#_with_head', 'loranb/base.py'),
                              'loranb.base.adapted': ('base.html#adapted', 'loranb/base.py'),
                              'loranb.base.attach': ('base.html#attach', 'loranb/base.py'),
                              'loranb.base.bits': ('base.html#bits', 'loranb/base.py'),

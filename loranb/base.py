@@ -285,7 +285,18 @@ def _pretrained(path, recipe, **kw):
     if len(names) < 2: raise RecipeError(f"labels: a classifier needs at least two labels, but there are {len(names)}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return AutoModelForSequenceClassification.from_pretrained(path, id2label=dict(enumerate(names)), label2id={o: i for i, o in enumerate(names)}, num_labels=len(names), ignore_mismatched_sizes=True, **kw)
+        config = load_config(path, recipe.trust_remote_code)
+        config.id2label, config.label2id = dict(enumerate(names)), {o: i for i, o in enumerate(names)}
+        return _with_head(AutoModelForSequenceClassification.from_pretrained(path, config=config, ignore_mismatched_sizes=True, **kw), len(names))
+
+def _with_head(model, n):
+    "Earlier transformers keep a head of another size on a quantized base"
+    for name, m in model.named_children():
+        if type(m) is torch.nn.Linear and len(m.weight) != n:
+            W = torch.empty(n, m.weight.shape[1], dtype=m.weight.dtype, device=m.weight.device).normal_(std=getattr(model.config, "initializer_range", .02))
+            m.weight, m.out_features = torch.nn.Parameter(W), n
+            if m.bias is not None: m.bias = torch.nn.Parameter(torch.zeros(n, dtype=W.dtype, device=W.device))
+    return model
 
 # %% ../nbs/02_base.ipynb #7c3971a0
 def load_base(

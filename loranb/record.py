@@ -269,7 +269,9 @@ def follow(self: Record,
 ) -> Record:  # This run
     "Watch a run that another process works on"
     view = self.viewer(self) if self.viewer else None
-    if view: self.on(view)
+    if view:
+        for e in self.of_type("start")[-1:]: view(e)
+        self.on(view)
     until, raw = time.monotonic() + (math.inf if seconds is None else seconds), None
     try:
         while (who := holder(self.path)) and who["pid"] != os.getpid() and time.monotonic() < until:
@@ -280,7 +282,8 @@ def follow(self: Record,
     finally:
         self._catch_up(raw)
         self.state = self._left()
-        if view: self.subscribers.remove(view); view.close()
+        self.subscribers = [s for s in self.subscribers if s is not view]
+        if view: view.close()
     return self
 
 # %% ../nbs/11a_record.ipynb #5238e533

@@ -46,9 +46,9 @@ class Killer:
         def told_save(obj, f, *a, **kw): self.did("torch.save", f, torn(lambda: save(obj, f, *a, **kw), f)); save(obj, f, *a, **kw)
         def told_tensors(t, f, *a, **kw): self.did("save_file", f, torn(lambda: tensors(t, f, *a, **kw), f)); tensors(t, f, *a, **kw)
         os.fsync, torch.save = told_fsync, told_save
-        for m in [m for m in sys.modules.values() if getattr(m, "save_file", None) is tensors or getattr(m, "safe_save_file", None) is tensors]:
+        for m in list(sys.modules.values()):
             for name in ("save_file", "safe_save_file"):
-                if getattr(m, name, None) is tensors: setattr(m, name, told_tensors)
+                if getattr(m, "__dict__", {}).get(name) is tensors: setattr(m, name, told_tensors)
 
 
 def life(recipe, path, at=None, half=False, count=None, log=os.devnull, delay=None):
