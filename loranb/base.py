@@ -287,15 +287,16 @@ def _pretrained(path, recipe, **kw):
         torch.manual_seed(recipe.seed)
         config = load_config(path, recipe.trust_remote_code)
         config.id2label, config.label2id = dict(enumerate(names)), {o: i for i, o in enumerate(names)}
-        return _with_head(AutoModelForSequenceClassification.from_pretrained(path, config=config, ignore_mismatched_sizes=True, **kw), len(names))
+        return _with_head(AutoModelForSequenceClassification.from_pretrained(path, config=config, ignore_mismatched_sizes=True, **kw), config)
 
-def _with_head(model, n):
+def _with_head(model, config):
     "Earlier transformers keep a head of another size on a quantized base"
-    for name, m in model.named_children():
-        if type(m) is torch.nn.Linear and len(m.weight) != n:
-            W = torch.empty(n, m.weight.shape[1], dtype=m.weight.dtype, device=m.weight.device).normal_(std=getattr(model.config, "initializer_range", .02))
-            m.weight, m.out_features = torch.nn.Parameter(W), n
-            if m.bias is not None: m.bias = torch.nn.Parameter(torch.zeros(n, dtype=W.dtype, device=W.device))
+    with torch.device("meta"): whole = type(model)(config)
+    for name, m in model.named_modules():
+        if type(m) is not torch.nn.Linear or m.weight.shape == (shape := whole.get_submodule(name).weight.shape): continue
+        W = torch.empty(shape, dtype=m.weight.dtype, device=m.weight.device).normal_(std=getattr(config, "initializer_range", .02))
+        m.weight, m.out_features = torch.nn.Parameter(W), shape[0]
+        if m.bias is not None: m.bias = torch.nn.Parameter(torch.zeros(shape[0], dtype=W.dtype, device=W.device))
     return model
 
 # %% ../nbs/02_base.ipynb #7c3971a0

@@ -76,7 +76,7 @@ class Guard:
         self.on_stop, self.listen = on_stop, {} if listen is None else listen
         self.kernel, self.kind, self.reason = _kernel(), "off", "not entered"
         self._tap = self._handler = self._alarm = self._out = None
-        self._soft, self._asked, self._polling, self._late, self._leaving = True, False, False, False, False
+        self._soft, self._deaf, self._asked, self._polling, self._late, self._leaving = True, False, False, False, False, False
 
 def _kernel():
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
@@ -85,6 +85,7 @@ def _kernel():
 # %% ../nbs/10_guard.ipynb #5a215164
 @patch
 def _interrupt(self:Guard, signum, frame):
+    if self._deaf and not self._leaving: return
     if self._leaving: self._late = True
     elif self._soft and not self._asked:
         self._asked = True
@@ -104,7 +105,8 @@ def _raise_late(self:Guard):
 def __enter__(self:Guard):
     self._soft, self._asked, self._late, self._leaving, self._out = True, False, False, False, None
     handler = signal.getsignal(signal.SIGINT) if _on_main() else None
-    if handler not in (None, signal.SIG_IGN): self._handler = signal.signal(signal.SIGINT, self._interrupt)
+    self._deaf = handler == signal.SIG_IGN
+    if handler is not None: self._handler = signal.signal(signal.SIGINT, self._interrupt)
     try:
         self.kind, stream = find_shell(self.kernel)
         self._tap, self.reason = Tap(stream, self.kernel.session, self.listen), ""

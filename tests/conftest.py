@@ -1,11 +1,12 @@
 "Which tests run where: those that take minutes or a GPU say in plain sight why they are left out"
-import os
+import os, signal
 
 import pytest
 from hypothesis import settings
 
 settings.register_profile("loranb", deadline=None, derandomize=os.environ.get("CI") == "true")  # a busy machine is no mistake; CI judges a change, not its luck
 settings.load_profile("loranb")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)  # so begins what a script starts with `&`
 
 
 def pytest_addoption(parser): parser.addoption("--slow", action="store_true", help="run what takes minutes, as CI=true does")

@@ -2,12 +2,18 @@
 import re
 from types import SimpleNamespace
 
+import pytest
+
 from loranb.bill import COLOURS
 from loranb.gpus import find_gpu
 from loranb.recipe import Recipe
 from loranb.studio import Studio
 from loranb.widgets.bill import Bill
 from loranb.widgets.panel import static
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch): monkeypatch.setattr("loranb.studio.soon", lambda fn: fn())  # the browser of earlier tests leaves an event loop
 
 
 def test_it_starts_empty_and_shows_any_plan():
@@ -27,7 +33,7 @@ def test_the_panel_has_the_colours_of_the_pictures():
     assert dict(re.findall(r"\.p-(\w+) { fill: (#\w+); background: \2; }", static("bill.css"))) == COLOURS
 
 
-def test_the_bill_follows_the_recipe_and_a_step_of_the_ladder_edits_it(monkeypatch):
+def test_the_bill_follows_the_recipe_and_a_step_of_the_ladder_edits_it():
     studio = Studio(Recipe(max_steps=3, gradient_checkpointing=False))
     bill, peak = studio.bill, lambda: sum(v for o in studio.bill.sides if o["yours"] for _, v in o["parts"])
     assert bill.gpu == "T4" and bill.verdict.startswith("It fits") and not bill.rungs and " of 15.6 GB" in studio.flow.text()

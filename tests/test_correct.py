@@ -54,7 +54,7 @@ def test_two_processes_are_one(tiny, tmp_path):
     (tmp_path/"rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in UNEQUAL))
     sgd(tiny, per_device_train_batch_size=4, data=str(tmp_path/"rows.jsonl")).to_yaml(tmp_path/"half.yaml")
     (tmp_path/"rank.py").write_text(RANK)
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571", str(tmp_path/"rank.py"), str(TESTS), str(tmp_path/"half.yaml"), str(tmp_path)],
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(tmp_path/"rank.py"), str(TESTS), str(tmp_path/"half.yaml"), str(tmp_path)],
         capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:3000]
     ranks = [Run.open(tmp_path/f"rank{i}") for i in (0, 1)]

@@ -1,5 +1,5 @@
 """The guard with pretend streams, and in real kernels driven by jupyter_client (no front end): the installed ipykernel and 6.17.1."""
-import os, pathlib, signal, sys, threading
+import os, pathlib, signal, sys, threading, time
 from collections import defaultdict
 from types import SimpleNamespace
 import pytest
@@ -137,7 +137,10 @@ def test_poll_on_another_thread_does_nothing(stream):
 def test_ignored_sigint_stays_ignored(stream):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with guard(stream, lambda: 1/0): signal.raise_signal(signal.SIGINT)
+        with pytest.raises(LookupError), guard(stream, lambda: 1/0) as g, g.interruptible(LookupError):
+            for _ in range(2): signal.raise_signal(signal.SIGINT)
+            g.leave()
+            time.sleep(5)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally: signal.signal(signal.SIGINT, before)
 
