@@ -1,5 +1,5 @@
 "The plan against real loads, real steps and real optimizers on the CPU: bytes at rest storage by storage, the peak against torch's profiler"
-import collections, functools, math
+import collections, functools, gc, math
 
 import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -120,7 +120,10 @@ def test_optimizer_states_are_the_real_ones(folders):
 def profiled(step):
     "The most bytes that torch's own profiler sees at once, and what is left"
     from torch.profiler import ProfilerActivity, profile
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof: step()
+    gc.collect(); gc.disable()  # what earlier tests left is not freed in the middle of the step
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof: step()
+    finally: gc.enable()
     events = sorted((e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
     bytes_, most = 0, 0
     for e in events: most = max(most, bytes_ := bytes_ + e.nbytes())
