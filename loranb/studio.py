@@ -472,7 +472,7 @@ def _click(self: Studio, action):
     def go():
         with contextlib.redirect_stdout(self.log), contextlib.redirect_stderr(self.log):
             try: action()
-            except RecipeError as e: self.live.monitor.state, self.live.monitor.message = "failed", str(e)
+            except RecipeError as e: self.live.monitor.state, self.live.monitor.message = "failed" if self.run and self.run.steps else "ready", str(e)
             except KeyboardInterrupt: self.live.monitor.message = "interrupted; the last checkpoint is kept"
             except Exception as e:
                 import traceback

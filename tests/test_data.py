@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from loranb import petit
 from loranb.base import load_tokenizer
-from loranb.data import Encoder, collate, encode, encode_all, ends_learned, prepare, tokens_html
+from loranb.chips import chips_html, chips_of
+from loranb.data import Encoder, collate, encode, encode_all, ends_learned, prepare
 from loranb.recipe import Recipe, RecipeError
 from loranb.rows import find_rows
 
@@ -35,8 +36,9 @@ def test_answers_and_their_end(template):
 
 def test_what_is_shown_is_what_is_trained():
     row = encode(TOK, chat(("user", "The cat?"), ("assistant", "Le chat.")))
-    shown = [t for t, k in row.pieces(TOK) if "learned" in k]
-    assert "".join(shown) == "Le chat.</s>" and len(row.pieces(TOK)) == len(row.input_ids)
+    chips = chips_of(TOK, row.input_ids, row.labels)
+    shown = [t for t, k, _ in chips if "learned" in k]
+    assert "".join(shown) == "Le chat.</s>" and [i for *_, i in chips] == row.input_ids
 
 
 def test_a_template_that_rewrites_the_past_is_no_obstacle():
@@ -65,7 +67,7 @@ def test_any_text(question, answer):
     row = encode(TOK, chat(("user", question), ("assistant", answer)))
     assert TOK.decode([l for l in row.labels if l != -100]).endswith("</s>")
     assert sum(len(TOK.decode([i])) > 0 for i in row.input_ids) and len(row.labels) == len(row.input_ids)
-    assert "<script" not in tokens_html(row.pieces(TOK))
+    assert "<script" not in chips_html(chips_of(TOK, row.input_ids, row.labels))
 
 
 def test_cut_rows():

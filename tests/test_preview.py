@@ -8,7 +8,8 @@ from loranb import previews
 from loranb.batches import best_fit, collate
 from loranb.data import tokens
 from loranb.labels import prepare_labels
-from loranb.previews import ORDERS, Preview, chips_html, chips_text, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview
+from loranb.chips import chips_html, chips_text
+from loranb.previews import ORDERS, Preview, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview
 from loranb.recipe import Recipe, RecipeError
 from loranb.widgets.rows import Rows
 

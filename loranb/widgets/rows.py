@@ -10,7 +10,8 @@ import traitlets
 from fastcore.basics import patch
 
 from ..plots import Html, tag
-from ..previews import ORDERS, chips_html, lengths_reading, lengths_svg
+from ..chips import chips_html
+from ..previews import ORDERS, lengths_reading, lengths_svg
 from ..recipe import Recipe
 from .panel import Field, Fields
 

@@ -59,6 +59,7 @@ def test_from_a_strange_file_to_a_run(any_lab):
         until(lambda: "3 errors: Train waits" in text("doctor"), 20, lambda: text("doctor"))
         button("Train").click()
         until(lambda: "row 8 (line 8): user (column 'theirs') is empty (null)" in text("monitor"), 60, lambda: text("monitor"))
+        until(lambda: page.locator(".lrb.monitor").get_attribute("data-state") == "ready", 20, "what has not begun has not failed")
         page.locator(".lrb.doctor [data-code='bad-rows'] input").check()
         until(lambda: "2 errors: Train waits" in text("doctor") and "acknowledged=['bad-rows']" in text("code"), 20, lambda: text("doctor"))
 
