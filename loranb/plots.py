@@ -169,7 +169,7 @@ def loss_svg(
     (t, y), (te, ye) = [np.asarray(o, float).T.reshape(2, -1) for o in ([*zip(steps, loss)], [*zip(eval_steps, eval_loss)])]
     (t, y), (te, ye) = (t[np.isfinite(y)], y[np.isfinite(y)]), (te[np.isfinite(ye)], ye[np.isfinite(ye)])
     line, last = smooth(y) if len(y) else y, max([1, max_steps or 0, *t[-1:], *te[-1:]])
-    ax = Axes(width, height, (0, last), _loss_range(y, line, ye), right=108)
+    ax = Axes(width, height, (0, last), _loss_range(y, line, ye), right=122)
     marks = [tag("path", d=_path(ax.x(t), ax.y(v)), fill="none", stroke=ACCENT, stroke_width=w, stroke_opacity=o, stroke_linejoin="round") for v, w, o in ((y, 1, .35), (line, 2, 1.))
              if len(t)]
     if len(te): marks.append(tag("path", d=_path(ax.x(te), ax.y(ye)), fill="none", stroke=LEARN, stroke_width=2))

@@ -12,7 +12,7 @@ from .plots import ACCENT, Html, loss_svg, model_map, multiples_svg, spectrum_sv
 from .readings import loss_reading, map_reading, spectrum_reading
 
 # %% ../nbs/09c_report.ipynb #af45cd89
-def _block(head, *kids, grow="1 1 320px"): return tag("div", tag("div", head, style="font-weight:600;margin-bottom:4px"), *kids, style=f"flex:{grow};min-width:0")
+def _block(head, *kids, grow): return tag("div", tag("div", head, style="font-weight:600;margin-bottom:4px"), *kids, style=f"flex:{grow};min-width:0")
 def _loss(steps, loss, evals, max_steps, **kw): return loss_svg(steps, loss, [e[0] for e in evals], [e[1] for e in evals], max_steps, **kw)
 def _say(text): return tag("p", text.replace(" %", "\u00a0%"), style=f"margin:6px 0 0;padding-left:9px;border-left:3px solid {ACCENT};font-size:12.5px")
 
@@ -28,10 +28,10 @@ def card_html(
     line: str = "",  # One line of text below
 ) -> Html:  # The card
     "A run on one card, without scripts or style sheets"
-    parts = [_block("Loss", _loss(steps, loss, evals, max_steps), _say(loss_reading(steps, loss, evals)), grow="2 1 460px")]
+    parts = [_block("Loss", _loss(steps, loss, evals, max_steps), _say(loss_reading(steps, loss, evals)), grow="3 1 500px")]
     if figures: parts.append(_block("Figures", table_html(figures), grow="1 1 200px"))
-    if sigmas is not None: parts.append(_block("Which layers learned?", model_map(modules, sigmas), _say(map_reading(modules, sigmas))))
-    if sigma is not None: parts.append(_block(tag("span", "Singular values of BA · ", tag("code", module)), spectrum_svg(sigma, band, title=module), _say(spectrum_reading(sigma, band))))
+    if sigmas is not None: parts.append(_block("Which layers learned?", model_map(modules, sigmas), _say(map_reading(modules, sigmas)), grow="1 1 340px"))
+    if sigma is not None: parts.append(_block(tag("span", "Singular values of BA · ", tag("code", module)), spectrum_svg(sigma, band, title=module), _say(spectrum_reading(sigma, band)), grow="1 1 380px"))
     return tag("div", tag("div", title, style="font-weight:650;font-size:14px;margin-bottom:10px"), tag("div", parts, style="display:flex;flex-wrap:wrap;gap:18px 28px"),
         tag("div", line, style="margin-top:12px;font-size:12.5px;opacity:.85") if line else None,
         style="border:1px solid #8b949e66;border-radius:10px;padding:12px 14px;font:13px/1.45 system-ui,sans-serif;max-width:1100px")

@@ -1,7 +1,8 @@
 """`make export`: modules from the notebooks, notebooks cleaned, and what follows from settings.ini written where it is read
 
 Addresses (badges, install lines, the Repository of pyproject.toml) and the blocks between `<!-- name -->` and `<!-- /name -->`
-in the notebooks are filled in; README.md is nbs/index.ipynb without the cells that begin with `#| hide`.
+in the notebooks are filled in; README.md is nbs/index.ipynb without the cells that begin with `#| hide`. Pages that show it allow no styles and no drawings in the
+text, so what a cell showed as HTML is there the picture that `#| label` and `#| fig-alt` name.
 """
 import fnmatch, functools, os, re
 from configparser import ConfigParser
@@ -115,7 +116,10 @@ def readme():
                     "RegexRemovePreprocessor": {"patterns": [r"#\|\s*hide\b"]}})
     nb = nbformat.read(NBS/"index.ipynb", 4)
     nb.metadata["language_info"] = {"name": "python"}
-    for c in nb.cells: c.source = re.sub(r"^#\| eval: false\n", "", c.source)
+    for c in nb.cells:
+        said, c.source = dict(re.findall(r"^#\| ([\w-]+): (.+)\n", c.source, re.M)), re.sub(r"^#\| [\w-]+: .+\n", "", c.source, flags=re.M)
+        for o in c.get("outputs", []):
+            if "text/html" in o.get("data", {}): o["data"] = {"text/markdown": f"![{said['fig-alt']}](images/{said['label']}.png)" if "label" in said else ""}
     text = MarkdownExporter(config=rules).from_notebook_node(nb)[0]
     seen = lambda m: m[1] + str((NBS/m[2]).resolve().relative_to(ROOT)) + m[3]
     text = re.sub(r"(\]\()(?!https?:|#)([^)#\s]+)([^)]*\))", seen, text)

@@ -70,7 +70,7 @@ function render({ model, el }) {
 
   function drawChart() {
     const W = plot.width(), narrow = W < 430, last = Math.max(1, model.get("max_steps") || 0, most(t, 0), most(te, 0));
-    const ax = axes(W, 200, [0, last], lossRange(y, line, ye), { right: narrow ? 14 : 108, top: narrow ? 32 : 14 });
+    const ax = axes(W, 200, [0, last], lossRange(y, line, ye), { right: narrow ? 14 : 122, top: narrow ? 32 : 14 });
     const ends = [["train", line, "train"], ["held out", ye, "held"]].filter(e => e[1].length).map(([name, v, c]) => ({ name, v: v[v.length - 1], c }));
     const keys = spread(ends.map(e => ax.y(e.v)), 14, ax.y0 - 2).flatMap((at, i) => {
       const { name, v, c } = ends[i], x = narrow ? ax.x0 + i * Math.min(120, (W - ax.x0) / 2) : ax.x1 + 9, yy = narrow ? 9 : at;
