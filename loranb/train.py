@@ -32,7 +32,7 @@ from .live import Meter, current
 from .lock import Lock, holder, words
 from .logs import write_frame
 from .loss import check_tiles
-from .loop import StopNow, callback_class, check_trackers, generators, memory, memory_peak, track, trainer_class
+from .loop import StopNow, callback_class, check_trackers, generators, memory, memory_peak, Trackers, trainer_class
 from .peak import Peak, advice, against, clear, probe, read
 from .readings import course_alarms
 from .recipe import Recipe, RecipeError
@@ -54,7 +54,7 @@ class Run(Record):
         self.asked, self.doing = "", ""  # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
         self.enough = False  # Did the held-out loss stop falling, by early_stopping_patience?
         self.guard, self._view, self._peak, self._working = Guard(lambda: self.stop()), None, 0, False
-        self._mirror = None
+        self._mirror = self._trackers = None
 
 
 # %% ../nbs/11b_train.ipynb #5d840e9f
@@ -136,7 +136,7 @@ def step_ends(self: Run,
     self._lr, self._peak = t.lr_scheduler.get_last_lr()[0], memory_peak(self._peak)
     figures = dict(loss=loss, learning_rate=lr, grad_norm=norm, tokens=int(tokens), seconds=seconds, memory=memory(), memory_peak=self._peak)
     self.emit("step", step=step, **figures)
-    if self.recipe.report_to: track(t, **figures)
+    self._trackers.log(**figures)
     if not np.isfinite(loss): raise NotFinite(f"the loss of step {step} is {loss}")
     self._meter.end(step, seconds, now=last or bool(self.asked))
     saved = bool(self.recipe.save_steps) and step % self.recipe.save_steps == 0
@@ -164,7 +164,7 @@ def _evaluate(self: Run, step, **figures):
     if loss is None: return
     self._compare(step, loss)
     self.emit("eval", step=step, loss=loss, **self._accuracy(), **figures)
-    if self.recipe.report_to: track(self._trainer, eval_loss=loss, **{f"eval_{k}": v for k, v in figures.items()})
+    self._trackers.log(eval_loss=loss, **{f"eval_{k}": v for k, v in figures.items()})
 
 # %% ../nbs/11b_train.ipynb #678ced9d
 @patch
@@ -320,7 +320,7 @@ def _optimizer(recipe):
 def _training_args(self: Run):
     from transformers import TrainingArguments
     dtype = self._model.get_base_model().loranb_dtype
-    return TrainingArguments(**self.recipe.trainer_kwargs(), output_dir=str(self.path), optim=_optimizer(self.recipe), bf16=dtype == torch.bfloat16,
+    return TrainingArguments(**dict(self.recipe.trainer_kwargs(), report_to="none"), output_dir=str(self.path), optim=_optimizer(self.recipe), bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16, gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=not torch.cuda.is_available(),
         save_strategy="no", logging_strategy="no", eval_strategy="no", logging_nan_inf_filter=False, disable_tqdm=True,
         remove_unused_columns=False, dataloader_pin_memory=torch.cuda.is_available(), save_only_model=False)
@@ -341,7 +341,8 @@ def _build(self: Run):
         data_collator=lambda rows: collate(rows, pad), callbacks=[callback_class()(self)])
     self._trainer.run = self
     self._trainer.remove_callback(PrinterCallback)
-    self._trainer.model_accepts_loss_kwargs, self._trainer.group_by_length = True, self.recipe.group_by_length
+    self._trainer.model_accepts_loss_kwargs = True
+    self._trackers = Trackers(self.recipe, self._trainer, self._warn)
     return self._trainer
 
 # %% ../nbs/11b_train.ipynb #4b5705ac
@@ -411,6 +412,7 @@ def _go(self: Run, again):
 
 @patch
 def _put_away(self: Run, view):
+    if self._trackers: self._trackers.end(); self._trackers = None
     if self._meter: self._meter.close()
     self.close_files()
     self._trainer, self._view, self.guard, self.doing, self._working = None, None, Guard(self.stop), "", False
@@ -524,7 +526,6 @@ def proof(self: Run) -> list:  # [passed, sentence] for each question
 @patch
 def _save_now(self: Run):
     step = self._trainer.state.global_step
-    if self.recipe.report_to: self._trainer.callback_handler.on_train_end(self._trainer.args, self._trainer.state, self._trainer.control)
     if not damage(self.path/f"checkpoint-{step}"): return
     generators(self.draws)
     self._trainer._save_checkpoint(self._trainer.model, None)

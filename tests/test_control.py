@@ -1,5 +1,5 @@
 "Stop, pause, follow and survive: what is asked is done at once or said, and what was saved is whole or refused."
-import contextlib, hashlib, json, os, resource, shutil, signal, socket, subprocess, sys, tempfile, threading, time, weakref
+import contextlib, hashlib, json, os, random, resource, shutil, signal, socket, subprocess, sys, tempfile, threading, time, weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -412,6 +412,33 @@ def test_a_tracker_is_told_the_same_stream(tmp_path, monkeypatch):
     seen = EventAccumulator(str(tmp_path/"tb")).Reload()
     assert [round(o.value, 4) for o in seen.Scalars("train/loss")] == [round(e["loss"], 4) for e in run.of_type("step")]
     assert [o.step for o in seen.Scalars("eval/loss")] == [e["step"] for e in run.of_type("eval")]
+
+
+@pytest.mark.parametrize("fails", [None, "on_log", "on_train_end"])
+def test_a_tracker_ends_with_the_run_and_its_failure_does_not(whole, tmp_path, monkeypatch, fails):
+    from transformers.integrations import integration_utils
+    told = []
+    class Tracker:
+        def __getattr__(self, event): return lambda args, state, control, model=None, logs=None: self.tell(event, state.global_step, logs)
+        def tell(self, event, step, logs):
+            told.append((event, step, logs))
+            random.random(); torch.rand(1)
+            if event == fails: raise OSError("no network")
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", Tracker)
+    monkeypatch.setattr("loranb.train.check_trackers", lambda recipe: None)
+    run = Run(RECIPE.replace(report_to="mlflow"), tmp_path/"run").train()
+    assert run.state == "done" and [e["loss"] for e in run.of_type("step")] == [e["loss"] for e in whole.of_type("step")] if fails else same(run, whole)
+    events, notes = [o[0] for o in told], [e["message"] for e in run.of_type("note")]
+    if fails == "on_log": assert events == ["on_train_begin", "on_log"] and notes == ["mlflow is told no more: OSError: no network"]
+    else: assert events == ["on_train_begin"] + ["on_log"]*(6 + len(run.of_type("eval"))) + ["on_train_end"] and notes == ["mlflow could not be ended: OSError: no network"][:bool(fails)]
+
+
+def test_a_tracker_that_cannot_begin(tmp_path, monkeypatch):
+    from transformers.integrations import integration_utils
+    def tracker(): raise ValueError("no API key")
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", tracker)
+    monkeypatch.setattr("loranb.train.check_trackers", lambda recipe: None)
+    with pytest.raises(RecipeError, match=r"report_to: wandb cannot begin \(ValueError: no API key\)\. Mend its settings"): Run(RECIPE.replace(report_to="wandb"), tmp_path/"run").train()
 
 
 def test_figures_by_step(whole, tmp_path):
