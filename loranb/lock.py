@@ -16,6 +16,7 @@ from .recipe import RecipeError
 
 # %% ../nbs/10c_lock.ipynb #afd856ef
 BEAT, SILENT = 20, 180  # Seconds between two signs of life, and without one until a process elsewhere counts as gone
+_mine = set()  # What this process holds: a file that could not be taken away is no lock
 
 def _began(pid):
     try: return psutil.Process(pid).create_time()
@@ -45,6 +46,7 @@ def holder(
     try:
         if who.get("host") != socket.gethostname(): return (who or dict(pid="?", host="?")) if _silence(path) < SILENT else None
     except FileNotFoundError: return None
+    if who == me() and os.path.realpath(path) not in _mine: return None
     began = _began(who["pid"])
     return who if began is not None and (who["began"] is None or abs(began - who["began"]) < 2) else None
 
@@ -60,6 +62,7 @@ class Lock:
         seen = _read(self.path)
         if who := holder(self.path.parent): raise self._refused(who)
         self._clear(seen)
+        _mine.add(os.path.realpath(self.path))
         try:
             with open(self.path, "x", encoding="utf-8") as f: json.dump(me(), f)
         except FileExistsError: raise self._refused(holder(self.path.parent)) from None
@@ -103,5 +106,8 @@ def _beat(self: Lock):
 @patch
 def __exit__(self: Lock, *exc):
     self._end.set()
-    if self.held: self.path.unlink(missing_ok=True)
+    if not self.held: return
     self.held = False
+    _mine.discard(os.path.realpath(self.path))
+    try: self.path.unlink(missing_ok=True)
+    except OSError: pass  # the right to write there was lost; what went wrong before is told, not this

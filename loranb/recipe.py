@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['QUANTS', 'DTYPES', 'TASKS', 'SCHEDULES', 'OPTIMS', 'COLUMNS', 'TRAIN_ON', 'TRACKERS', 'RULES', 'STARTS',
-           'NOT_OFFERED', 'GENERAL', 'PETIT', 'PRESETS', 'FEW', 'SECTIONS', 'TRAINER', 'RecipeError', 'nearest',
-           'check_field', 'check_together', 'Recipe', 'check_names', 'few', 'brief']
+           'NOT_OFFERED', 'GENERAL', 'PETIT', 'ELSEWHERE', 'PRESETS', 'FEW', 'SECTIONS', 'TRAINER', 'RecipeError',
+           'nearest', 'check_field', 'check_together', 'Recipe', 'check_names', 'few', 'brief']
 
 # %% ../nbs/00_recipe.ipynb #1a6e8c9e
-import difflib, functools, math
+import difflib, functools, math, os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def _one_of(names): return (lambda v: v in names, f"one of {', '.join(names)}")
 RULES = dict(
     model=_text, trust_remote_code=_flag, split=_text, r=_count, max_length=_count, use_rslora=_flag, lora_alpha=_positive, learning_rate=_positive,
     num_train_epochs=_positive, max_steps=_limit, per_device_train_batch_size=_count, gradient_accumulation_steps=_count, save_steps=_some, eval_steps=_some,
-    spectra_steps=(lambda v: _is_int(v) and v >= -1, "a whole number, -1 or more"), test_size=(lambda v: _some[0](v) or _share[0](v), "a whole number, 0 or more, or a share below 1"), seed=_some, lora_dropout=_share, max_grad_norm=(lambda v: _is_num(v) and v >= 0, "a number, 0 (no clipping) or more"),
+    spectra_steps=(lambda v: _is_int(v) and v >= -1, "a whole number, -1 or more"), test_size=(lambda v: _some[0](v) or _share[0](v), "a whole number, 0 or more, or a share below 1"), seed=(lambda v: _some[0](v) and v < 2**32, "a whole number from 0 to 4294967295"), lora_dropout=_share, max_grad_norm=(lambda v: _is_num(v) and v >= 0, "a number, 0 (no clipping) or more"),
     weight_decay=(lambda v: _is_num(v) and v >= 0, "a number, 0 or more"), warmup_steps=(lambda v: _is_num(v) and v >= 0, "a number of steps, or a share of them below 1"),
     gradient_checkpointing=_flag, bnb_4bit_use_double_quant=_flag, rank_pattern=_pattern, alpha_pattern=_pattern, quant=_one_of(QUANTS), dtype=_one_of(DTYPES),
     lr_scheduler_type=_one_of(SCHEDULES), optim=_one_of(OPTIMS), data=_data, columns=_columns, deduplicate=_flag,
@@ -72,7 +72,7 @@ RULES = dict(
     min_length=_some, drop_overlong=_flag, train_on=_one_of(TRAIN_ON), packing=_flag, group_by_length=_flag,
     target_modules=(_is_names, "'all-linear', a regular expression or a list of module names"), revision=_or_none((_text[0], "a branch, a tag or a commit")),
     task_type=_one_of(TASKS), use_dora=_flag, init_lora_weights=(lambda v: v is True or isinstance(v, str) and bool(v), "True or the name of a start"),
-    exclude_modules=_or_none((_is_names, "a regular expression or a list of module names")), target_parameters=_names, modules_to_save=_names, labels=_names,
+    exclude_modules=_or_none((_is_names, "a regular expression or a list of module names")), target_parameters=_names, modules_to_save=_names, labels=(lambda v: _names[0](v) and len(set(v or ())) == len(v or ()), "a list of different names"),
     loraplus_lr_ratio=_or_none((lambda v: _is_num(v) and v >= 1, "a number of at least 1")), neftune_noise_alpha=_or_none(_positive),
     lr_scheduler_kwargs=(lambda v: isinstance(v, dict) and all(isinstance(k, str) for k in v), "a dictionary of the schedule's own arguments"),
     sample_steps=_some, report_to=_trackers, hub_model_id=_repository, adapter_name_or_path=_or_none((_text[0], "the folder of a saved adapter, or a name on the Hub")),
@@ -86,7 +86,8 @@ def check_field(
     "Raise `RecipeError` unless `value` may stand in the field `name`"
     ok, words = RULES[name]
     if ok(value): return
-    hint = nearest(value, words[7:].split(", ")) if words.startswith("one of") else ""
+    known = words.partition(" of ")[2].split(", ") if words.startswith("one of") or name == "report_to" else []
+    hint = nearest(next((o for o in value if o not in known), "") if isinstance(value, list) else value, known) if known else ""
     raise RecipeError(f"{name} must be {words}, but it is {value!r}.{hint}")
 
 # %% ../nbs/00_recipe.ipynb #0177b9d6
@@ -162,7 +163,7 @@ class _Data:
     split: str = "train"  # Which split, where there are several; `train[:1000]` for some of its rows
     columns: dict = field(default_factory=dict)  # Roles and the columns they are in, where the guess would be wrong
     test_split: str = None  # The split that is held out; rows of `split` are drawn unless given
-    test_size: int | float = 64  # Rows held out to measure what was not trained on, or a share of all below 1
+    test_size: int | float = 64  # Rows held out to measure what was not trained on, a tenth of all at most; or a share of all below 1
     deduplicate: bool = False  # Train on equal rows once only?
     acknowledged: list = field(default_factory=list)  # The doctor's findings that shall not stop the run, by their codes
     max_length: int = None  # Tokens of a row at most; the rest is cut
@@ -207,18 +208,31 @@ class Recipe(_Train, _Data, _Lora, _Base):
     "All that a run depends on, in one flat object"
 
 # %% ../nbs/00_recipe.ipynb #2f1144a2
+ELSEWHERE = dict(lr="learning_rate", rank="r", lora_r="r", alpha="lora_alpha", dropout="lora_dropout", lora_target_modules="target_modules", load_in_4bit="quant='nf4'", load_in_8bit="quant='int8'", bf16="dtype='bfloat16'", fp16="dtype='float16'",
+    torch_dtype="dtype", bnb_4bit_quant_type="quant", model_name="model", model_name_or_path="model", base_model="model", dataset="data", dataset_name="data", train_dataset="data", eval_dataset="test_split", max_seq_length="max_length", max_seq_len="max_length",
+    batch_size="per_device_train_batch_size", micro_batch_size="per_device_train_batch_size", gradient_accumulation="gradient_accumulation_steps", epochs="num_train_epochs", num_epochs="num_train_epochs", steps="max_steps", warmup_ratio="warmup_steps, a share below 1",
+    optimizer="optim", lr_scheduler="lr_scheduler_type", scheduler="lr_scheduler_type", sample_packing="packing", assistant_only_loss="train_on='assistant'", completion_only_loss="train_on='assistant'", use_gradient_checkpointing="gradient_checkpointing",
+    random_state="seed", random_seed="seed", push_to_hub="hub_model_id", output_dir="the second argument of finetune")
+
 def check_names(
     names,  # Names of fields, as somebody wrote them
 ):
     "Raise `RecipeError` for the first name that is not a field of `Recipe`"
     known = [f.name for f in fields(Recipe)]
     for n in names:
-        if n not in known: raise RecipeError(f"Recipe has no field {n!r}." + (nearest(n, known) or f" The fields are {', '.join(known)}."))
+        here = f" Here it is {ELSEWHERE[n]}." if n in ELSEWHERE else nearest(n, known) or f" The fields are {', '.join(known)}."
+        if n not in known: raise RecipeError(f"Recipe has no field {n!r}.{here}")
 
 # %% ../nbs/00_recipe.ipynb #688912b6
+def _plain(v):
+    "A numpy scalar as Python's own, a path as its text"
+    return os.fspath(v) if isinstance(v, os.PathLike) else v.item() if hasattr(v, "dtype") and getattr(v, "ndim", 1) == 0 else v
+
 def _settle(self):
     if hasattr(self.data, "__next__"): object.__setattr__(self, "data", list(self.data))
     if isinstance(self.report_to, (str, tuple)): object.__setattr__(self, "report_to", [o for o in ([self.report_to] if isinstance(self.report_to, str) else self.report_to) if o != "none"])
+    for f in fields(self):
+        if (v := _plain(getattr(self, f.name))) is not getattr(self, f.name): object.__setattr__(self, f.name, v)
     own = PETIT if self.model == "petit" else GENERAL
     if _is_int(self.r) and self.lora_alpha is None: object.__setattr__(self, "lora_alpha", self.r if self.use_rslora is True else 2*self.r)
     for f in fields(self):
@@ -228,7 +242,8 @@ def _settle(self):
 
 def _named(init):
     @functools.wraps(init)
-    def __init__(self, **changes):
+    def __init__(self, *args, **changes):
+        if args: raise RecipeError(f"Recipe takes its fields by name, such as Recipe(model={'petit'!r}), but the first is {brief(args[0])}.")
         check_names(changes)
         init(self, **changes)
         _settle(self)

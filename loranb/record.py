@@ -18,7 +18,7 @@ from .files import adapter_files
 from .lock import holder
 from .logs import cut_logs, read_frames, whole_lines, write_frame
 from .readings import duration, num, size
-from .recipe import Recipe, RecipeError
+from .recipe import Recipe, RecipeError, brief
 from .report import card_html, report_html
 from .rows import find_rows
 from .spectra import Spectra
@@ -42,7 +42,8 @@ def check_folder(
     "Raise `RecipeError` unless a run can be written there"
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(p.name not in _FIRST and not p.name.startswith(".") for p in path.iterdir()) or (path/"recipe.yaml").exists()):
-        raise RecipeError(f"out: {str(path)!r} is in use already. Give another folder, or go on with Run.open({str(path)!r}).resume().")
+        more = f", or go on with Run.open({str(path)!r}).resume()" if (path/"recipe.yaml").exists() else ""
+        raise RecipeError(f"out: {str(path)!r} is in use already. Give another folder{more}.")
     home = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK): raise RecipeError(f"out: there is no right to write in {str(home)!r}. Give another folder.")
     free = shutil.disk_usage(home).free
@@ -62,7 +63,8 @@ class Record:
         recipe: Recipe,  # What is to be done
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
-        self.recipe, self.path = recipe, Path(out) if out else new_folder(recipe)
+        if not isinstance(recipe, Recipe): raise RecipeError(f"recipe: give a Recipe, such as Recipe(data=...), in place of {brief(recipe)}.")
+        self.recipe, self.path = recipe, Path(out).expanduser() if out else new_folder(recipe)
         self.events, self.spectra_history, self.subscribers, self.state = [], [], [], "ready"
         self._file, self._untold, self._telling = None, [], False
 
@@ -201,6 +203,11 @@ def _write_rows(recipe, path):
             f.writelines(t + "\n" for t in find_rows(recipe.data, split, recipe.columns, "bad-rows" in recipe.acknowledged).texts())
     return recipe.replace(data="data.jsonl" if one else "data", split="train", test_split=None if one else "test", columns={})
 
+def _anywhere(name):
+    "A file's or a folder's name that holds in every working directory"
+    path = Path(name).expanduser()
+    return os.path.abspath(path) if name.split("/")[0] != "petit" and path.exists() else name
+
 @patch
 def write_head(self: Record,
     **machine,  # What else `run.json` shall say
@@ -211,13 +218,16 @@ def write_head(self: Record,
     if (self.path/"recipe.yaml").exists(): return
     recipe = self.recipe
     if not isinstance(recipe.data, str): recipe = _write_rows(recipe, self.path)
-    if Path(recipe.data) in (self.path/"data", self.path/"data.jsonl"): recipe = recipe.replace(data=Path(recipe.data).name)
+    elif Path(recipe.data) in (self.path/"data", self.path/"data.jsonl"): recipe = recipe.replace(data=Path(recipe.data).name)
+    else: recipe = recipe.replace(data=_anywhere(recipe.data))
+    recipe = recipe.replace(model=_anywhere(recipe.model))
     if recipe.adapter_name_or_path:
         with whole_folder(self.path/"start") as new:
             for p in adapter_files(recipe.adapter_name_or_path): shutil.copyfile(p, new/p.name)
         recipe = recipe.replace(adapter_name_or_path="start")
     write_whole(self.path/"recipe.yaml", recipe.to_yaml())
 
+# %% ../nbs/11a_record.ipynb #7651336b
 @patch
 def head(self: Record) -> dict:
     "What `run.json` says of the machine"
@@ -230,7 +240,7 @@ def open(cls: Record,
     folder,  # A run's folder
 ) -> Record:
     "The run in a folder, as it was left"
-    path = Path(folder)
+    path = Path(folder).expanduser()
     if not (path/"recipe.yaml").is_file(): raise RecipeError(f"run: {str(path)!r} holds no recipe.yaml, so it is no run's folder.")
     recipe = Recipe.from_yaml(path/"recipe.yaml")
     if recipe.data in ("data", "data.jsonl") and (path/recipe.data).exists(): recipe = recipe.replace(data=str(path/recipe.data))
@@ -379,7 +389,9 @@ def report(self: Record,
     fields = [(k, v if isinstance(v, (str, int, float)) else str(v)[:200]) for k, v in r.changed().items()]
     spectra = dict(modules=modules_of(self.spectra), sigmas=self.spectra.to_arrays()[1], bands=self.noise_bands())
     title = f"{r.model} on {r.data if isinstance(r.data, str) else 'rows'}"
-    path.write_text(report_html(title, fields, list(self.figures().items()), **self.curves(), **spectra, samples=self.samples(), checks=self.checks, code=r.to_python()), encoding="utf-8")
+    text = report_html(title, fields, list(self.figures().items()), **self.curves(), **spectra, samples=self.samples(), checks=self.checks, code=r.to_python())
+    try: path.write_text(text, encoding="utf-8")
+    except OSError as e: raise RecipeError(f"path: the report cannot be written to {str(path)!r} ({e.strerror}). Give another file.") from None
     return path
 
 # %% ../nbs/11a_record.ipynb #3692f1fd

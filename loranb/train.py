@@ -32,10 +32,10 @@ from .live import Meter, current
 from .lock import Lock, holder, words
 from .logs import write_frame
 from .loss import check_tiles
-from .loop import StopNow, callback_class, check_trackers, generators, memory, memory_peak, Trackers, trainer_class
+from .loop import StopNow, callback_class, check_schedule, check_trackers, generators, memory, memory_peak, Trackers, trainer_class
 from .peak import Peak, advice, against, clear, probe, read
 from .readings import course_alarms
-from .recipe import Recipe, RecipeError
+from .recipe import Recipe, RecipeError, brief
 from .record import Record, check_folder
 from .rows import rows_of
 from .spectra import Spectra
@@ -280,10 +280,11 @@ def _send_last(self: Run):
 @patch
 def _load(self: Run):
     check_trackers(self.recipe)
+    check_schedule(self.recipe)
     if self.recipe.hub_model_id and self._mirror is None:
         self._say(f"asking for {self.recipe.hub_model_id} on the Hub")
         self._mirror = Mirror(self.recipe.hub_model_id, self.path)
-    if self._data is None: self._look()
+    if self._data is None: self._look(); self._check_rows()
     self._say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
@@ -306,6 +307,17 @@ def _look(self: Run):
         self.findings = doctor(self.recipe, self._tok, rows)
         self.findings.check(self.recipe)
     self._data = self._encoded(rows)
+
+# %% ../nbs/11b_train.ipynb #1408efbb
+@patch
+def _check_rows(self: Run):
+    "Are the rows those that the run began with, and are some held out where they are needed?"
+    r, data, began = self.recipe, self._data, self.head().get("rows")
+    if self.of_type("start") and began not in (None, data.rows.fingerprint):
+        self._data = None
+        raise RecipeError(f"data: {brief(r.data)} holds other rows than when the run began. Put those back, or begin another run from here with run.clone(adapter=True).")
+    name = "early_stopping_patience" if r.early_stopping_patience else "load_best_model_at_end" if r.load_best_model_at_end else ""
+    if name and not len(data.test): raise RecipeError(f"{name} goes by the held-out loss, and of {len(data.rows):,} rows none is held out. Give test_size as a share, such as 0.2, or a test_split.")
 
 # %% ../nbs/11b_train.ipynb #1408ef01
 @patch
@@ -471,7 +483,7 @@ def _start(self: Run, checkpoint, broken):
         check_tiles(model, self._data.train[0].input_ids)
         if isinstance(self._data.train, Packed): check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
     self._modules = Spectra.of(current(model)).to_arrays()[0]
-    self.write_head(**now, modules=self._modules)
+    self.write_head(**now, modules=self._modules, rows=self._data.rows.fingerprint)
     notes = [f"{p.name} is damaged ({why}) and was moved to {set_aside(p).name}" for p, why in broken]
     if broken: notes.append(f"the run goes on from {checkpoint.name if checkpoint else 'the beginning'}")
     notes += [f"{name} was damaged; what could be read of it is kept" for name in self.start_files(manifest(checkpoint)["logs"] if checkpoint else {}, step)]
@@ -545,10 +557,11 @@ def _failed(self: Run, e):
         clear(e)
         e = RecipeError(text)
     self.state = "stopped" if isinstance(e, KeyboardInterrupt) else "failed"
-    try: self.emit("error", step=self.steps, message=str(e) or type(e).__name__)
+    what = dict(type="stop" if self.state == "stopped" else "error", step=self.steps, message="interrupted" if self.state == "stopped" else str(e) or type(e).__name__)
+    try: self.emit(**what)
     except OSError:
         self.close_files()
-        self.emit("error", step=self.steps, message=str(e) or type(e).__name__)
+        self.emit(**what)
     return e
 
 # %% ../nbs/11b_train.ipynb #72073a9a

@@ -3,10 +3,10 @@ import contextlib, hashlib, json, os, random, resource, shutil, signal, socket, 
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest, torch
+import psutil, pytest, torch
 
 from loranb import evaluate
-from loranb.checkpoint import checkpoints
+from loranb.checkpoint import checkpoints, newest_whole
 from loranb.disk import damage, whole_folder
 from loranb.failures import explain
 from loranb.lock import SILENT, Lock, holder, me
@@ -159,7 +159,8 @@ run.on(lambda e: time.sleep(60) if e['type'] == 'step' and e['step'] == 5 else N
 
 def test_whose_lock_it_is(tmp_path, monkeypatch):
     lock = tmp_path/"run.lock"
-    for who, alive in ((me(), True), (dict(me(), began=1.), False), (dict(me(), pid=2**22 + 1), False), (dict(pid=1, host="elsewhere", began=1.), True)):
+    parent = dict(me(), pid=os.getppid(), began=psutil.Process(os.getppid()).create_time())
+    for who, alive in ((parent, True), (me(), False), (dict(parent, began=1.), False), (dict(me(), pid=2**22 + 1), False), (dict(pid=1, host="elsewhere", began=1.), True)):
         lock.write_text(json.dumps(who))
         assert bool(holder(tmp_path)) == alive
     os.utime(lock, (time.time() - SILENT - 9,)*2)
@@ -488,3 +489,55 @@ def test_killed_at_any_moment(tmp_path):
     "A dozen steps instead of forty; `python tests/soak/kill.py` is the hundred kills"
     done = subprocess.run([sys.executable, str(Path(__file__).parent/"soak"/"kill.py"), "--kills", "4", "--steps", "8", "--seed", str(int(time.time()))], capture_output=True, text=True)
     assert done.returncode == 0 and "4 kills, 0 wrong" in done.stdout, done.stdout + done.stderr
+
+
+# ---- what a user may do to a run's folder, and to its data
+
+def test_a_lock_that_could_not_be_taken_away_holds_nobody(tmp_path, monkeypatch):
+    with pytest.raises(RecipeError, match="the good message"):
+        with Lock(tmp_path):
+            monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(PermissionError(13, "no right")))
+            raise RecipeError("the good message")
+    monkeypatch.undo()
+    assert (tmp_path/"run.lock").exists() and holder(tmp_path) is None
+    with Lock(tmp_path): assert holder(tmp_path) == me()
+
+
+def test_a_run_knows_its_rows(tmp_path, monkeypatch):
+    (tmp_path/"a").mkdir(); (tmp_path/"b").mkdir()
+    monkeypatch.chdir(tmp_path/"a")
+    for n in ("a", "b"): (tmp_path/n/"rows.jsonl").write_text("".join(json.dumps(dict(prompt=f"{n} {i} =", completion=f" {i}")) + "\n" for i in range(40)))
+    run = Run(RECIPE.replace(data="rows.jsonl"), tmp_path/"run")
+    at(run, "step", 3, run.stop).train()
+    monkeypatch.chdir(tmp_path/"b")
+    again = Run.open(tmp_path/"run")
+    assert again.recipe.data == str(tmp_path/"a/rows.jsonl")
+    (tmp_path/"a/rows.jsonl").write_text((tmp_path/"b/rows.jsonl").read_text())
+    with pytest.raises(RecipeError, match="holds other rows than when the run began"): again.resume()
+    assert again.steps == 3 and newest_whole(again.path)[0].name == "checkpoint-3"
+
+
+def test_the_held_out_loss_needs_rows(tmp_path):
+    with pytest.raises(RecipeError, match="load_best_model_at_end goes by the held-out loss, and of 5 rows none is held out"):
+        Run(RECIPE.replace(data=ROWS[:5], load_best_model_at_end=True, eval_steps=2, test_size=4), tmp_path/"run").train()
+    assert not (tmp_path/"run").exists()
+
+
+@pytest.mark.parametrize("changes", [dict(lr_scheduler_kwargs=dict(foo=1)), dict(lr_scheduler_type="polynomial", lr_scheduler_kwargs=dict(lr_end=1.))])
+def test_a_schedule_that_does_not_take_its_arguments(tmp_path, changes):
+    with pytest.raises(RecipeError, match="lr_scheduler_kwargs: the schedule '.*' does not take"): Run(RECIPE.replace(**changes), tmp_path/"run").train()
+    assert not (tmp_path/"run").exists()
+
+
+def test_who_breaks_off_has_stopped(tmp_path):
+    def interrupt(): raise KeyboardInterrupt
+    run = Run(RECIPE, tmp_path/"run")
+    with pytest.raises(KeyboardInterrupt): at(run, "step", 3, interrupt).train()
+    assert run.state == Run.open(run.path).state == "stopped" and run.events[-1]["message"] == "interrupted"
+
+
+def test_what_is_no_recipe_and_no_folder(tmp_path):
+    with pytest.raises(RecipeError, match="recipe: give a Recipe, such as"): Run(ROWS)
+    (tmp_path/"file").write_text("mine")
+    with pytest.raises(RecipeError, match=r"is in use already\. Give another folder\.$"): Run(RECIPE, tmp_path/"file").train()
+    assert Run(RECIPE, "~/x").path == Path.home()/"x"
