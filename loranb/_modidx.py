@@ -40,6 +40,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'loranb.base.adapted': ('base.html#adapted', 'loranb/base.py'),
                              'loranb.base.attach': ('base.html#attach', 'loranb/base.py'),
                              'loranb.base.bits': ('base.html#bits', 'loranb/base.py'),
+                             'loranb.base.check_patterns': ('base.html#check_patterns', 'loranb/base.py'),
                              'loranb.base.check_targets': ('base.html#check_targets', 'loranb/base.py'),
                              'loranb.base.choices': ('base.html#choices', 'loranb/base.py'),
                              'loranb.base.compute_dtype': ('base.html#compute_dtype', 'loranb/base.py'),

@@ -6,7 +6,7 @@
 __all__ = ['FILES', 'BNB', 'REFUSED', 'MAMBA', 'levels', 'bits', 'roundtrip', 'relative_error', 'histogram', 'choices',
            'compute_dtype', 'hub_error', 'find_model', 'count_parameters', 'load_tokenizer', 'load_config',
            'quantized_layers', 'kept_whole', 'quiet', 'exact_4bit', 'trial', 'load_base', 'is_repacked', 'linear_names',
-           'one_matrix', 'check_targets', 'attach', 'adapted', 'reattach']
+           'one_matrix', 'check_targets', 'check_patterns', 'attach', 'adapted', 'reattach']
 
 # %% ../nbs/02_base.ipynb #be6049ad
 import contextlib, json, logging, os, re, shutil, warnings
@@ -365,6 +365,22 @@ def check_targets(
         except re.error as e: raise RecipeError(f"target_modules: {t!r} is no regular expression ({e}).") from None
         if not found: raise RecipeError(f"target_modules: {t!r} matches no layer.{nearest(t, known)} This model has {', '.join(known)}.")
 
+# %% ../nbs/02_base.ipynb #ca680ff2
+def check_patterns(
+    model,  # A loaded model
+    recipe: Recipe,  # Its `rank_pattern`, `alpha_pattern`, `exclude_modules` and `modules_to_save` are used
+):
+    "Raise `RecipeError` when one of them matches no module"
+    names = [n for n, _ in (*model.named_modules(), *model.named_parameters()) if n]
+    ends, like = lambda t, n: n.endswith(t), lambda t, n: re.fullmatch(rf"(?:.*\.)?(?:{t})", n)
+    for name, hit in dict(rank_pattern=like, alpha_pattern=like, exclude_modules=ends, modules_to_save=ends).items():
+        given = getattr(recipe, name) or ()
+        if isinstance(given, str): given, hit = [given], re.fullmatch
+        for t in given:
+            try: found = any(hit(t, n) for n in names)
+            except re.error as e: raise RecipeError(f"{name}: {t!r} is no regular expression ({e}).") from None
+            if not found: raise RecipeError(f"{name}: {t!r} matches no module.{nearest(t, dict.fromkeys(n.rpartition('.')[2] for n, _ in model.named_modules()))} All names are in model.named_modules().")
+
 # %% ../nbs/02_base.ipynb #70d5971e
 MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
@@ -449,6 +465,7 @@ def attach(
     "LoRA on a base, by PEFT"
     from peft import get_peft_model
     check_targets(model, recipe.target_modules)
+    if not next(model.parameters()).is_meta: check_patterns(model, recipe)  # a rehearsal has a few of the layers only
     names = linear_names(model)
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(recipe.seed)
