@@ -288,6 +288,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'loranb.dryrun.train_step': ('dryrun.html#train_step', 'loranb/dryrun.py'),
                                'loranb.dryrun.watch': ('dryrun.html#watch', 'loranb/dryrun.py')},
             'loranb.evaluate': { 'loranb.evaluate.Plain': ('evaluate.html#plain', 'loranb/evaluate.py'),
+                                 'loranb.evaluate._messages': ('evaluate.html#_messages', 'loranb/evaluate.py'),
                                  'loranb.evaluate._without_start': ('evaluate.html#_without_start', 'loranb/evaluate.py'),
                                  'loranb.evaluate.accuracy': ('evaluate.html#accuracy', 'loranb/evaluate.py'),
                                  'loranb.evaluate.ask': ('evaluate.html#ask', 'loranb/evaluate.py'),

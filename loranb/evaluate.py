@@ -16,7 +16,9 @@ from . import petit
 from .base import adapted, exact_4bit, quiet
 from .batches import collate
 from .data import starts
+from .formats import ROLES
 from .loss import token_loss
+from .recipe import RecipeError
 from .rows import shape
 
 # %% ../nbs/07_evaluate.ipynb #de40e6df
@@ -44,8 +46,15 @@ def prompt_ids(
     "A prompt as the model sees it"
     if isinstance(prompt, Plain) or isinstance(prompt, str) and not tok.chat_template:
         return ([] if tok.bos_token and prompt.startswith(tok.bos_token) else starts(tok)) + tok(prompt, add_special_tokens=False)["input_ids"]
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else _messages(prompt)
     return tok(tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
+
+def _messages(prompt):
+    turns = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
+    for m in turns:
+        if isinstance(m, dict) and m.get("role") in ROLES and m.keys() & {"content", "tool_calls"}: continue
+        raise RecipeError(f"prompt: a message has a role ({', '.join(ROLES)}) and content, but one is {m!r}. Give text, or a list of messages such as {{'role': 'user', 'content': 'Hello'}}.")
+    return turns
 
 # %% ../nbs/07_evaluate.ipynb #50a35e8f
 def generate(
@@ -56,7 +65,7 @@ def generate(
     batch_size: int = 32,  # Prompts answered at once
 ):  # Text for one prompt, a list of texts for a list of prompts
     "Greedy answers"
-    one = isinstance(prompts, str) or bool(prompts) and isinstance(prompts[0], dict)
+    one = isinstance(prompts, (str, dict)) or not hasattr(prompts, "__iter__") or isinstance(next(iter(prompts), None), dict)
     ids, out = [prompt_ids(tok, p) for p in ([prompts] if one else prompts)], []
     with undisturbed(model):
         for i in range(0, len(ids), batch_size):

@@ -94,3 +94,11 @@ def test_one_line_in_the_shell_and_in_a_notebook(tmp_path):
     done = subprocess.run([sys.executable, "-c", "from loranb.cli import main; raise SystemExit(main())", "train", str(tmp_path/"r.yaml")], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "'rank'" in done.stderr
     assert RecipeError("r must be").  _render_traceback_() == ["RecipeError: r must be"]
+
+
+@pytest.mark.parametrize("prompt", [3, [{"role": "usr", "content": "hi"}], [{"rol": "user"}], [["hi"]], [None], {"role": "user"}])
+def test_a_prompt_that_is_none(prompt):
+    from loranb.base import load_tokenizer
+    from loranb import petit
+    from loranb.evaluate import generate
+    with pytest.raises(RecipeError, match="prompt: a message has a role"): generate(None, load_tokenizer(petit.path()), prompt)
