@@ -463,7 +463,7 @@ def attach(
     recipe: Recipe,  # Its fields of LoRA are used
 ):  # A `PeftModel` whose only trainable parameters are A and B, and what `modules_to_save` names
     "LoRA on a base, by PEFT"
-    from peft import get_peft_model
+    with quiet(): from peft import get_peft_model
     check_targets(model, recipe.target_modules)
     if not next(model.parameters()).is_meta: check_patterns(model, recipe)  # a rehearsal has a few of the layers only
     names = linear_names(model)
@@ -499,7 +499,7 @@ def reattach(
     path,  # The adapter's folder
 ):  # A `PeftModel` that can be trained on
     "A saved adapter on its base"
-    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+    with quiet(): from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
     with quiet():
         lora = PeftModel.from_pretrained(model, path, is_trainable=True)
         if _whole_in_float32(lora, model.loranb_dtype): set_peft_model_state_dict(lora, load_peft_weights(str(path), device=str(model.device)))

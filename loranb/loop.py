@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
+from .base import quiet
 from .batches import ByLength, lengths_of, real
 from .loss import token_loss
 from .recipe import Recipe, RecipeError
@@ -125,7 +126,7 @@ def check_schedule(
     recipe: Recipe,  # Its schedule and `learning_rate` are used
 ):
     "Raise `RecipeError` unless the schedule takes its arguments"
-    from transformers import get_scheduler
+    with quiet(): from transformers import get_scheduler
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=recipe.learning_rate)
     try: get_scheduler(recipe.lr_scheduler_type, optimizer, 1, 10, dict(recipe.lr_scheduler_kwargs))
     except (TypeError, ValueError) as e: raise RecipeError(f"lr_scheduler_kwargs: the schedule {recipe.lr_scheduler_type!r} does not take {recipe.lr_scheduler_kwargs} ({e}). Correct it, or leave it out.") from None
