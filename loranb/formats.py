@@ -66,7 +66,7 @@ def recognize(
     extra = {k: c for k in ("system", "tools") if (c := has(k)) is not None}
     chat = next((names[n] for n in NAMES["messages"] if n in names and _many(row[names[n]])), None)
     if chat is not None: return Layout("ShareGPT" if "from" in _first(row[chat]) else "messages", {**extra, "messages": chat})
-    asked = {"user": u} if (u := has("user")) is not None else {}
+    asked = {"user": _with_more(names, u)} if (u := has("user")) is not None else {}
     if "chosen" in names: return Layout("preference, the chosen side", {**extra, **asked, "messages": names["chosen"]})
     pair = _pair(names, has, extra)
     if pair: return pair
@@ -80,19 +80,29 @@ def _pair(names, has, extra):
     a = has("assistant")
     u = has("user", [a])
     if u is None or a is None: return
-    more = [names[n] for n in NAMES["more"] if n in names and names[n] not in (u, a)]
     if {"prompt", "completion"} <= set(names): return Layout("prompt/completion", {"prompt": names["prompt"], "completion": names["completion"]})
     kind = ("Alpaca" if a == names.get("output") else "instruction pairs") if u == names.get("instruction") else "question/answer"
-    return Layout(kind, {**extra, "user": [u, *more] if more else u, "assistant": a})
+    return Layout(kind, {**extra, "user": _with_more(names, u, a), "assistant": a})
+
+def _with_more(names, u, a=None):
+    "What is asked, with the columns that belong to it"
+    more = [names[n] for n in NAMES["more"] if n in names and names[n] not in (u, a)]
+    return [u, *more] if more else u
 
 def _hint(names): return {"user": str(names[0]), "assistant": str(names[1])} if len(names) > 1 else {"text": str(names[0]) if names else "text"}
 
 # %% ../nbs/02d_formats.ipynb #d9d9700e
+_BESIDE = {("text",): ("label",), ("prompt", "completion"): ("system", "tools"), ("messages",): ("user", "system", "tools"), ("user", "assistant"): ("system", "tools")}
+
 def _told(row, columns):
     for c in Layout("", columns).used:
         if c not in row: raise DataError(f"columns: there is no column {c!r}; the data has {', '.join(map(repr, row))}.{nearest(c, row)}")
-    if not any(need <= set(columns) for need in ({"messages"}, {"user", "assistant"}, {"prompt", "completion"}, {"text"})):
-        raise RecipeError(f"columns: {columns!r} makes no row. It needs messages, or user and assistant, or prompt and completion, or text.")
+    need = next((need for need in _BESIDE if set(need) <= set(columns)), None)
+    if not need: raise RecipeError(f"columns: {columns!r} makes no row. It needs messages, or user and assistant, or prompt and completion, or text.")
+    if not isinstance(columns.get("messages", ""), str): raise RecipeError(f"columns: messages are in one column, not in {columns['messages']!r}.")
+    beside = _BESIDE[need] if "prompt" not in need or any(_many(row[c]) for r in need if isinstance(c := columns[r], str)) else ()
+    odd = [r for r in columns if r not in (*need, *beside)]
+    if odd: raise RecipeError(f"columns: beside {' and '.join(need)}, {' and '.join(odd)} would not be read. {'Name them user and assistant.' if 'prompt' in need else 'Leave it out.'}")
     return Layout("as told", dict(columns))
 
 # %% ../nbs/02d_formats.ipynb #80bfac87
@@ -243,7 +253,8 @@ def _look(self: Normalizer, row, key):
 def _shaped(row, c, fix, drop):
     get = lambda role: _joined(row, c[role], role, fix)
     if "text" in c: return _said({"text": get("text"), **({"label": getattr(v, "item", lambda: v)()} if not _null(v := row.get(c.get("label"))) else {})}, "text")
-    if "prompt" in c and not _many(row[c["completion"]]) and not _many(row[c["prompt"]]):
+    listed = lambda role: isinstance(c[role], str) and _many(row[c[role]])
+    if "prompt" in c and not listed("completion") and not listed("prompt"):
         return _said({"prompt": get("prompt"), "completion": get("completion")}, "completion")
     if "messages" in c: said = _chat(row, c, fix, drop)
     elif "prompt" in c: said = _asked(_side(row[c["prompt"]], "user", "prompt", fix, drop), _side(row[c["completion"]], "assistant", "completion", fix, drop))
@@ -279,14 +290,14 @@ def _side(v, role, what, fix, drop):
     return [_turn(m, i, fix, drop) for i, m in enumerate(_turns(v, what, fix))] if _many(v) else [{"role": role, "content": _plain(v, what, fix)}]
 
 def _chat(row, c, fix, drop):
-    v, what = row[c["messages"]], c["messages"]
-    asked = row.get(c.get("user"))
+    v, what, u = row[c["messages"]], c["messages"], c.get("user")
+    asked = row.get(u) if u is None or isinstance(u, str) else _joined(row, u, "user", fix)
     if isinstance(v, str) and not _many(v) and (asked is not None or what.lower() == "chosen"):
-        if not _null(asked): return _side(asked, "user", c["user"], fix, drop) + [{"role": "assistant", "content": v}]
+        if not _null(asked): return _side(asked, "user", u, fix, drop) + [{"role": "assistant", "content": v}]
         spoken = re.split(r"(?:^|\n\n)(Human|Assistant): ?", v)[1:] if re.match(r"\s*Human:", v) else []
         return [{"role": ALIASES.get(r.lower(), "assistant"), "content": t} for r, t in zip(spoken[::2], spoken[1::2])] or v
     said = [_turn(m, i, fix, drop) for i, m in enumerate(_turns(v, what, fix))]
-    return _asked(_side(asked, "user", c["user"], fix, drop), said) if not _null(asked) and said[0]["role"] == "assistant" else said
+    return _asked(_side(asked, "user", u, fix, drop), said) if not _null(asked) and said[0]["role"] == "assistant" else said
 
 def _asked(prompt, completion):
     "Turns of which the last ones alone are learned; of a single question that is the whole chat"

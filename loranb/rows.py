@@ -213,8 +213,9 @@ def find_rows(
     "The rows of a data set, wherever it is, in one of the three shapes"
     if isinstance(data, Rows): return data
     name, start, stop = _part(split)
-    src = source(data, name)
-    rows = _once(src, columns or None, start, stop)
+    src, ahead = source(data, name), all(isinstance(v, int) and v >= 0 or v is None for v in (start, stop))
+    rows = _once(src, columns or None, *((start or 0, stop) if ahead else (0, None)))
+    if not ahead: rows = rows.select(np.arange(*slice(*(_place(v, len(rows)) for v in (start, stop))).indices(len(rows))))
     a = rows.about
     if a.bad_rows and not (skip_bad and len(rows)): raise _bad(a, len(rows))
     if not len(rows): raise DataError(f"data: {src.name!r} has no rows.")
@@ -222,8 +223,12 @@ def find_rows(
 
 # %% ../nbs/03a_rows.ipynb #1e73f16e
 def _part(split):
-    m = re.fullmatch(r"(.*?)\[(\d*):(\d*)\]", split)
-    return (m[1], int(m[2] or 0), int(m[3]) if m[3] else None) if m else (split, 0, None)
+    name, bracket, _ = split.partition("[")
+    m = re.fullmatch(r"(-?\d+%?|):(-?\d+%?|)\]", split[len(name) + 1:])
+    if bracket and not m: raise RecipeError(f"split: {split!r} is no part of a split. Parts are written like train[:1000], train[-100:] or train[10%:20%].")
+    return (name, *(v if v.endswith("%") else int(v) if v else None for v in m.groups())) if m else (name, None, None)
+
+def _place(v, n): return round(n*int(v[:-1])/100) if isinstance(v, str) else v
 
 def _bad(about, good):
     row, n = about.bad[0][0], about.bad_rows
@@ -259,6 +264,7 @@ def held_out(
     rows, n, draw = find_rows(rows), recipe.test_size, random.Random(recipe.seed)
     split = recipe.test_split or ("test" if isinstance(recipe.data, str) and recipe.data.startswith("petit/") else None)
     size = lambda total, most: min(n, most) if isinstance(n, int) else round(n*total)
+    if split and split == recipe.split: raise RecipeError(f"test_split: {split!r} is trained on. Hold out another split, or leave test_split out and give test_size.")
     if split:
         test = find_rows(recipe.data, split, recipe.columns, "bad-rows" in recipe.acknowledged)
         test = test.select(np.arange(size(len(test), len(test))))

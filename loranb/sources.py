@@ -289,6 +289,7 @@ def memory_rows(
     if hasattr(data, "column_names") and hasattr(data, "with_format"):
         data = data.with_format(None)
         rows = (dict(zip(b, vs)) for b in data.iter(1000) for vs in zip(*b.values()))
+    elif hasattr(data, "iloc") and not hasattr(data, "columns"): rows = data.tolist()
     elif hasattr(data, "iloc"): rows = (r for i in range(0, len(data), 1000) for r in data.iloc[i:i + 1000].to_dict("records"))
     elif hasattr(data, "iter_rows"): rows = data.iter_rows(named=True)
     elif hasattr(data, "to_batches"): rows = (r for b in data.to_batches(1000) for r in b.to_pylist())
@@ -356,6 +357,21 @@ def _petit(name, split):
     if split not in ("train", "test"): raise RecipeError(f"split: petit's tasks have the splits train and test, not {split!r}.")
     return Source(name, lambda notes: memory_rows(petit.task(task, split)), f"{name}/{split}")
 
+# %% ../nbs/02c_sources.ipynb #ed6513f2
+def _no_file(path):
+    near = [p.name for p in path.parent.iterdir() if p.exists()] if path.parent.is_dir() else []
+    return RecipeError(f"data: there is no file {str(path.absolute())!r}.{nearest(path.name, near)}")
+
+def _has_key(path, split):
+    "Is the file one JSON object with that split among its keys?"
+    if split == "train" or kind_of(path) != "json": return split == "train"
+    try: found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError: return False
+    return isinstance(found, dict) and split in found
+
+def _one_split(split, name):
+    if split != "train": raise RecipeError(f"split: {name} has no splits, so there is no {split!r}. Leave split and test_split out: test_size says how many rows are held out.")
+
 # %% ../nbs/02c_sources.ipynb #ed6513f4
 def source(
     data,  # `petit/TASK`, a file, a folder, a Hub name, or what is in memory
@@ -367,14 +383,23 @@ def source(
         data = str(data)
         if data.split("/")[0] == "petit": return _petit(data, split)
         path = Path(data).expanduser()
-        if path.is_file(): return _files([path], data, split)
+        if path.is_file():
+            if not _has_key(path, split): _one_split(split, repr(data))
+            return _files([path], data, split)
         if path.is_dir(): return _folder(path, split)
-        if _suffix(path) in SUFFIXES: raise RecipeError(f"data: there is no file {data!r}.{nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])}")
-        return source(_hub(data, split), split, data)
+        if _suffix(path) in SUFFIXES: raise _no_file(path)
+        return source(_hub(data, split), "train", data)
+    if isinstance(data, (list, tuple)) and data and all(isinstance(o, Path) or isinstance(o, str) and _suffix(Path(o)) in SUFFIXES for o in data):
+        paths = [Path(o).expanduser() for o in data]
+        if missing := next((p for p in paths if not p.is_file()), None): raise _no_file(missing)
+        _one_split(split, "a list of files")
+        return _files(paths, "the files", split)
     if isinstance(data, dict):
+        if split not in data and len({len(v) if isinstance(v, (list, tuple)) else -1 for v in data.values()} - {-1}) == 1 == len({type(v) for v in data.values()}): return source([dict(zip(data, vs)) for vs in zip(*data.values())], split, "the columns")
         if split not in data: raise RecipeError(f"split: there is no split {split!r}; the data set has {', '.join(map(str, data))}.{nearest(split, data)}")
-        return source(data[split], split, name)
+        return source(data[split], "train", name)
     name = name or {"list": "the list", "tuple": "the list"}.get(type(data).__name__, f"the {type(data).__name__}")
+    _one_split(split, name)
     key = getattr(data, "_fingerprint", None) if hasattr(data, "num_rows") else None
     stream = data if hasattr(data, "column_names") and not hasattr(data, "num_rows") else None
     return Source(name, lambda notes: memory_rows(data), key, stream, hasattr(data, "column_names") or hasattr(data, "to_batches"))

@@ -1,5 +1,6 @@
 "Whatever comes in is read, repaired and said so, or refused with the number of the row."
 import bz2, gzip, io, json, lzma, math, zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -368,3 +369,48 @@ def test_rows_from_memory_are_kept_with_the_run(kind, tmp_path):
 def test_html_in_rows_stays_text():
     from loranb.findings import Finding, Findings
     assert "<script" not in Findings([Finding("emails", "warning", 1, (1,), "", "<script>alert(1)</script>")])._repr_html_()
+
+
+# ---- splits, lists of files, columns that would not be read
+
+@pytest.fixture
+def forty(tmp_path):
+    (tmp_path/"forty.jsonl").write_text("".join(json.dumps(dict(prompt=f"p{i}", completion=f"c{i}")) + "\n" for i in range(40)))
+    return str(tmp_path/"forty.jsonl")
+
+
+@pytest.mark.parametrize("split,first,n", [("train[:10%]", 0, 4), ("train[10%:20%]", 4, 4), ("train[-5:]", 35, 5), ("train[:-5]", 0, 35), ("train[-10%:]", 36, 4), ("train[3:9]", 3, 6)])
+def test_a_part_of_a_split(forty, split, first, n):
+    rows = find_rows(forty, split)
+    assert len(rows) == n and rows[0]["prompt"] == f"p{first}" and rows.numbers[0] == first + 1
+
+
+@pytest.mark.parametrize("split", ["train[::2]", "train[5]", "train[:x]", "train["])
+def test_no_part_of_a_split(forty, split):
+    with pytest.raises(RecipeError, match="is no part of a split. Parts are written like train"): find_rows(forty, split)
+
+
+def test_what_has_no_splits(forty):
+    for data in (forty, [forty], [dict(prompt="a", completion="b")], pd.DataFrame([dict(prompt="a", completion="b")])):
+        for split in ("test", "trian"):
+            with pytest.raises(RecipeError, match=f"has no splits, so there is no '{split}'"): find_rows(data, split)
+        with pytest.raises(RecipeError, match="has no splits"): held_out(find_rows(data), Recipe(data=data, test_split="validation"))
+    with pytest.raises(RecipeError, match="test_split: 'train' is trained on"): held_out(find_rows(forty), Recipe(data=forty, test_split="train"))
+
+
+def test_a_list_of_files(forty, tmp_path):
+    (tmp_path/"more.csv").write_text("prompt,completion\na,b\n")
+    rows = find_rows([forty, str(tmp_path/"more.csv")])
+    assert len(rows) == 41 and rows[40] == dict(prompt="a", completion="b") and len(find_rows([Path(forty)])) == 40
+    with pytest.raises(RecipeError, match=r"there is no file '.*moer.csv'\. Did you mean 'more.csv'"): find_rows([forty, str(tmp_path/"moer.csv")])
+    assert find_rows(["a text", "notes.txt"])[1] == dict(text="notes.txt")
+
+
+def test_columns_that_would_not_be_read():
+    row = dict(p="do", c="this", s="be brief")
+    with pytest.raises(RecipeError, match="beside prompt and completion, system would not be read. Name them user and assistant"): find_rows([row], columns=dict(prompt="p", completion="c", system="s"))
+    with pytest.raises(RecipeError, match="beside text, user and assistant would not be read"): find_rows([row], columns=dict(text="s", user="p", assistant="c"))
+    with pytest.raises(RecipeError, match="messages are in one column"): find_rows([row], columns=dict(messages=["p", "c"]))
+    assert find_rows([row], columns=dict(prompt=["s", "p"], completion="c"))[0] == dict(prompt="be brief\n\ndo", completion="this")
+    assert find_rows([dict(instruction="do", input="this", chosen="good", rejected="bad")])[0]["messages"][0]["content"] == "do\n\nthis"
+    assert find_rows(pd.Series(["a", "b"]))[1] == dict(text="b") and find_rows(dict(prompt=["a", "b"], completion=["c", "d"]))[1] == dict(prompt="b", completion="d")
