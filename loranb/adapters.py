@@ -18,7 +18,6 @@ from .data import prepare
 from .disk import whole_folder
 from .evaluate import logits, took_from_base
 from .functional import Functional
-from .labels import prepare_labels
 from .recipe import Recipe, RecipeError
 from .spectra import Spectra
 from .trim import Trimmed, trim as cut_down
@@ -158,7 +157,7 @@ def merge(self: Adapter,
     recipe, drift = _recipe_of(self, recipe), {}
     model, tok = load_base(recipe)
     if rows is None:
-        data = (prepare_labels if recipe.task_type == "SEQ_CLS" else prepare)(recipe, tok)
+        data = prepare(recipe, tok)
         rows = (data.test or data.train)[:8]
     lora = reattach(model, self.path)
     trained = _seen(lora, rows)

@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 
 from . import petit
-from .recipe import Recipe, RecipeError, nearest
+from .recipe import Recipe, RecipeError, check_recipe, nearest
 
 # %% ../nbs/02_base.ipynb #09552c75
 def _bnb():
@@ -142,6 +142,7 @@ def find_model(
     files: list = None,  # Only these are needed, such as `["config.json"]`
 ) -> Path:  # A folder with config.json, a tokenizer and, with `weights`, safetensors
     "The folder of a recipe's model, downloaded when it has to be"
+    check_recipe(recipe)
     if recipe.model == "petit": return petit.path()
     path, files = Path(recipe.model).expanduser(), files or [f for f in FILES if weights or "safe" not in f]
     return _folder(path if path.is_dir() else _from_hub(recipe, say, files), "*.safetensors" in files)

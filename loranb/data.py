@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'covered', 'starts', 'Encoder', 'encode', 'ends_learned', 'Tokens', 'cache_file', 'encode_all', 'Data',
-           'usable', 'prepare', 'tokens']
+           'usable', 'encoder_of', 'prepare', 'tokens']
 
 # %% ../nbs/03c_data.ipynb #c00675f9
 import hashlib, importlib.util, os, tempfile
@@ -19,6 +19,7 @@ from . import petit
 from .base import find_model, load_tokenizer
 from .batches import Encoded, Packed, collate
 from .chat import Template, row_spans
+from .labels import Labeller, label_names, labelled
 from .recipe import Recipe, RecipeError
 from .rows import Rows, find_rows, held_out, rows_of, shape
 from .sources import DataError
@@ -235,6 +236,24 @@ def usable(
     "Which rows have a length that the recipe wants"
     return (tokens.lengths + tokens.cuts >= recipe.min_length) & ~((tokens.cuts > 0) & recipe.drop_overlong)
 
+# %% ../nbs/03c_data.ipynb #68c1e877
+def encoder_of(
+    recipe: Recipe,  # Its `task_type`, `labels` and `train_on` are used
+    tok,  # The base's tokenizer
+    rows,  # Whose labels are meant where the recipe names none
+    limit: int = -1,  # Cut after so many tokens, None for never; by the recipe's `max_length` unless given
+):  # `Encoder` or `Labeller`
+    "What makes tokens and labels of a recipe's rows"
+    limit = recipe.max_length if limit == -1 else limit
+    return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task_type == "SEQ_CLS" else Encoder(tok, limit, recipe.train_on)
+
+def _nothing(recipe, n):
+    "Why no row is left to train on"
+    if not n: return RecipeError("test_split: every row is held out as well, so with deduplicate=True none is left to train on. Hold out other rows.")
+    rules = " and ".join(f"{k}={v}" for k, v in (("min_length", recipe.min_length), ("drop_overlong", recipe.drop_overlong)) if v)
+    if rules: return RecipeError(f"{rules.split('=')[0]}: {rules} and max_length={recipe.max_length} leave none of {n:,} rows. Change them, or look at the lengths in the preview.")
+    return RecipeError(f"max_length: no row has a learned token within its first {recipe.max_length} tokens. Raise max_length.")
+
 # %% ../nbs/03c_data.ipynb #8dd7e85e
 def prepare(
     recipe: Recipe,  # Its fields about the data, max_length and seed are used
@@ -242,13 +261,16 @@ def prepare(
     rows: list = None,  # The rows, where they are at hand already
 ) -> Data:
     "Everything that a recipe trains and measures on, as tokens"
-    parts, encoder = held_out(rows_of(recipe) if rows is None else rows, recipe), Encoder(tok, recipe.max_length, recipe.train_on)
+    parts = held_out(rows_of(recipe) if rows is None else find_rows(rows), recipe)
+    if recipe.task_type == "SEQ_CLS": parts = tuple(labelled(o, "bad-rows" in recipe.acknowledged) if len(o) else o for o in parts)
+    if not len(parts[0]): raise _nothing(recipe, 0)
+    encoder = encoder_of(recipe, tok, parts[0])
     def kept(rows):
         tokens = encode_all(encoder, rows, [] if "template-refuses" in recipe.acknowledged else None)
         index = np.flatnonzero(usable(tokens, recipe) & (tokens.learned > 0))
         return (rows, tokens) if len(index) == len(rows) else (rows.select(index), tokens.select(index))
     (train_rows, train), (test_rows, test) = map(kept, parts)
-    if not len(train): raise RecipeError(f"max_length: no row has a learned token within its first {recipe.max_length} tokens. Raise max_length.")
+    if not len(train): raise _nothing(recipe, len(parts[0]))
     return Data(train_rows, Packed(train, recipe.max_length) if recipe.packing else train, test_rows, test, len(parts[0]) - len(train))
 
 # %% ../nbs/03c_data.ipynb #8b87c12d

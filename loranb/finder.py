@@ -17,6 +17,7 @@ from .base import quiet
 from .charts import Figure, Panel, dots, line
 from .batches import collate
 from .loop import generators
+from .loss import token_loss
 from .plots import ACCENT, GREY, LEARN
 from .readings import num
 from .recipe import Recipe, RecipeError
@@ -51,8 +52,8 @@ def _step(run, model, params, optimizer, parts):
     dtype, n = model.get_base_model().loranb_dtype, sum(o.learned for part in parts for o in part)
     scale, total = 1024. if dtype == torch.float16 else 1., 0.
     for part in parts:
-        k, batch = sum(o.learned for o in part), {name: t.to(model.device) for name, t in collate(part, run._tok.pad_token_id).items()}
-        with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32): loss = model(**batch, use_cache=False).loss.float()*k/n
+        batch = {name: t.to(model.device) for name, t in collate(part, run._tok.pad_token_id).items()}
+        with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32): loss = token_loss(model, batch, n)
         (loss*scale).backward()
         total += loss.detach()
     for p in params:

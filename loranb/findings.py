@@ -16,7 +16,8 @@ from fastcore.basics import patch
 from . import petit
 from .base import find_model, load_tokenizer
 from .chat import Template
-from .data import Encoder, encode_all, usable
+from .data import Encoder, encode_all, encoder_of, usable
+from .labels import label_of
 from .recipe import Recipe, RecipeError, nearest
 from .rows import REPAIRS, DataError, find_rows, held_out, rows_of, shape
 
@@ -52,6 +53,11 @@ CODES = {
     "nothing-learned": ("nothing is learned from these rows", "They are left out of the training."),
     "end-not-learned": ("the end of the answer is not learned, so the model will not learn to stop",
         "Use a model whose chat template ends a turn with a special token, or let the completion end with it."),
+    "text-cut": ("max_length cuts the text, and its end is not read", "Raise max_length, or split the texts."),
+    "label-unknown": ("rows have a label that is not among the recipe's labels", "Correct the label, or add it to labels."),
+    "label-contradicts": ("rows have the text of another row and another label", "At most one of them is right. Look at these rows."),
+    "label-alike": ("labels differ only in capitals or spaces", "Each is a class of its own. Write them alike."),
+    "label-rare": ("labels have fewer than five rows", "That is too little to learn or to measure. Collect more, or join classes."),
     "answer-cut": ("max_length cuts the answer, and its end is not learned", "Raise max_length, or shorten the rows."),
     "two-bos": ("two start tokens begin the row",
         "The text begins with the start token, and the tokenizer adds another one. Take it out of the template or the text."),
@@ -116,7 +122,7 @@ def last_labels(
         at = np.searchsorted(learned, offsets[1:]) - 1
         last = learned[np.maximum(at, 0)] if len(learned) else np.zeros(len(at), int)
         out.append(np.where((at >= 0) & (last >= offsets[:-1]), labels[last] if len(labels) else -100, -100))
-    return _of(tokens, out)
+    return _of(tokens, out, np.zeros(0, int))
 
 def first_ids(
     tokens,  # `Tokens`
@@ -125,10 +131,10 @@ def first_ids(
     def two(offsets, ids):
         padded = np.concatenate([ids, [-1, -1]])
         return np.stack([np.where(offsets[:-1] + k < offsets[1:], padded[offsets[:-1] + k], -1) for k in (0, 1)], 1)
-    return _of(tokens, [two(o, i) for o, i, _ in tokens.starts])
+    return _of(tokens, [two(o, i) for o, i, _ in tokens.starts], np.zeros((0, 2), int))
 
-def _of(tokens, parts):
-    every = np.concatenate(parts) if parts else np.zeros((0, 2), int)
+def _of(tokens, parts, none):
+    every = np.concatenate(parts) if parts else none
     return every if tokens.index is None else every[tokens.index]
 
 # %% ../nbs/03d_findings.ipynb #5e3fd9ca
@@ -164,14 +170,15 @@ def look_at_tokens(self: Patient):
     special = [*tok.all_special_ids, *(i for i, t in tok.added_tokens_decoder.items() if t.special)]
     out = ~usable(tokens, self.recipe) & ~refused
     ends, none, cut = np.isin(last, special), (tokens.learned == 0) & ~refused & ~out, cut & ~out
-    self.add("left-out", out, "note")
+    self.add("left-out", out, "error" if out.all() else "note")
     lost = int((none & cut).sum())
     why = f"{'all' if lost == none.sum() else f'{lost:,}'} of them are cut by max_length={self.recipe.max_length} before the answer begins" if lost else ""
     self.add("nothing-learned", none, self.grave(none, .01), why, "Raise max_length, or shorten the rows. "*(lost > 0) + CODES["nothing-learned"][1])
     unended, inside = ~ends & ~none & ~refused & ~cut & ~out, ~ends & ~none & cut
     self.add("end-not-learned", unended, self.grave(unended, .01))
     longest = (tokens.lengths + tokens.cuts)[inside].max(initial=0)
-    self.add("answer-cut", inside, self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
+    if all(shape(r) == "text" for r in self.some[:1000]): self.add("text-cut", inside, detail=f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
+    else: self.add("answer-cut", inside, self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
     if tok.bos_token_id is not None: self.add("two-bos", (first_ids(tokens) == tok.bos_token_id).all(1), "error")
     self._lengths(tokens.lengths + tokens.cuts)
 
@@ -181,6 +188,37 @@ def _lengths(self: Patient, n):
     short = n[n > 0].min(initial=long)
     self.add("short-rows", (n > 0) & (10*n < typical), "note", f"the median is {typical:,.0f} tokens, the shortest has {short:,}")
     self.add("long-rows", n > 10*typical, "note", f"the median is {typical:,.0f} tokens, the longest has {long:,}")
+
+# %% ../nbs/03d_findings.ipynb #2a9f671d
+@patch
+def look_at_labels(self: Patient):
+    "Labels, and texts that are cut"
+    recipe, test = self.recipe, np.array([label_of(r) for r in self.test], object)
+    names = np.array([label_of(r) for r in self.rows], object)
+    none, known = names == "", recipe.labels or sorted({*names, *test} - {""})
+    for part, rows in ((names, self.rows), (test, self.test)):
+        self.add("bad-rows", part == "", "error", "they have no label", rows=rows)
+        self.add("label-unknown", (part != "") & ~np.isin(part, known), "error", f"labels are {', '.join(known)}", rows=rows)
+    by = lambda keys: [[i for i in g if not none[i]] for g in _groups(keys)]
+    self.add("label-contradicts", sorted(i for g in by([r.get("text", "") for r in self.rows]) if len(set(names[g])) > 1 for i in g))
+    alike = [g for g in by([n.strip().casefold() for n in names]) if len(set(names[g])) > 1]
+    self.add("label-alike", sorted(i for g in alike for i in g), detail="; ".join(" and ".join(map(repr, sorted(set(names[g])))) for g in alike))
+    rare = {n: int((names == n).sum()) for n in known}
+    self.add("label-rare", np.isin(names, [n for n, k in rare.items() if k < 5]), detail=", ".join(f"{n!r}: {k}" for n, k in rare.items() if k < 5))
+    if not (none | ~np.isin(names, known)).any(): self._texts(encode_all(encoder_of(recipe, self.tok, self.rows), self.rows))
+
+@patch
+def _texts(self: Patient, tokens):
+    out, n = ~usable(tokens, self.recipe), tokens.lengths + tokens.cuts
+    self.add("left-out", out, "error" if out.all() else "note")
+    self.add("text-cut", (tokens.cuts > 0) & ~out, detail=f"max_length is {self.recipe.max_length}, the longest of them has {n.max(initial=0):,} tokens")
+    self._lengths(n)
+
+def _groups(keys):
+    "The places of equal keys"
+    found = {}
+    for i, k in enumerate(keys): found.setdefault(k, []).append(i)
+    return found.values()
 
 # %% ../nbs/03d_findings.ipynb #694651b9
 @patch
@@ -341,6 +379,7 @@ def doctor(
     if rows is None: rows = rows_of(recipe := recipe.replace(acknowledged=[*recipe.acknowledged, "bad-rows"]))
     p = Patient(recipe, tok, rows)
     p.look_at_about(); p.look_at_hashes(); p.look_at_turns(); p.look_for_secrets(); p.look_at_characters()
-    if not tok.chat_template and any(shape(r) == "chat" for r in p.some[:1000]): p.add("template-missing", np.ones(len(p.rows), bool), "error")
+    if recipe.task_type == "SEQ_CLS": p.look_at_labels()
+    elif not tok.chat_template and any(shape(r) == "chat" for r in p.some[:1000]): p.add("template-missing", np.ones(len(p.rows), bool), "error")
     else: p.look_at_tokens(); p.look_at_template()
     return Findings(sorted(p.found, key=lambda f: (SEVERITIES.index(f.severity), -f.count)))

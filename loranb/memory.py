@@ -22,7 +22,7 @@ from .ladder import Ladder, climb
 from .ledger import KINDS, Ledger, join, replay, rounded
 from .plots import table_html, tag
 from .readings import size
-from .recipe import Recipe, RecipeError
+from .recipe import Recipe, RecipeError, check_recipe
 from .shapes import find_config
 
 # %% ../nbs/09g_memory.ipynb #a95ae376
@@ -183,6 +183,7 @@ def plan(
     full: bool = False,  # Train all weights instead of an adapter?
 ) -> Plan:
     "The bill of memory of a recipe"
+    check_recipe(recipe)
     card = here() if gpu is None else find_gpu(gpu)
     key = _text(recipe, ("data",)), card, full, _where(recipe)
     if key not in _plans:

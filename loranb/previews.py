@@ -15,8 +15,7 @@ from fastcore.basics import patch
 from .base import find_model, load_tokenizer
 from .batches import ByLength, Encoded, best_fit
 from .chips import chips_html, chips_of, chips_text
-from .data import BATCH, Encoder, encode_all
-from .labels import Labeller, label_names
+from .data import BATCH, encode_all, encoder_of
 from .plots import ACCENT, WARM, Html, Svg, _line, _text, lin_ticks, svg, tag
 from .readings import percent
 from .recipe import Recipe, RecipeError
@@ -88,10 +87,6 @@ def padding_share(
     return max(0., round(1 - l.mean()/max(float(longest_odds(len(l), batch)@l), 1e-9), 9)) if len(l) else 0.
 
 # %% ../nbs/09j_preview.ipynb #22a0b2af
-def _encoder(recipe, tok, rows, limit):
-    "What makes the tokens of a recipe's rows, with another cut"
-    return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task_type == "SEQ_CLS" else Encoder(tok, limit, recipe.train_on)
-
 class Preview:
     "What the loss sees of a data set"
     def __init__(self,
@@ -101,7 +96,7 @@ class Preview:
         looked: int = 500,  # Rows that are turned into tokens, from the first; 0 for all
     ):
         self.recipe, self.rows, self.tok, self.bad = recipe, find_rows(rows), tok, []
-        self.encoder, self.whole = (_encoder(recipe, tok, self.rows, n) for n in (recipe.max_length, None))
+        self.encoder, self.whole = (encoder_of(recipe, tok, self.rows, n) for n in (recipe.max_length, None))
         some = self.rows.select(np.arange(min(looked or len(rows), len(rows))))
         self.looked = self.encoder(some[:], some.numbers, self.bad) if len(some) <= BATCH else encode_all(self.encoder, some, self.bad)
         self.length, self.cut, self.learned = (np.array(getattr(self.looked, many) if hasattr(self.looked, many) else [one(e) for e in self.looked], int)
@@ -113,6 +108,7 @@ def preview(
     rows: int = 500,  # Rows to look at, from the first; 0 for all of them
 ) -> Preview:  # Shows itself
     "What the loss will see: tokens and mask, lengths, and what is cut, padded or never learned"
+    if not isinstance(rows, int) or rows < 0: raise RecipeError(f"rows must be a whole number, 0 for all, but it is {rows!r}.")
     return Preview(recipe, rows_of(recipe), load_tokenizer(find_model(recipe, weights=False), recipe.trust_remote_code), rows)
 
 # %% ../nbs/09j_preview.ipynb #81d7bf0d

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUANTS', 'DTYPES', 'TASKS', 'SCHEDULES', 'OPTIMS', 'COLUMNS', 'TRAIN_ON', 'TRACKERS', 'RULES', 'STARTS',
            'NOT_OFFERED', 'GENERAL', 'PETIT', 'ELSEWHERE', 'PRESETS', 'FEW', 'SECTIONS', 'TRAINER', 'RecipeError',
-           'nearest', 'check_field', 'check_together', 'Recipe', 'check_names', 'few', 'brief']
+           'nearest', 'check_field', 'check_together', 'Recipe', 'check_names', 'few', 'brief', 'check_recipe']
 
 # %% ../nbs/00_recipe.ipynb #1a6e8c9e
 import difflib, functools, math, os
@@ -295,6 +295,13 @@ def brief(
     if isinstance(value, dict) and value: return f"{{{', '.join(f'{k!r}: {brief(v)}' for k, v in value.items())}}}"
     if isinstance(value, (str, dict, type(None))) or not hasattr(value, "__iter__") or few(value): return repr(value)
     return f"<{type(value).__name__} of {len(value):,} rows>" if hasattr(value, "__len__") else f"<{type(value).__name__}>"
+
+# %% ../nbs/00_recipe.ipynb #b0d00014
+def check_recipe(
+    recipe,  # What was given as a recipe
+):
+    "Raise `RecipeError` unless it is one"
+    if not isinstance(recipe, Recipe): raise RecipeError(f"recipe: give a Recipe, such as Recipe(data=...), in place of {brief(recipe)}.")
 
 # %% ../nbs/00_recipe.ipynb #eade8ede
 @patch

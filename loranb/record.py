@@ -18,7 +18,7 @@ from .files import adapter_files
 from .lock import holder
 from .logs import cut_logs, read_frames, whole_lines, write_frame
 from .readings import duration, num, size
-from .recipe import Recipe, RecipeError, brief
+from .recipe import Recipe, RecipeError, check_recipe
 from .report import card_html, report_html
 from .rows import find_rows
 from .spectra import Spectra
@@ -63,7 +63,7 @@ class Record:
         recipe: Recipe,  # What is to be done
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
-        if not isinstance(recipe, Recipe): raise RecipeError(f"recipe: give a Recipe, such as Recipe(data=...), in place of {brief(recipe)}.")
+        check_recipe(recipe)
         self.recipe, self.path = recipe, Path(out).expanduser() if out else new_folder(recipe)
         self.events, self.spectra_history, self.subscribers, self.state = [], [], [], "ready"
         self._file, self._untold, self._telling = None, [], False

@@ -17,7 +17,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .formats import ROLES, Normalizer, shape
-from .recipe import Recipe, RecipeError
+from .recipe import Recipe, RecipeError, check_recipe
 from .sources import REPAIRS, Bad, DataError, Notes, source
 
 # %% ../nbs/03a_rows.ipynb #a532ee26
@@ -252,6 +252,7 @@ def rows_of(
     recipe: Recipe,  # Its data, split, columns, deduplicate and acknowledged are used
 ) -> Rows:
     "The rows that a recipe trains and measures on"
+    check_recipe(recipe)
     rows = find_rows(recipe.data, recipe.split, recipe.columns, "bad-rows" in recipe.acknowledged)
     return rows.unique() if recipe.deduplicate else rows
 

@@ -394,7 +394,7 @@ def show_findings(self: Studio):
     p, d = self.preview, self.doctor
     if p is None: return d.show([], 0, 0)
     n = len(p.looked)
-    try: d.show(doctor(self.recipe, p.tok, p.rows.select(np.arange(n))) if self.recipe.task_type == "CAUSAL_LM" else [], n, len(p.rows))
+    try: d.show(doctor(self.recipe, p.tok, p.rows.select(np.arange(n))), n, len(p.rows))
     except RecipeError as e: d.message = str(e)
 
 @patch

@@ -27,7 +27,7 @@ from .failures import NotFinite, check_finite, explain, out_of_memory
 from .findings import doctor
 from .guard import Guard
 from .hub import Mirror
-from .labels import encode_label, label_names, prepare_labels
+from .labels import encode_label, label_names
 from .live import Meter, current
 from .lock import Lock, holder, words
 from .logs import write_frame
@@ -303,9 +303,8 @@ def _look(self: Run):
     self._say("reading and tokenizing the data")
     rows, self._tok = rows_of(self.recipe), load_tokenizer(find_model(self.recipe, self._say, weights=False), self.recipe.trust_remote_code)
     if self.recipe.task_type == "SEQ_CLS" and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
-    if self.recipe.task_type != "SEQ_CLS":
-        self.findings = doctor(self.recipe, self._tok, rows)
-        self.findings.check(self.recipe)
+    self.findings = doctor(self.recipe, self._tok, rows)
+    self.findings.check(self.recipe)
     self._data = self._encoded(rows)
 
 # %% ../nbs/11b_train.ipynb #1408efbb
@@ -321,7 +320,7 @@ def _check_rows(self: Run):
 
 # %% ../nbs/11b_train.ipynb #1408ef01
 @patch
-def _encoded(self: Run, rows=None): return (prepare_labels if self.recipe.task_type == "SEQ_CLS" else prepare)(self.recipe, self.tokenizer, rows)
+def _encoded(self: Run, rows=None): return prepare(self.recipe, self.tokenizer, rows)
 
 # %% ../nbs/11b_train.ipynb #c026c920
 def _optimizer(recipe):

@@ -1,5 +1,5 @@
 "Each of the doctor's codes is found where it is, and nowhere else; errors stop a run until they are acknowledged."
-import re
+import json, re
 
 import pytest
 
@@ -21,6 +21,8 @@ def found(rows, template=TEMPLATE, **fields):
     tok.chat_template = template
     return {f.code: f for f in doctor(Recipe(data=rows, test_size=0, **fields), tok)}
 
+
+LETTERS = [dict(text=f"{w} letter {i}", label=w) for i in range(20) for w in ("kind", "rude")]
 
 # code: (rows, template, fields, severity, count, first rows)
 CASES = {
@@ -45,6 +47,11 @@ CASES = {
     "columns-dropped": ([{**r, "id": i} for i, r in enumerate(GOOD)], TEMPLATE, {}, "note", 40, ()),
     "rows-repaired": (GOOD + [chat(("User", "a"), ("assistant", "b"))], TEMPLATE, {}, "note", 1, (41,)),
     "formats-mixed": (GOOD + [{"question": "a", "answer": "b"}], TEMPLATE, {}, "note", 41, ()),
+    "text-cut": ([{"text": f"{i} " + "Word "*(100 if i == 3 else 1)} for i in range(9)], TEMPLATE, dict(max_length=64), "warning", 1, (4,)),
+    "label-unknown": (LETTERS + [dict(text="a last letter", label="kidn")], TEMPLATE, dict(task_type="SEQ_CLS", labels=["kind", "rude"]), "error", 1, (41,)),
+    "label-contradicts": (LETTERS + [dict(text="kind letter 0", label="rude")], TEMPLATE, dict(task_type="SEQ_CLS"), "warning", 2, (1, 41)),
+    "label-alike": (LETTERS + [dict(text=f"a letter {i}", label="Kind ") for i in range(5)], TEMPLATE, dict(task_type="SEQ_CLS"), "warning", 25, (1, 3, 5, 7, 9)),
+    "label-rare": (LETTERS + [dict(text="a last letter", label="odd")], TEMPLATE, dict(task_type="SEQ_CLS"), "warning", 1, (41,)),
     "chosen-side": ([{"chosen": r["messages"], "rejected": r["messages"]} for r in GOOD], TEMPLATE, {}, "note", 40, ()),
 }
 
@@ -62,11 +69,46 @@ def test_each_code(code):
 
 def test_every_code_is_documented_and_tried():
     assert set(CASES) | {"overlap", "not-round-trip"} == set(CODES)
-    import json, loranb.findings, pathlib
+    import loranb.findings, pathlib
     book = pathlib.Path(loranb.findings.__file__).parents[1]/"nbs"/"03d_findings.ipynb"
     if book.exists():
         table = next("".join(c["source"]) for c in json.loads(book.read_text())["cells"] if "| code | severity |" in "".join(c["source"]))
         assert set(re.findall(r"`([a-z-]+)`", table)) == set(CODES)
+
+
+def test_a_classifier_has_a_doctor():
+    assert not found(LETTERS, task_type="SEQ_CLS")
+    f = found(LETTERS + [dict(text="no label"), dict(text="none", label="")], task_type="SEQ_CLS")["bad-rows"]
+    assert (f.severity, f.count, f.rows, f.detail) == ("error", 2, (41, 42), "they have no label")
+    f = found(LETTERS, task_type="SEQ_CLS", min_length=1000)["left-out"]
+    assert (f.severity, f.count) == ("error", 40)
+    assert found(LETTERS + [dict(text="Word "*300, label="kind")], task_type="SEQ_CLS", max_length=64)["text-cut"].rows == (41,)
+    assert "duplicates" in found(LETTERS + LETTERS[:1], task_type="SEQ_CLS")
+
+
+def test_a_classifier_without_a_label(tmp_path):
+    recipe = Recipe(data=LETTERS + [dict(text="no label")], task_type="SEQ_CLS", max_steps=1, test_size=4)
+    with pytest.raises(DataError, match=r"bad-rows: .*row 41.*they have no label"): Run(recipe, tmp_path/"run").train()
+    run = Run(recipe.replace(acknowledged=["bad-rows"]), tmp_path/"run").train()
+    assert run.recipe.labels == ["kind", "rude"] and len(run._data.rows) + len(run._data.test_rows) == 40
+
+
+def test_what_a_classifier_leaves_out(tmp_path):
+    from loranb.data import tokens
+    from loranb import lr_find
+    rows = LETTERS + [dict(text="Word "*300, label="kind")]*4
+    kept = tokens(Recipe(data=rows, task_type="SEQ_CLS", max_length=64, drop_overlong=True, test_size=0))
+    assert len(kept) == 40 and {l[-1] for l in kept["labels"]} == {0, 1} and all(set(l[:-1]) == {-100} for l in kept["labels"])
+    with pytest.raises(RecipeError, match="min_length: min_length=9999 and max_length=64 leave none of 44 rows"): tokens(Recipe(data=rows, task_type="SEQ_CLS", max_length=64, min_length=9999, test_size=0))
+    assert lr_find(Recipe(data=LETTERS, task_type="SEQ_CLS", test_size=0), steps=10) is not None
+
+
+def test_nothing_is_left_to_train_on(tmp_path):
+    for name in ("train", "test"): (tmp_path/f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in GOOD))
+    recipe = Recipe(data=str(tmp_path), test_split="test", deduplicate=True)
+    doctor(recipe)
+    from loranb.data import tokens
+    with pytest.raises(RecipeError, match="test_split: every row is held out as well"): tokens(recipe)
 
 
 def test_an_end_that_is_not_learned():

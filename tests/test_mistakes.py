@@ -102,3 +102,15 @@ def test_a_prompt_that_is_none(prompt):
     from loranb import petit
     from loranb.evaluate import generate
     with pytest.raises(RecipeError, match="prompt: a message has a role"): generate(None, load_tokenizer(petit.path()), prompt)
+
+
+@pytest.mark.parametrize("name", ["finetune", "doctor", "preview", "plan", "lr_find"])
+def test_rows_in_the_place_of_a_recipe(name):
+    import loranb
+    with pytest.raises(RecipeError, match="recipe: give a Recipe, such as Recipe"): getattr(loranb, name)(CHAT)
+
+
+def test_how_many_rows_a_preview_looks_at():
+    from loranb import preview
+    for rows in (-1, "all"):
+        with pytest.raises(RecipeError, match="rows must be a whole number, 0 for all"): preview(Recipe(data=CHAT), rows=rows)

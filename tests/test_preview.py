@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from loranb import previews
 from loranb.batches import best_fit, collate
 from loranb.data import tokens
-from loranb.labels import prepare_labels
+from loranb.data import prepare
 from loranb.chips import chips_html, chips_text
 from loranb.previews import ORDERS, Preview, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview
 from loranb.recipe import Recipe, RecipeError
@@ -145,5 +145,5 @@ def test_a_long_row_leaves_out_its_middle_and_says_so():
 def test_a_classifier_learns_one_place_in_a_row():
     rows = [dict(text=f"{w} row {i}", label=w) for i in range(6) for w in ("good", "bad")]
     recipe = Recipe(data=rows, task_type="SEQ_CLS", max_length=6)
-    seen, trained = preview(recipe), prepare_labels(recipe, preview(recipe).tok)
+    seen, trained = preview(recipe), prepare(recipe, preview(recipe).tok)
     assert (seen.learned == 1).all() and {tuple(e.input_ids) for part in (trained.train, trained.test) for e in part[:]} == {tuple(e.input_ids) for e in seen.looked}
