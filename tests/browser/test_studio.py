@@ -98,7 +98,7 @@ def test_quickstart_studio(lab, tmp_path):
                 for width in (1180, 800):
                     nb.size(width + 190, 3300)
                     time.sleep(.8)
-                    nb.size(width + 190, int(nb.page.locator(".lrb-studio").bounding_box()["height"]) + 300)
+                    nb.size(width + 190, int(nb.page.locator(".lrb-studio").first.bounding_box()["height"]) + 300)
                     time.sleep(.4)
                     nb.shot(SHOTS/f"studio-{theme}-{width}.png", ".lrb-studio")
                     if width == 1180: nb.shot(SHOTS/f"views-{theme}.png", ".lrb-g3"), nb.shot(SHOTS/f"more-{theme}.png", ".lrb-g2e")
