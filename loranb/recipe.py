@@ -159,8 +159,8 @@ class _Lora:
 @dataclass(frozen=True, kw_only=True)
 class _Data:
     "What it learns from"
-    data: str | list = "petit/translate"  # `petit/TASK`, a file, a folder, a Hub name, rows, a DataFrame, or a `Dataset`
-    split: str = "train"  # Which split, where there are several; `train[:1000]` for some of its rows
+    data: str | list = "petit/translate"  # `petit/TASK`, a file or several, a folder, a Hub name, rows, a DataFrame, or a `Dataset`
+    split: str = "train"  # Which split, where there are several; `train[:1000]` or `train[-10%:]` for some of its rows
     columns: dict = field(default_factory=dict)  # Roles and the columns they are in, where the guess would be wrong
     test_split: str = None  # The split that is held out; rows of `split` are drawn unless given
     test_size: int | float = 64  # Rows held out to measure what was not trained on, a tenth of all at most; or a share of all below 1

@@ -287,8 +287,9 @@ def memory_rows(
 ):  # Yields (None, row)
     "The rows of what is in memory"
     if hasattr(data, "column_names") and hasattr(data, "with_format"):
-        data = data.with_format(None)
-        rows = (dict(zip(b, vs)) for b in data.iter(1000) for vs in zip(*b.values()))
+        data, names = data.with_format(None), {k: f.names for k, f in (data.features or {}).items() if type(f).__name__ == "ClassLabel"}
+        said = lambda k, v: names[k][v] if k in names and isinstance(v, int) and v >= 0 else v
+        rows = ({k: said(k, v) for k, v in zip(b, vs)} for b in data.iter(1000) for vs in zip(*b.values()))
     elif hasattr(data, "iloc") and not hasattr(data, "columns"): rows = data.tolist()
     elif hasattr(data, "iloc"): rows = (r for i in range(0, len(data), 1000) for r in data.iloc[i:i + 1000].to_dict("records"))
     elif hasattr(data, "iter_rows"): rows = data.iter_rows(named=True)

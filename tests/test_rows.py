@@ -414,3 +414,10 @@ def test_columns_that_would_not_be_read():
     assert find_rows([row], columns=dict(prompt=["s", "p"], completion="c"))[0] == dict(prompt="be brief\n\ndo", completion="this")
     assert find_rows([dict(instruction="do", input="this", chosen="good", rejected="bad")])[0]["messages"][0]["content"] == "do\n\nthis"
     assert find_rows(pd.Series(["a", "b"]))[1] == dict(text="b") and find_rows(dict(prompt=["a", "b"], completion=["c", "d"]))[1] == dict(prompt="b", completion="d")
+
+
+def test_names_of_classes_are_kept():
+    from datasets import ClassLabel, Dataset, Features, Value
+    rows = Dataset.from_dict(dict(text=["a", "b", "c"], label=[1, 0, 1]), features=Features(dict(text=Value("string"), label=ClassLabel(names=["bad", "good"]))))
+    assert [r["label"] for r in find_rows(rows)] == ["good", "bad", "good"]
+    assert [r["label"] for r in find_rows(rows.to_iterable_dataset())] == ["good", "bad", "good"]
