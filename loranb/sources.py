@@ -396,7 +396,8 @@ def source(
         _one_split(split, "a list of files")
         return _files(paths, "the files", split)
     if isinstance(data, dict):
-        if split not in data and len({len(v) if isinstance(v, (list, tuple)) else -1 for v in data.values()} - {-1}) == 1 == len({type(v) for v in data.values()}): return source([dict(zip(data, vs)) for vs in zip(*data.values())], split, "the columns")
+        columns = [v for v in data.values() if isinstance(v, (list, tuple)) and not any(isinstance(o, dict) for o in v[:1])]
+        if data and split not in data and len(columns) == len(data) and len(set(map(len, columns))) == 1: return source([dict(zip(data, vs)) for vs in zip(*columns)], split, "the columns")
         if split not in data: raise RecipeError(f"split: there is no split {split!r}; the data set has {', '.join(map(str, data))}.{nearest(split, data)}")
         return source(data[split], "train", name)
     name = name or {"list": "the list", "tuple": "the list"}.get(type(data).__name__, f"the {type(data).__name__}")

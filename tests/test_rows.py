@@ -421,3 +421,9 @@ def test_names_of_classes_are_kept():
     rows = Dataset.from_dict(dict(text=["a", "b", "c"], label=[1, 0, 1]), features=Features(dict(text=Value("string"), label=ClassLabel(names=["bad", "good"]))))
     assert [r["label"] for r in find_rows(rows)] == ["good", "bad", "good"]
     assert [r["label"] for r in find_rows(rows.to_iterable_dataset())] == ["good", "bad", "good"]
+
+
+def test_a_split_that_is_not_among_several():
+    row = [dict(prompt="a", completion="b")]
+    with pytest.raises(RecipeError, match="there is no split 'val'; the data set has train, test"): find_rows(dict(train=row, test=row), "val")
+    with pytest.raises(RecipeError, match="the data set has a"): find_rows(dict(a=1))
