@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .base import load_base, quiet, reattach
 from .data import prepare
-from .disk import whole_folder
+from .disk import check_replaceable, whole_folder
 from .evaluate import logits, took_from_base
 from .functional import Functional
 from .recipe import Recipe, RecipeError
@@ -149,11 +149,12 @@ def _recipe_of(adapter, recipe):
 # %% ../nbs/08_adapters.ipynb #d3c1a535
 @patch
 def merge(self: Adapter,
-    path,  # The folder to be
+    path,  # The folder to be; a model of that name is replaced
     recipe: Recipe = None,  # What it was trained with; as it was saved unless given
     rows: list = None,  # `Encoded` rows to measure on; eight that were held out unless given
 ) -> Merged:
     "Add the adapter to the base's full weights, and tell what that changes"
+    check_replaceable(path, "config.json", "merge: a model")
     recipe, drift = _recipe_of(self, recipe), {}
     model, tok = load_base(recipe)
     if rows is None:

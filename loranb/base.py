@@ -183,6 +183,8 @@ def load_config(
     except ValueError as e: raise wrong(f"is not readable as JSON ({e}). Fetch it again.") from None
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if not kind: raise wrong("names no model_type, so it describes no transformers model. Give the folder that save_pretrained wrote.")
+    stored = (raw.get("quantization_config") or {}).get("quant_method", "bitsandbytes")
+    if stored != "bitsandbytes": raise RecipeError(f"model: {str(path)!r} is stored in {stored}, and loranb quantizes by itself, with a way to train. Give the 16-bit version of the model.")
     if "auto_map" in raw and not trust_remote_code and kind not in CONFIG_MAPPING:
         raise RecipeError(f"trust_remote_code: {str(path)!r} ({kind}) needs Python that comes with the model. Read its .py files; trust_remote_code=True runs them.")
     if kind not in CONFIG_MAPPING and not trust_remote_code: raise wrong(f"says {kind!r}, a kind of model that this transformers does not know.{nearest(kind, CONFIG_MAPPING)} Update transformers.")
@@ -364,17 +366,18 @@ def check_targets(
     for t in [target_modules] if isinstance(target_modules, str) else target_modules:
         try: found = hit(t)
         except re.error as e: raise RecipeError(f"target_modules: {t!r} is no regular expression ({e}).") from None
-        if not found: raise RecipeError(f"target_modules: {t!r} matches no layer.{nearest(t, known)} This model has {', '.join(known)}.")
+        if not found and t in known: raise RecipeError(f"target_modules: {t!r} is read as a regular expression for whole names, and matches none. Write target_modules=[{t!r}].")
+        if not found: raise RecipeError(f"target_modules: {t!r} matches no layer.{nearest(t, [*known, 'all-linear'])} This model has {', '.join(known)}.")
 
 # %% ../nbs/02_base.ipynb #ca680ff2
 def check_patterns(
     model,  # A loaded model
-    recipe: Recipe,  # Its `rank_pattern`, `alpha_pattern`, `exclude_modules` and `modules_to_save` are used
+    recipe: Recipe,  # Its `rank_pattern`, `alpha_pattern`, `exclude_modules`, `modules_to_save` and `target_parameters` are used
 ):
     "Raise `RecipeError` when one of them matches no module"
     names = [n for n, _ in (*model.named_modules(), *model.named_parameters()) if n]
     ends, like = lambda t, n: n.endswith(t), lambda t, n: re.fullmatch(rf"(?:.*\.)?(?:{t})", n)
-    for name, hit in dict(rank_pattern=like, alpha_pattern=like, exclude_modules=ends, modules_to_save=ends).items():
+    for name, hit in dict(rank_pattern=like, alpha_pattern=like, exclude_modules=ends, modules_to_save=ends, target_parameters=ends).items():
         given = getattr(recipe, name) or ()
         if isinstance(given, str): given, hit = [given], re.fullmatch
         for t in given:

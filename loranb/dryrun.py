@@ -309,7 +309,7 @@ def shorten(
             if hasattr(m, "layer_idx"): m.layer_idx = i
     owner._modules[name] = torch.nn.ModuleList([layers[k] for k in kept])
     config.num_hidden_layers = len(kept)
-    if getattr(config, "layer_types", None): config.layer_types = [config.layer_types[k] for k in kept]
+    if len(getattr(config, "layer_types", None) or ()) == len(looks): config.layer_types = [config.layer_types[k] for k in kept]
     return [kept.index(i) for i in like]
 
 # %% ../nbs/09f_dryrun.ipynb #4dc7b941
@@ -497,6 +497,7 @@ class Rehearsal:
     ) -> Trace:
         "Do something once"
         dry, base = self.dry, self.loaded
+        for key in [k for k, i in dry.places.items() if i >= len(base.size)]: del dry.places[key], dry.refs[key]  # what a layer kept of the run before
         log = dry.ledger = Ledger(base.size[:], base.kind[:])
         gc.disable()  # deaths come when references end, not when the collector happens to run
         try:

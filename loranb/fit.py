@@ -41,7 +41,7 @@ def _reasons(plans, ladder, way, gpu):
     saved = lora.parts["weights"] - qlora.parts["weights"] - qlora.parts["constants"]
     yield f"LoRA needs {size(lora.peak)} and {has}: {over(lora)}."
     yield f"QLoRA needs {size(qlora.peak)}, {over(qlora)}: four bits a frozen weight save {size(saved)} of {size(lora.parts['weights'])}."
-    if ladder.rungs: yield f"It takes {', then '.join(r.words for r in ladder.rungs)}."
+    if ladder.rungs: yield f"{'It takes' if ladder.fits else 'That is even with'} {', then '.join(r.words for r in ladder.rungs)}."
     if way == "LoRA": yield "The base stays as it is, and no pass has to unpack its weights, so LoRA is the faster one."
     if way == "QLoRA": yield "NF4 with double quantization was as good as 16 bits with adapters on all linear layers (Dettmers and others 2023, 2305.14314, section 4); each pass unpacks the weights, which takes time."
     if not way: yield ladder.verdict
@@ -58,6 +58,7 @@ def choose(
 ) -> Choice:
     "LoRA or QLoRA for a model on a card, and why"
     recipe, gpu = model if isinstance(model, Recipe) else Recipe(model=model), find_gpu(gpu)
+    recipe = recipe.replace(init_lora_weights=True)  # a start changes no byte, and may go with one quantization only
     plans = three_ways(recipe.replace(**_QLORA), gpu)
     lora = climb(recipe.replace(quant="none"), gpu, plan)
     gentle = lora.fits and all(r.lever.name in _TIME_ONLY for r in lora.rungs)

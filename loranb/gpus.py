@@ -6,7 +6,7 @@
 __all__ = ['TABLE', 'LOW', 'HIGH', 'GPU', 'gpus', 'find_gpu', 'here', 'work', 'Estimate', 'pace']
 
 # %% ../nbs/09ea_gpus.ipynb #cf070e94
-import functools
+import functools, re
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,8 +84,9 @@ def find_gpu(
 ) -> GPU:
     "The card of a name"
     if isinstance(name, GPU): return name
-    plain = lambda s: str(s).lower().replace("nvidia", "").replace("geforce", "").replace("tesla", "").translate({ord(c): None for c in " -_"})
+    plain = lambda s: re.sub(r"nvidia|geforce|tesla|sxm\d?|hbm\d\w?|generation|laptop|gpu|[\s_-]", "", str(s).lower())
     known, want = {plain(n): g for n, g in gpus().items()}, plain(name)
+    want = next((w for w in (want, re.sub(r"\d\dgb$", "", want), want.replace("pcie", ""), re.sub(r"pcie|\d\dgb$", "", want)) if w in known), want)
     if want in known or f"rtx{want}" in known: return known.get(want) or known[f"rtx{want}"]
     close = [g.name for k, g in known.items() if want and want in k]
     if len(close) == 1: return gpus()[close[0]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .gpus import GPU, find_gpu, gpus
 from .plots import Html, table_html, tag
 from .readings import size
-from .recipe import Recipe
+from .recipe import Recipe, RecipeError
 from .shapes import outline
 
 # %% ../nbs/09ec_ladder.ipynb #eaf5fecc
@@ -44,11 +44,15 @@ def _shorter(r): return dict(max_length=max(256, r.max_length//2)) if r.max_leng
 
 def _attention(r):
     if r.target_modules != "all-linear": return {}
-    names = [t["name"] for t in outline(r)["targets"]]
+    names = [n for t in outline(r)["targets"] if (n := t["name"]) not in (r.exclude_modules or ())]
     some = [n for n in names if any(w in n.lower() for w in ("q_proj", "v_proj", "qkv", "query_key_value", "c_attn"))]
     return dict(target_modules=some) if some and len(some) < len(names) else {}
 
-def _lower_rank(r): return dict(r=r.r//2, lora_alpha=r.lora_alpha*(r.r//2)/r.r) if r.r >= 8 and not r.rank_pattern else {}
+def _lower_rank(r):
+    if r.r < 8 or r.rank_pattern: return {}
+    share = (r.r//2)/r.r
+    if r.use_rslora: share = share**.5
+    return dict(r=r.r//2, lora_alpha=r.lora_alpha*share, **(dict(alpha_pattern={k: v*share for k, v in r.alpha_pattern.items()}) if r.alpha_pattern else {}))
 
 # %% ../nbs/09ec_ladder.ipynb #e072b659
 LEVERS = (
@@ -84,7 +88,8 @@ def _pulled(recipe, gpu, plan):
     taken, peak = [], plan(recipe, gpu).peak
     for lever in LEVERS:
         while peak > gpu.usable and (change := lever.change(recipe)):
-            after = plan(recipe.replace(**change), gpu).peak
+            try: after = plan(recipe.replace(**change), gpu).peak
+            except RecipeError: break  # it does not go with what else the recipe says
             if after >= peak: break
             recipe, peak, taken = recipe.replace(**change), after, taken + [lever]
     return taken, peak <= gpu.usable

@@ -57,14 +57,14 @@ def _births(cut, n):
     home, rank, where = np.full(n, -1), np.zeros(n, dtype=np.int64), {}
     for s, (name, layer, events) in enumerate(cut):
         born = events[events > 0] - 1
-        home[born], rank[born] = -1 if layer is None else layer, np.arange(len(born))
+        home[born], rank[born] = -1 if layer is None else layer, np.arange(len(born)) - len(born)
         where[name, layer] = born
         for b in born: where[int(b)] = name
     return home, rank, where
 
 def _alike(where, rank, sid, layer):
     twins = where[where[sid], layer]
-    return twins[rank[sid]] if rank[sid] < len(twins) else sid
+    return twins[rank[sid]] if -rank[sid] <= len(twins) else sid
 
 # %% ../nbs/09eb_ledger.ipynb #7404ba69
 def repeat(

@@ -85,7 +85,10 @@ def _rehearsal(where, key, dtype, capability, full):
     return Rehearsal(_config(*where), Recipe(**json.loads(key)), dtype, full, functools.partial(cuda, capability) if capability else contextlib.nullcontext)
 
 @functools.lru_cache(256)
-def _trace(model, do, *args): return _rehearsal(*model).run(do, *args)
+def _trace(model, do, *args):
+    try: return _rehearsal(*model).run(do, *args)
+    except RecipeError: raise
+    except Exception as e: raise RecipeError(f"model: no plan can be made of {model[0][0]!r} ({type(e).__name__}: {str(e)[:150]}). It may train all the same: try it with max_steps=1.") from e
 
 def _numbers(recipe, config, card):
     if recipe.dtype != "auto": return getattr(torch, recipe.dtype)
@@ -206,10 +209,11 @@ def fits(self: Plan,
 
 @patch
 def fit(self: Plan,
-    gpu,  # A card
+    gpu=None,  # A card; the plan's own unless given
 ) -> Ladder:
     "What to change so that the recipe fits a card"
-    return climb(self.recipe, gpu, plan)
+    if (gpu := gpu or self.card) is None: raise RecipeError("gpu: this plan is for the CPU. Name a card, such as plan.fit('T4').")
+    return climb(self.recipe, gpu, functools.partial(plan, full=True) if self.full else plan)
 
 @patch(as_prop=True)
 def cards(self: Plan) -> list:
@@ -304,6 +308,7 @@ def three_ways(
     gpu=None,  # A card; the one of this machine unless given
 ) -> dict:  # `Plan`s by name
     "Full fine-tuning, LoRA and QLoRA of the same model"
+    recipe = recipe.replace(init_lora_weights=True)  # a start that goes with one quantization only changes no byte
     lora = recipe.replace(quant="none")
     q = recipe if "4" in recipe.quant else recipe.replace(quant="nf4", bnb_4bit_use_double_quant=True)
     return {"full fine-tuning": plan(lora, gpu, full=True), "LoRA": plan(lora, gpu), "QLoRA": plan(q, gpu)}

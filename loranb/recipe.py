@@ -66,7 +66,7 @@ RULES = dict(
     num_train_epochs=_positive, max_steps=_limit, per_device_train_batch_size=_count, gradient_accumulation_steps=_count, save_steps=_some, eval_steps=_some,
     spectra_steps=(lambda v: _is_int(v) and v >= -1, "a whole number, -1 or more"), test_size=(lambda v: _some[0](v) or _share[0](v), "a whole number, 0 or more, or a share below 1"), seed=(lambda v: _some[0](v) and v < 2**32, "a whole number from 0 to 4294967295"), lora_dropout=_share, max_grad_norm=(lambda v: _is_num(v) and v >= 0, "a number, 0 (no clipping) or more"),
     weight_decay=(lambda v: _is_num(v) and v >= 0, "a number, 0 or more"), warmup_steps=(lambda v: _is_num(v) and v >= 0, "a number of steps, or a share of them below 1"),
-    gradient_checkpointing=_flag, bnb_4bit_use_double_quant=_flag, rank_pattern=_pattern, alpha_pattern=_pattern, quant=_one_of(QUANTS), dtype=_one_of(DTYPES),
+    gradient_checkpointing=_flag, bnb_4bit_use_double_quant=_flag, rank_pattern=(lambda v: isinstance(v, dict) and all(isinstance(k, str) and _count[0](o) for k, o in v.items()), "a dictionary from module names to whole numbers of at least 1"), alpha_pattern=_pattern, quant=_one_of(QUANTS), dtype=_one_of(DTYPES),
     lr_scheduler_type=_one_of(SCHEDULES), optim=_one_of(OPTIMS), data=_data, columns=_columns, deduplicate=_flag,
     test_split=_or_none((_text[0], "the name of a split")), acknowledged=_codes,
     min_length=_some, drop_overlong=_flag, train_on=_one_of(TRAIN_ON), packing=_flag, group_by_length=_flag,
@@ -116,6 +116,7 @@ def check_together(
         raise RecipeError(f"{name} goes by the held-out loss, so test_size and eval_steps must be above 0, but they are {r.test_size} and {r.eval_steps}.")
     if r.target_parameters and r.lora_dropout: raise RecipeError(f"target_parameters: PEFT has no dropout for weights that are no layers. Set lora_dropout=0, it is {r.lora_dropout}.")
     if r.target_parameters and r.use_dora: raise RecipeError("target_parameters: PEFT has no DoRA for weights that are no layers. Set use_dora=False.")
+    if r.use_dora and r.quant == "int8": raise RecipeError("use_dora: PEFT's DoRA cannot be trained on an int8 base. Use quant='nf4' or 'none', or use_dora=False.")
     if r.use_dora and r.init_lora_weights not in (True, "gaussian"): raise RecipeError(f"use_dora: it begins at the base's own weights, so init_lora_weights must be True or 'gaussian', but it is {r.init_lora_weights!r}.")
     needs = dict(cosine_with_min_lr=("min_lr", "min_lr_rate"), warmup_stable_decay=("num_decay_steps",)).get(r.lr_scheduler_type)
     if needs and not set(needs) & set(r.lr_scheduler_kwargs): raise RecipeError(f"lr_scheduler_kwargs: the schedule {r.lr_scheduler_type!r} needs {' or '.join(needs)}.")

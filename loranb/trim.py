@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .disk import whole_folder
+from .disk import check_replaceable, whole_folder
 from .factors import AdapterError, Factors, factors
 from .files import adapter_files, modules_in, read_config, read_tensors, tensor_header
 from .functional import Functional, evaluating, ratio
@@ -338,8 +338,7 @@ def save(self: Trimmed,
     "Write a PEFT adapter and its certificate, whole or not at all"
     from safetensors.torch import save_file
     path = Path(path)
-    if path.is_dir() and any(path.iterdir()) and not (path/"adapter_config.json").is_file():
-        raise RecipeError(f"save: {str(path)!r} is a folder that holds something else than an adapter.")
+    check_replaceable(path, "adapter_config.json", "save: an adapter")
     tensors, config, card = _tensors(self), _config(self.config, self.parts), self._card()
     with whole_folder(path) as new:
         save_file(tensors, str(new/"adapter_model.safetensors"), metadata={"format": "pt"})

@@ -206,3 +206,48 @@ def test_mistakes_have_one_message(tmp_path, monkeypatch):
     huge = folder(json.dumps(dict(model_type="llama", vocab_size=128256, hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128, num_key_value_heads=8)))
     assert "No single card" in plan(Recipe(model=huge, r=4, max_length=64, per_device_train_batch_size=1, target_modules=["q_proj", "v_proj"]), "T4").fit("T4").verdict
     assert "gpu" in str(pytest.raises(RecipeError, plan, Recipe(), "T44").value)
+
+
+def kinds():
+    from loranb.shapes import table
+    return {str((c.get("model_type"), sorted(c))): n for n, d in table().items() for c in [d["config"]]}.values()
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quant", ("none", "int8", "nf4"))
+def test_every_kind_of_the_table_is_planned_on_a_card(quant):
+    for name in kinds():
+        first, second = plan(Recipe(model=name, quant=quant), "T4"), plan(Recipe(model=name, quant=quant, max_length=512), "T4")
+        assert first.peak > second.peak > first.parts["weights"] > 0 and min(first.evaluation, first.generation) > 0, name
+
+
+def test_a_second_plan_is_the_first_of_another_process():
+    import subprocess, sys
+    r = Recipe(model="meta-llama/Llama-3.2-1B", quant="int8", max_length=512)
+    assert plan(r.replace(max_length=256), "T4").peak < plan(r, "T4").peak
+    script = f"from loranb import Recipe, plan; print(plan(Recipe(model={r.model!r}, quant='int8', max_length=512), 'T4').peak)"
+    assert int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout) == plan(r, "T4").peak
+
+
+def test_the_ladder_of_a_plan():
+    r = Recipe(model="meta-llama/Llama-3.1-8B", gradient_checkpointing=False)
+    full = plan(r, "A100-40GB", full=True)
+    assert not full.fits() and full.fit().before == full.peak and not full.fit().fits
+    with pytest.raises(RecipeError, match="this plan is for the CPU. Name a card"): plan(recipe("petit", max_length=32)).fit()
+    low = plan(Recipe(model="meta-llama/Llama-3.3-70B-Instruct", use_rslora=True, r=16, alpha_pattern={"q_proj": 64}), "T4").fit().recipe
+    assert low.r < 16 and low.lora_alpha/low.r**.5 == pytest.approx(16/16**.5) and low.alpha_pattern["q_proj"]/low.r**.5 == pytest.approx(64/16**.5)
+
+
+@pytest.mark.parametrize("start,quant", [("pissa", "none"), ("loftq", "nf4")])
+def test_a_start_that_goes_with_one_quantization_is_compared(start, quant):
+    from loranb import choose
+    from loranb.memory import three_ways
+    r = Recipe(model="meta-llama/Llama-3.2-1B", quant=quant, init_lora_weights=start)
+    assert len(three_ways(r, "T4")) == 3 and choose(r, "T4").way and plan(r, "T4").fit().fits
+
+
+def test_a_model_that_cannot_be_planned_is_one_message(tmp_path):
+    import json
+    (tmp_path/"config.json").write_text(json.dumps(dict(model_type="llama", num_hidden_layers=0, hidden_size=64, num_attention_heads=4, vocab_size=320)))
+    with pytest.raises(RecipeError, match="no plan can be made of"): plan(Recipe(model=str(tmp_path)), "T4").peak
+    (tmp_path/"config.json").write_text(json.dumps(dict(model_type="llama", hidden_size=128, quantization_config=dict(quant_method="gptq", bits=4))))
+    with pytest.raises(RecipeError, match="is stored in gptq.*Give the 16-bit version"): plan(Recipe(model=str(tmp_path)), "T4")

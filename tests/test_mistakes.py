@@ -114,3 +114,15 @@ def test_how_many_rows_a_preview_looks_at():
     from loranb import preview
     for rows in (-1, "all"):
         with pytest.raises(RecipeError, match="rows must be a whole number, 0 for all"): preview(Recipe(data=CHAT), rows=rows)
+
+
+@pytest.mark.parametrize("changes,words", [(dict(rank_pattern={"q_proj": 4.5}), "rank_pattern must be a dictionary from module names to whole numbers"), (dict(use_dora=True, quant="int8"), "use_dora: PEFT's DoRA cannot be trained on an int8 base")])
+def test_what_a_recipe_refuses(changes, words):
+    with pytest.raises(RecipeError, match=words): Recipe(**changes)
+
+
+@pytest.mark.parametrize("name,card", [("NVIDIA H100 80GB HBM3", "H100"), ("H100-80GB", "H100"), ("Tesla P100-PCIE-16GB", "P100"), ("NVIDIA A100-SXM4-80GB", "A100-80GB"), ("Tesla V100-SXM2-16GB", "V100-16GB"),
+    ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"), ("RTX 4090 24GB", "RTX 4090"), ("T4\n", "T4"), ("NVIDIA A100-SXM4-40GB", "A100-40GB")])
+def test_cards_as_drivers_call_them(name, card):
+    from loranb.gpus import find_gpu
+    assert find_gpu(name).name == card

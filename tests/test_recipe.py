@@ -44,7 +44,7 @@ def test_what_the_libraries_make_of_it(tmp_path):
     assert (lora.r, lora.lora_alpha, lora.lora_dropout, lora.rank_pattern) == (3, 7.5, .1, {"q_proj": 2}) and set(lora.target_modules) == {"q_proj", "v_proj"}
     assert (args.learning_rate, args.max_steps, args.gradient_accumulation_steps, args.seed, args.data_seed) == (1e-5, 9, 5, 1, 1)
     assert (bnb.load_in_4bit, bnb.bnb_4bit_quant_type, bnb.bnb_4bit_use_double_quant, bnb.bnb_4bit_compute_dtype) == (True, "fp4", False, torch.float16)
-    assert recipe.replace(quant="none").bnb_kwargs(torch.float16) is None and recipe.replace(quant="int8", task_type="CAUSAL_LM").bnb_kwargs(torch.float16) == dict(load_in_8bit=True)
+    assert recipe.replace(quant="none").bnb_kwargs(torch.float16) is None and recipe.replace(quant="int8", use_dora=False).bnb_kwargs(torch.float16) == dict(load_in_8bit=True)
 
 
 @given(st.dictionaries(st.sampled_from([f.name for f in fields(Recipe)]), st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.lists(st.text(max_size=3), max_size=2)), max_size=3))

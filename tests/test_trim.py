@@ -288,3 +288,15 @@ def test_rank_budget():
         assert sum(f.r*(f.m + f.n) for f in fs) <= share*sum(f.r*(f.m + f.n) for f in old) + 1 and min(f.r for f in fs) >= 1 and recipe.r == max(f.r for f in fs)
         assert all(f.scaling == pytest.approx(g.scaling) for f, g in zip(fs, old))
     with pytest.raises(RecipeError, match="one direction in every module"): rank_budget(found, .05)
+
+
+def test_nothing_else_is_replaced(tmp_path):
+    from loranb.train import Run
+    run = Run(Recipe(max_steps=1, test_size=4, spectra_steps=0), tmp_path/"run").train()
+    (tmp_path/"other").mkdir(); (tmp_path/"other/mine.txt").write_text("1"); (tmp_path/"file").write_text("1")
+    for folder in ("other", "file", "run/adapter"):
+        with pytest.raises(RecipeError, match="merge: .* something else than a model, and would be replaced"): run.adapter.merge(tmp_path/folder)
+    for folder in ("other", "file"):
+        with pytest.raises(RecipeError, match="save: .* something else than an adapter, and would be replaced"): run.adapter.trim(k=2).save(tmp_path/folder)
+    assert (tmp_path/"other/mine.txt").read_text() == (tmp_path/"file").read_text() == "1" and (tmp_path/"run/adapter/adapter_config.json").is_file()
+    run.adapter.merge(tmp_path/"merged"), run.adapter.merge(tmp_path/"merged")
