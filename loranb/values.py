@@ -146,7 +146,9 @@ def singular_values(
     "Singular values of `scaling * B @ A`, without forming it, and a bound on their error"
     A, B, scaling = _fitting(A, B, scaling)
     S, error = _values([(A.reshape(-1, *A.shape[-2:]), B.reshape(-1, *B.shape[-2:]))])
-    return S.reshape(*scaling.shape, -1)*scaling.abs()[..., None], error.reshape(scaling.shape)
+    S, error = S.reshape(*scaling.shape, -1)*scaling.abs()[..., None], error.reshape(scaling.shape)
+    fine = (A.isfinite().flatten(-2).all(-1) & B.isfinite().flatten(-2).all(-1)).to(S.device)  # of nan and inf nothing is known
+    return torch.where(fine[..., None], S, torch.nan), torch.where(fine, error, torch.nan)
 
 # %% ../nbs/05a_values.ipynb #7c40e9b1
 def gram_singular_values(

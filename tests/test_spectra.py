@@ -184,6 +184,12 @@ def test_singular_vectors_are_a_decomposition(kind, dtype, m, n, r, scaling, see
     assert (S.diff() <= 0).all() and (S >= 0).all()
     if size: assert (S - dense(A, B, scaling)).abs().max() <= 1e-13*size*(r + 1)
 
+def test_of_nan_nothing_is_known():
+    for bad in (torch.nan, torch.inf):
+        S, error = singular_values(torch.full((4, 8), bad), torch.randn(8, 4))
+        assert S.isnan().all() and error.isnan()
+
+
 def test_singular_vectors_in_batches_and_with_nan():
     g = torch.Generator().manual_seed(0)
     A, B = torch.randn(3, 2, 4, 30, generator=g), torch.randn(20, 4, generator=g)

@@ -292,7 +292,7 @@ def test_rank_budget():
 
 def test_nothing_else_is_replaced(tmp_path):
     from loranb.train import Run
-    run = Run(Recipe(max_steps=1, test_size=4, spectra_steps=0), tmp_path/"run").train()
+    run = Run(Recipe(max_steps=3, test_size=4, spectra_steps=0), tmp_path/"run").train()
     (tmp_path/"other").mkdir(); (tmp_path/"other/mine.txt").write_text("1"); (tmp_path/"file").write_text("1")
     for folder in ("other", "file", "run/adapter"):
         with pytest.raises(RecipeError, match="merge: .* something else than a model, and would be replaced"): run.adapter.merge(tmp_path/folder)
