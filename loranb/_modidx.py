@@ -1036,6 +1036,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'loranb.rows.held_out': ('rows.html#held_out', 'loranb/rows.py'),
                              'loranb.rows.rows_of': ('rows.html#rows_of', 'loranb/rows.py')},
             'loranb.shapes': { 'loranb.shapes._hub_header': ('shapes.html#_hub_header', 'loranb/shapes.py'),
+                               'loranb.shapes._known_as': ('shapes.html#_known_as', 'loranb/shapes.py'),
                                'loranb.shapes._local_header': ('shapes.html#_local_header', 'loranb/shapes.py'),
                                'loranb.shapes.count': ('shapes.html#count', 'loranb/shapes.py'),
                                'loranb.shapes.find_config': ('shapes.html#find_config', 'loranb/shapes.py'),

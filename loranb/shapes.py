@@ -6,7 +6,7 @@
 __all__ = ['BITS', 'table', 'find_config', 'in_table', 'skeleton', 'count', 'outline', 'stored']
 
 # %% ../nbs/09e_shapes.ipynb #52dc23fd
-import functools, json, math
+import difflib, functools, json, math
 from importlib.resources import files
 from pathlib import Path
 
@@ -31,7 +31,15 @@ def find_config(
     from transformers import AutoConfig
     if in_table(recipe):
         with quiet(): return AutoConfig.for_model(**table()[recipe.model]["config"])
-    with quiet(): return load_config(find_model(recipe, say, files=["config.json"]), recipe.trust_remote_code)
+    try: path = find_model(recipe, say, files=["config.json"])
+    except RecipeError as e: raise RecipeError(f"{e}{_known_as(recipe.model)}") from None
+    with quiet(): return load_config(path, recipe.trust_remote_code)
+
+def _known_as(name):
+    "The name in the table that is nearly the same, whoever owns it"
+    names = {n.split("/")[-1].lower(): n for n in table()}
+    near = difflib.get_close_matches(name.strip().rstrip("/").split("/")[-1].lower(), names, 1, .85)
+    return f" The table has {names[near[0]]!r}." if near else ""
 
 def in_table(
     recipe: Recipe,  # Its `model` and `revision` are used

@@ -101,3 +101,10 @@ def test_from_a_folder(tmp_path):
     (tmp_path/"config.json").write_text(json.dumps(LLAMA))
     model = skeleton(find_config(Recipe(model=str(tmp_path))))
     assert {p.device.type for p in model.parameters()} == {"meta"} and outline(Recipe(model=str(tmp_path)))["params"] == count(model)
+
+
+@pytest.mark.parametrize("name", ["meta-llama/llama-3.1-8b", "Llama-3.1-8B"])
+def test_a_name_that_is_nearly_in_the_table(name, monkeypatch):
+    from loranb import plan
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RecipeError, match="The table has 'meta-llama/Llama-3.1-8B'"): plan(Recipe(model=name), "T4")
