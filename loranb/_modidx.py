@@ -748,6 +748,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'loranb.memory._course': ('memory.html#_course', 'loranb/memory.py'),
                                'loranb.memory._key': ('memory.html#_key', 'loranb/memory.py'),
                                'loranb.memory._margin': ('memory.html#_margin', 'loranb/memory.py'),
+                               'loranb.memory._meant': ('memory.html#_meant', 'loranb/memory.py'),
                                'loranb.memory._moment': ('memory.html#_moment', 'loranb/memory.py'),
                                'loranb.memory._numbers': ('memory.html#_numbers', 'loranb/memory.py'),
                                'loranb.memory._other': ('memory.html#_other', 'loranb/memory.py'),

@@ -154,7 +154,7 @@ def merge(self: Adapter,
     rows: list = None,  # `Encoded` rows to measure on; eight that were held out unless given
 ) -> Merged:
     "Add the adapter to the base's full weights, and tell what that changes"
-    check_replaceable(path, "config.json", "merge: a model")
+    check_replaceable(path, "config.json", "merge", "a model")
     recipe, drift = _recipe_of(self, recipe), {}
     model, tok = load_base(recipe)
     if rows is None:

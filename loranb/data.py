@@ -241,10 +241,9 @@ def encoder_of(
     recipe: Recipe,  # Its `task_type`, `labels` and `train_on` are used
     tok,  # The base's tokenizer
     rows,  # Whose labels are meant where the recipe names none
-    limit: int = -1,  # Cut after so many tokens, None for never; by the recipe's `max_length` unless given
+    limit: int,  # Cut after so many tokens, None for never
 ):  # `Encoder` or `Labeller`
     "What makes tokens and labels of a recipe's rows"
-    limit = recipe.max_length if limit == -1 else limit
     return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task_type == "SEQ_CLS" else Encoder(tok, limit, recipe.train_on)
 
 def _nothing(recipe, n):
@@ -264,7 +263,7 @@ def prepare(
     parts = held_out(rows_of(recipe) if rows is None else find_rows(rows), recipe)
     if recipe.task_type == "SEQ_CLS": parts = tuple(labelled(o, "bad-rows" in recipe.acknowledged) if len(o) else o for o in parts)
     if not len(parts[0]): raise _nothing(recipe, 0)
-    encoder = encoder_of(recipe, tok, parts[0])
+    encoder = encoder_of(recipe, tok, parts[0], recipe.max_length)
     def kept(rows):
         tokens = encode_all(encoder, rows, [] if "template-refuses" in recipe.acknowledged else None)
         index = np.flatnonzero(usable(tokens, recipe) & (tokens.learned > 0))

@@ -111,12 +111,11 @@ def place(
 def check_replaceable(
     path,  # The folder to be
     mark: str,  # The file by which a folder of the kind is known
-    what: str,  # Field and kind, for the message
+    field: str, kind: str,  # What asks, and what may be replaced: words of the message
 ):
     "Raise `RecipeError` where something else would be replaced"
     path = Path(path)
     if path.is_dir() and (not any(path.iterdir()) or (path/mark).is_file()): return
-    field, kind = what.split(": ")
     if path.exists(): raise RecipeError(f"{field}: {str(path)!r} is a {'folder that holds' if path.is_dir() else 'file, which is'} something else than {kind}, and would be replaced. Give another folder.")
 
 def mend(

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from . import petit
 from .base import find_model, load_tokenizer
 from .chat import Template
-from .data import Encoder, encode_all, encoder_of, usable
+from .data import encode_all, encoder_of, usable
 from .labels import label_of
 from .recipe import Recipe, RecipeError, nearest
 from .rows import REPAIRS, DataError, find_rows, held_out, rows_of, shape
@@ -164,7 +164,7 @@ class Patient:
 @patch
 def look_at_tokens(self: Patient):
     "Labels, start and end tokens"
-    tok, tokens = self.tok, encode_all(Encoder(self.tok, self.recipe.max_length, self.recipe.train_on), self.rows, self.bad)
+    tok, tokens = self.tok, encode_all(encoder_of(self.recipe, self.tok, self.rows, self.recipe.max_length), self.rows, self.bad)
     refused, last, cut = np.isin(self.rows.numbers, [n for n, _ in self.bad]), last_labels(tokens), tokens.cuts > 0
     if self.bad: self.add("template-refuses", refused, "error", self.bad[0][1].removeprefix("data: ").rstrip("."))
     special = [*tok.all_special_ids, *(i for i, t in tok.added_tokens_decoder.items() if t.special)]
@@ -177,8 +177,8 @@ def look_at_tokens(self: Patient):
     unended, inside = ~ends & ~none & ~refused & ~cut & ~out, ~ends & ~none & cut
     self.add("end-not-learned", unended, self.grave(unended, .01))
     longest = (tokens.lengths + tokens.cuts)[inside].max(initial=0)
-    if all(shape(r) == "text" for r in self.some[:1000]): self.add("text-cut", inside, detail=f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
-    else: self.add("answer-cut", inside, self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
+    texts = all(shape(r) == "text" for r in self.some[:1000])  # without an answer that could be lost
+    self.add("text-cut" if texts else "answer-cut", inside, "warning" if texts else self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
     if tok.bos_token_id is not None: self.add("two-bos", (first_ids(tokens) == tok.bos_token_id).all(1), "error")
     self._lengths(tokens.lengths + tokens.cuts)
 
@@ -205,7 +205,7 @@ def look_at_labels(self: Patient):
     self.add("label-alike", sorted(i for g in alike for i in g), detail="; ".join(" and ".join(map(repr, sorted(set(names[g])))) for g in alike))
     rare = {n: int((names == n).sum()) for n in known}
     self.add("label-rare", np.isin(names, [n for n, k in rare.items() if k < 5]), detail=", ".join(f"{n!r}: {k}" for n, k in rare.items() if k < 5))
-    if not (none | ~np.isin(names, known)).any(): self._texts(encode_all(encoder_of(recipe, self.tok, self.rows), self.rows))
+    if not (none | ~np.isin(names, known)).any(): self._texts(encode_all(encoder_of(recipe, self.tok, self.rows, recipe.max_length), self.rows))
 
 @patch
 def _texts(self: Patient, tokens):

@@ -195,13 +195,17 @@ def plan(
     return _plans[key]
 
 # %% ../nbs/09g_memory.ipynb #76b4023f
+def _meant(plan, gpu, asked):
+    card = plan.card if gpu is None else find_gpu(gpu)
+    if card is None: raise RecipeError(f"gpu: this plan is for the CPU. Name a card, such as plan.{asked}('T4').")
+    return card
+
 @patch
 def fits(self: Plan,
     gpu=None,  # A card; the plan's own unless given
 ) -> bool:
     "Is the card large enough?"
-    card = self.card if gpu is None else find_gpu(gpu)
-    if card is None: raise RecipeError("gpu: this plan is for the CPU. Name a card, such as plan.fits('T4').")
+    card = _meant(self, gpu, "fits")
     p = self if card == self.card else plan(self.recipe, card, self.full)
     if p.peak <= card.usable: return True
     if not p.cuda or p.peak - p.parts["context"] + CONTEXT > card.usable: return False
@@ -212,9 +216,9 @@ def fit(self: Plan,
     gpu=None,  # A card; the plan's own unless given
 ) -> Ladder:
     "What to change so that the recipe fits a card"
-    if (gpu := gpu or self.card) is None: raise RecipeError("gpu: this plan is for the CPU. Name a card, such as plan.fit('T4').")
-    return climb(self.recipe, gpu, functools.partial(plan, full=True) if self.full else plan)
+    return climb(self.recipe, _meant(self, gpu, "fit"), functools.partial(plan, full=True) if self.full else plan)
 
+# %% ../nbs/09g_memory.ipynb #5b0e27c4
 @patch(as_prop=True)
 def cards(self: Plan) -> list:
     "The cards of the table that it fits"

@@ -338,7 +338,7 @@ def save(self: Trimmed,
     "Write a PEFT adapter and its certificate, whole or not at all"
     from safetensors.torch import save_file
     path = Path(path)
-    check_replaceable(path, "adapter_config.json", "save: an adapter")
+    check_replaceable(path, "adapter_config.json", "save", "an adapter")
     tensors, config, card = _tensors(self), _config(self.config, self.parts), self._card()
     with whole_folder(path) as new:
         save_file(tensors, str(new/"adapter_model.safetensors"), metadata={"format": "pt"})

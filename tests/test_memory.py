@@ -217,7 +217,9 @@ def kinds():
 def test_every_kind_of_the_table_is_planned_on_a_card(quant):
     for name in kinds():
         first, second = plan(Recipe(model=name, quant=quant), "T4"), plan(Recipe(model=name, quant=quant, max_length=512), "T4")
-        assert first.peak > second.peak > first.parts["weights"] > 0 and min(first.evaluation, first.generation) > 0, name
+        used, shorter = (p.peak - p.parts["context"] for p in (first, second))  # what the allocator keeps beside it may shrink as rows grow
+        assert used > shorter or used == shorter and first.moment == second.moment == "optimizer step", name
+        assert shorter > first.parts["weights"] > 0 and min(first.evaluation, first.generation) > 0, name
 
 
 def test_a_second_plan_is_the_first_of_another_process():
