@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .base import attach, exact_4bit, quiet
+from .base import attach, check_quant, check_quantized, exact_4bit, max_positions, quiet
 from .ledger import KINDS, Ledger, repeat
 from .loss import token_loss
 from .recipe import Recipe
@@ -213,6 +213,7 @@ def quantize(
 ):
     "Put a model's linear layers into 4 or 8 bits, as a load would"
     if recipe.quant == "none": return
+    check_quant(recipe, model.config.model_type)
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt
     from transformers import BitsAndBytesConfig
     from transformers.quantizers import AutoHfQuantizer
@@ -225,6 +226,7 @@ def quantize(
                 m.weight = Int8Params(torch.empty(m.weight.shape, dtype=torch.int8, device="meta"), requires_grad=False, has_fp16_weights=False)
                 m.weight.SCB = torch.empty(m.out_features, device="meta")
             if isinstance(m, (Linear4bit, Linear8bitLt)) and m.bias is not None: m.bias.data = m.bias.data.to(dtype)
+    check_quantized(model, recipe)
     how._process_model_after_weight_loading(model)
     model.hf_quantizer = how
 
@@ -333,12 +335,13 @@ def watch(
 # %% ../nbs/09f_dryrun.ipynb #2cca5221
 @contextlib.contextmanager
 def _rows(ragged):
-    "Whether the causal mask can be left to the kernel, which transformers decides by the values of the attention mask"
+    "Whether the mask can be left to the kernel, which transformers decides by the values of the attention mask"
     from transformers import masking_utils as m
-    kept = m._ignore_causal_mask_sdpa
-    if ragged: m._ignore_causal_mask_sdpa = lambda mask, *args, **kw: not isinstance(mask, Claim) and kept(mask, *args, **kw)
+    kept = {n: getattr(m, n) for n in ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa")}
+    def asked(f): return lambda mask, *args, **kw: not isinstance(mask, Claim) and f(mask, *args, **kw)
+    if ragged: vars(m).update({n: asked(f) for n, f in kept.items()})
     try: yield
-    finally: m._ignore_causal_mask_sdpa = kept
+    finally: vars(m).update(kept)
 
 def _batch(rows, length):
     ids = torch.zeros(rows, length, dtype=torch.long)
@@ -405,17 +408,17 @@ def generation(
 # %% ../nbs/09f_dryrun.ipynb #f0103e8f
 _shorts = {}
 
-def _short(config, trust):
+def _short(config, recipe):
     "A short model of a configuration, built once; the newest few are kept"
-    key = json.dumps(config.to_dict(), default=str, sort_keys=True)
+    key = json.dumps([config.to_dict(), recipe.task_type, recipe.labels], default=str, sort_keys=True)
     if key not in _shorts:
-        model = skeleton(copy.deepcopy(config), trust)
+        model = skeleton(config, recipe)
         while len(_shorts) > 7: _shorts.pop(next(iter(_shorts)))
         _shorts[key] = model, shorten(model)
     return copy.deepcopy(_shorts[key][0]), _shorts[key][1]
 
 def _build(config, recipe, dtype, full):
-    model, use = _short(config, recipe.trust_remote_code)
+    model, use = _short(config, recipe)
     for p in model.parameters():
         if p.is_floating_point(): p.data = p.data.to(dtype)
     with quiet():
@@ -483,6 +486,7 @@ class Rehearsal:
     ):
         with quiet():
             self.model, self.use = _build(config, recipe, dtype, full)
+            self.positions = max_positions(self.model)
             self.world = world
             with world() as stand_ins: self.dry = Dry(stand_ins)
             _load(self.model, self.dry)

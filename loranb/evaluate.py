@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from . import petit
-from .base import adapted, exact_4bit, quiet
+from .base import adapted, exact_4bit, max_positions, quiet
 from .batches import collate
 from .data import starts
 from .formats import ROLES
@@ -67,6 +67,7 @@ def generate(
     "Greedy answers"
     one = isinstance(prompts, (str, dict)) or not hasattr(prompts, "__iter__") or isinstance(next(iter(prompts), None), dict)
     ids, out = [prompt_ids(tok, p) for p in ([prompts] if one else prompts)], []
+    if n := max_positions(model): max_new_tokens = min(max_new_tokens, n//2); ids = [o[-(n - max_new_tokens):] for o in ids]  # the end of a prompt that leaves no room
     with undisturbed(model):
         for i in range(0, len(ids), batch_size):
             batch = tok.pad(dict(input_ids=ids[i:i + batch_size]), padding_side="left", return_tensors="pt").to(model.device)

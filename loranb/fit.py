@@ -36,11 +36,13 @@ class Choice:
 
 # %% ../nbs/09i_fit.ipynb #49794de0
 def _reasons(plans, ladder, way, gpu):
-    lora, qlora = plans["LoRA"], plans["QLoRA"]
+    lora, qlora = plans["LoRA"], plans.get("QLoRA")
     has, over = f"the {gpu} has {size(gpu.usable)}", lambda p: f"{size(p.peak - gpu.usable)} too much" if p.peak > gpu.usable else f"{size(gpu.usable - p.peak)} to spare"
-    saved = lora.parts["weights"] - qlora.parts["weights"] - qlora.parts["constants"]
     yield f"LoRA needs {size(lora.peak)} and {has}: {over(lora)}."
-    yield f"QLoRA needs {size(qlora.peak)}, {over(qlora)}: four bits a frozen weight save {size(saved)} of {size(lora.parts['weights'])}."
+    if qlora:
+        saved = lora.parts["weights"] - qlora.parts["weights"] - qlora.parts["constants"]
+        yield f"QLoRA needs {size(qlora.peak)}, {over(qlora)}: four bits a frozen weight save {size(saved)} of {size(lora.parts['weights'])}."
+    else: yield "QLoRA is no way for this model: its layers cannot be quantized."
     if ladder.rungs: yield f"{'It takes' if ladder.fits else 'That is even with'} {', then '.join(r.words for r in ladder.rungs)}."
     if way == "LoRA": yield "The base stays as it is, and no pass has to unpack its weights, so LoRA is the faster one."
     if way == "QLoRA": yield "NF4 with double quantization was as good as 16 bits with adapters on all linear layers (Dettmers and others 2023, 2305.14314, section 4); each pass unpacks the weights, which takes time."
@@ -61,7 +63,7 @@ def choose(
     recipe = recipe.replace(init_lora_weights=True)  # a start changes no byte, and may go with one quantization only
     plans = three_ways(recipe.replace(**_QLORA), gpu)
     lora = climb(recipe.replace(quant="none"), gpu, plan)
-    gentle = lora.fits and all(r.lever.name in _TIME_ONLY for r in lora.rungs)
+    gentle = lora.fits and all(r.lever.name in _TIME_ONLY for r in lora.rungs) or "QLoRA" not in plans
     ladder = lora if gentle else climb(recipe.replace(**_QLORA), gpu, plan)
-    way = "LoRA" if gentle else "QLoRA" if ladder.fits else ""
+    way = ("LoRA" if gentle else "QLoRA") if ladder.fits else ""
     return Choice(gpu, way, plans, ladder, list(_reasons(plans, ladder, way, gpu)))

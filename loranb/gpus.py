@@ -104,23 +104,23 @@ def here() -> GPU:  # None without a CUDA device
 
 # %% ../nbs/09ea_gpus.ipynb #7803162a
 @functools.lru_cache(64)
-def _products(model, revision, trust):
-    r = Recipe(model=model, revision=revision, trust_remote_code=trust)
+def _products(model, revision, trust, task):
+    r = Recipe(model=model, revision=revision, trust_remote_code=trust, task_type=task)
     config = find_config(r)
-    text, net = config.get_text_config(), skeleton(config, trust)
+    text, net = config.get_text_config(), skeleton(config, r)
     experts, used = (getattr(text, n, None) or getattr(text, m, None) for n, m in (("num_experts", "num_local_experts"), ("num_experts_per_tok", "num_experts_per_tok")))
     head, kinds = net.get_output_embeddings(), set(linear_names(net))
     linear = sum(m.weight.numel() for n, m in net.named_modules() if n.rpartition(".")[2] in kinds and getattr(m, "weight", None) is not None and m.weight.dim() == 2)
     routed = sum(p.numel() for p in net.parameters() if p.dim() == 3)
     size = getattr(text, "head_dim", None) or text.hidden_size//text.num_attention_heads
-    return linear, routed, used/experts if experts and used else 1., head.weight.numel(), text.num_hidden_layers*text.num_attention_heads*size
+    return linear, routed, used/experts if experts and used else 1., 0 if head is None else head.weight.numel(), text.num_hidden_layers*text.num_attention_heads*size
 
 def work(
     recipe: Recipe,  # Model, quantization, length, batch and checkpointing are used
     full: bool = False,  # Are all weights trained?
 ):  # (operations a token, bytes of weights that are read a token)
     "What a token costs in training, in arithmetic and in memory traffic"
-    linear, routed, share, head, heads = _products(recipe.model, recipe.revision, recipe.trust_remote_code)
+    linear, routed, share, head, heads = _products(recipe.model, recipe.revision, recipe.trust_remote_code, recipe.task_type)
     passes, n = 2 + recipe.gradient_checkpointing + full, linear + routed*share
     attention = 2*heads*recipe.max_length*(3.5 + recipe.gradient_checkpointing)  # half of the square is masked; backward costs 2.5 times forward
     read = linear*(bits(recipe.quant, recipe.bnb_4bit_use_double_quant)/8 + (4 if recipe.quant != "none" else 0)) + routed*2 + head*2

@@ -55,7 +55,7 @@ def optimizer_room(
 
 # %% ../nbs/09g_memory.ipynb #0f194baa
 IDLE = ("revision", "split", "test_size", "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay", "max_grad_norm",
-    "eval_steps", "spectra_steps", "sample_steps", "save_steps", "seed", "optim", "lora_alpha", "alpha_pattern", "init_lora_weights", "labels", "lr_scheduler_kwargs", "loraplus_lr_ratio",
+    "eval_steps", "spectra_steps", "sample_steps", "save_steps", "seed", "optim", "lora_alpha", "alpha_pattern", "init_lora_weights", "lr_scheduler_kwargs", "loraplus_lr_ratio",
     "early_stopping_patience", "load_best_model_at_end", "hub_model_id", "report_to", "adapter_name_or_path", "data", "dtype", "gradient_accumulation_steps", "per_device_train_batch_size", "max_length")
 
 def _text(recipe, without=()): return json.dumps({f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name not in without}, sort_keys=True)
@@ -85,8 +85,11 @@ def _rehearsal(where, key, dtype, capability, full):
     return Rehearsal(_config(*where), Recipe(**json.loads(key)), dtype, full, functools.partial(cuda, capability) if capability else contextlib.nullcontext)
 
 @functools.lru_cache(256)
-def _trace(model, do, *args):
-    try: return _rehearsal(*model).run(do, *args)
+def _trace(model, do, rows, length, *more):
+    try:
+        r = _rehearsal(*model)
+        base.check_length(r.positions, model[0][0], length)
+        return r.run(do, rows, length, *more)
     except RecipeError: raise
     except Exception as e: raise RecipeError(f"model: no plan can be made of {model[0][0]!r} ({type(e).__name__}: {str(e)[:150]}). It may train all the same: try it with max_steps=1.") from e
 
@@ -238,7 +241,8 @@ def evaluation(self: Plan) -> int:
 
 @patch(as_prop=True)
 def generation(self: Plan) -> int:
-    "Bytes at the peak of answering six prompts that fill the length"
+    "Bytes at the peak of answering six prompts, or judging six texts, that fill the length"
+    if self.recipe.task_type == "SEQ_CLS": return _other(self, evaluation, 6, self.recipe.max_length, True)
     return _other(self, generation, 6, self.recipe.max_length)
 
 # %% ../nbs/09g_memory.ipynb #01ff62d6
@@ -310,12 +314,17 @@ def _repr_html_(self: Plan):
 def three_ways(
     recipe: Recipe,  # Model, length, batch and adapter are used
     gpu=None,  # A card; the one of this machine unless given
-) -> dict:  # `Plan`s by name
+) -> dict:  # `Plan`s by name; without QLoRA where the model cannot be quantized
     "Full fine-tuning, LoRA and QLoRA of the same model"
     recipe = recipe.replace(init_lora_weights=True)  # a start that goes with one quantization only changes no byte
     lora = recipe.replace(quant="none")
     q = recipe if "4" in recipe.quant else recipe.replace(quant="nf4", bnb_4bit_use_double_quant=True)
-    return {"full fine-tuning": plan(lora, gpu, full=True), "LoRA": plan(lora, gpu), "QLoRA": plan(q, gpu)}
+    ways = {"full fine-tuning": plan(lora, gpu, full=True), "LoRA": plan(lora, gpu)}
+    return ways | {"QLoRA": plan(q, gpu)} if _can_be(plan(q, gpu)) else ways
+
+def _can_be(plan):
+    try: return bool(plan.peak)
+    except RecipeError: return False
 
 def ways_svg(
     ways: dict,  # `Plan`s by name

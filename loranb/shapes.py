@@ -6,13 +6,13 @@
 __all__ = ['BITS', 'table', 'find_config', 'in_table', 'skeleton', 'count', 'outline', 'stored']
 
 # %% ../nbs/09e_shapes.ipynb #52dc23fd
-import difflib, functools, json, math
+import copy, difflib, functools, json, math
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
-from .base import find_model, hub_error, linear_names, load_config, quiet
+from .base import HEADS, find_model, hub_error, linear_names, load_config, model_class, quiet
 from .recipe import Recipe, RecipeError
 
 # %% ../nbs/09e_shapes.ipynb #eea3a713
@@ -50,14 +50,14 @@ def in_table(
 # %% ../nbs/09e_shapes.ipynb #56e511e8
 def skeleton(
     config,  # A transformers configuration
-    trust_remote_code: bool = False,  # Run Python that comes with the model?
-):  # A causal language model on `meta`, in training mode
+    recipe: Recipe = Recipe(),  # Its `task_type`, `labels` and `trust_remote_code` are used
+):  # A causal language model, or a classifier of two labels unless they are given, on `meta`, in training mode
     "The model that a configuration describes, with shapes and no bytes"
-    from transformers import AutoModelForCausalLM
+    kind, config = model_class(recipe, config), copy.deepcopy(config)
+    if recipe.task_type == "SEQ_CLS": config.num_labels, config.get_text_config().pad_token_id = max(2, len(recipe.labels or ())), 0
     try:
-        with quiet(), torch.device("meta"): return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        with quiet(), torch.device("meta"): return kind.from_config(config, trust_remote_code=recipe.trust_remote_code)
     except Exception as e:
-        if "Unrecognized configuration class" in str(e): raise RecipeError(f"model: {config.model_type!r} is no causal language model, which is what LoRA is trained on here.") from None
         raise RecipeError(f"model: no model can be built from this configuration ({config.model_type}): {str(e).strip() or type(e).__name__}") from None
 
 # %% ../nbs/09e_shapes.ipynb #3700c466
@@ -69,13 +69,14 @@ def count(
 
 # %% ../nbs/09e_shapes.ipynb #6bf5390c
 def outline(
-    recipe: Recipe,  # Its `model` is used
+    recipe: Recipe,  # Its `model` and `task_type` are used
     say=lambda text: None,  # Told what is being done
 ) -> dict:  # params, and targets: a list of name, m, n, count
     "How many parameters a model has, and what its linear layers look like"
-    model = skeleton(find_config(recipe, say), recipe.trust_remote_code)
+    model = skeleton(find_config(recipe, say), recipe)
     kinds, targets = linear_names(model), {}
     for n, m in model.named_modules():
+        if recipe.task_type == "SEQ_CLS" and any(p.endswith(HEADS) for p in n.split(".")): continue
         short = n.rpartition(".")[2]
         if short in kinds and getattr(m, "weight", None) is not None and m.weight.dim() == 2:
             t = targets.setdefault(short, dict(name=short, m=m.weight.shape[0], n=m.weight.shape[1], count=0))
