@@ -275,7 +275,7 @@ def edit(self: Studio,
     if changes.get("model", old.model) != old.model: self.recipe = Recipe(**{**old.changed(), "lora_alpha": old.lora_alpha, **changes})
     else: self.recipe = old.replace(**changes)
     try:
-        if "model" in changes: self.show_model()
+        if changes.keys() & {"model", "task_type"}: self.show_model()
         if changes.keys() & (READ | TOKENS): self.show_data(again=bool(changes.keys() & READ))
     except RecipeError:
         self.recipe = old
