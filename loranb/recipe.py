@@ -220,9 +220,10 @@ def check_names(
 ):
     "Raise `RecipeError` for the first name that is not a field of `Recipe`"
     known = [f.name for f in fields(Recipe)]
-    for n in names:
-        here = f" Here it is {ELSEWHERE[n]}." if n in ELSEWHERE else nearest(n, known) or f" The fields are {', '.join(known)}."
-        if n not in known: raise RecipeError(f"Recipe has no field {n!r}.{here}")
+    n = next((n for n in names if n not in known), None)
+    if n is None: return
+    here = f" Here it is {ELSEWHERE[n]}." if n in ELSEWHERE else nearest(n, known) or f" The fields are {', '.join(known)}."
+    raise RecipeError(f"Recipe has no field {n!r}.{here}")
 
 # %% ../nbs/00_recipe.ipynb #688912b6
 def _plain(v):
