@@ -436,7 +436,6 @@ def check_length(
     "Raise `RecipeError` where rows could be longer than the table"
     if most and max_length > most: raise RecipeError(f"max_length: {max_length} tokens, but {model!r} has {most} positions. Set max_length={most} or less.")
 
-
 # %% ../nbs/02_base.ipynb #70d5971e
 HEADS = ("classifier", "score")  # as PEFT finds them
 MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")

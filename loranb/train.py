@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from . import evaluate
 from .adapters import save_adapter
-from .base import adapted, attach, check_length, find_model, is_repacked, load_base, load_tokenizer, max_positions, quiet, reattach
+from .base import adapted, attach, check_length, find_model, is_repacked, load_base, load_config, load_tokenizer, max_positions, quiet, reattach
 from .batches import Packed, check_packing, collate
 from .checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
 from .data import prepare
@@ -38,7 +38,7 @@ from .readings import course_alarms
 from .recipe import Recipe, RecipeError, brief
 from .record import Record, check_folder
 from .rows import rows_of
-from .shapes import find_config, skeleton
+from .shapes import skeleton
 from .spectra import Spectra
 
 # %% ../nbs/11b_train.ipynb #6e75de11
@@ -301,9 +301,10 @@ def _load(self: Run):
 @patch
 def _look(self: Run):
     "Look at the model's shape, read the data and ask the doctor, before anything large is loaded"
-    check_length(max_positions(skeleton(find_config(self.recipe, self._say), self.recipe)), self.recipe.model, self.recipe.max_length)
+    path = find_model(self.recipe, self._say, weights=False)
+    check_length(max_positions(skeleton(load_config(path, self.recipe.trust_remote_code), self.recipe)), self.recipe.model, self.recipe.max_length)
     self._say("reading and tokenizing the data")
-    rows, self._tok = rows_of(self.recipe), load_tokenizer(find_model(self.recipe, self._say, weights=False), self.recipe.trust_remote_code)
+    rows, self._tok = rows_of(self.recipe), load_tokenizer(path, self.recipe.trust_remote_code)
     if self.recipe.task_type == "SEQ_CLS" and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
     self.findings = doctor(self.recipe, self._tok, rows)
     self.findings.check(self.recipe)

@@ -22,32 +22,25 @@ ADAPTERS = {n: kw for n, kw in dict(LoRA={}, DoRA=dict(use_dora=True), rsLoRA=di
 QUANTS = ("none", "int8", "nf4", "fp4")
 
 
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("families")
+def maker(root, kind, configs):
+    "Saves a tiny model of a family once and gives its folder"
     @functools.cache
     def make(family):
         torch.manual_seed(0)
-        with quiet(): AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **FAMILIES[family])).save_pretrained(root/family)
+        with quiet(): kind.from_config(AutoConfig.for_model(family, **configs[family])).save_pretrained(root/family)
         load_tokenizer(petit.path()).save_pretrained(root/family)
         return str(root/family)
     return make
 
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory): return maker(tmp_path_factory.mktemp("families"), AutoModelForCausalLM, FAMILIES)
 
 BERT = {k: v for k, v in TINY.items() if k not in ("num_key_value_heads", "bos_token_id", "eos_token_id")}
 JUDGES = dict(llama=TINY, gpt2=FAMILIES["gpt2"], qwen3=HEAD, bert=BERT, roberta=dict(BERT, max_position_embeddings=514), electra=dict(BERT, embedding_size=128), distilbert=dict(vocab_size=320, dim=128, hidden_dim=256, n_layers=4, n_heads=4),
     modernbert=dict(BERT, global_attn_every_n_layers=2))
 
 @pytest.fixture(scope="session")
-def judges(tmp_path_factory):
-    root = tmp_path_factory.mktemp("judges")
-    @functools.cache
-    def make(family):
-        torch.manual_seed(0)
-        with quiet(): AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **JUDGES[family])).save_pretrained(root/family)
-        load_tokenizer(petit.path()).save_pretrained(root/family)
-        return str(root/family)
-    return make
+def judges(tmp_path_factory): return maker(tmp_path_factory.mktemp("judges"), AutoModelForSequenceClassification, JUDGES)
 
 
 def recipe(folder, **kw): return Recipe(**{**dict(model=folder, r=4, max_length=64, per_device_train_batch_size=1, gradient_accumulation_steps=1, gradient_checkpointing=False, dtype="float32"), **kw})
