@@ -117,7 +117,7 @@ def _first_try(self: Run):
 
 @patch
 def _remember_memory(self: Run):
-    if self.recipe.task_type != "CAUSAL_LM" or not hasattr(self, "_room"): return
+    if not hasattr(self, "_room"): return
     longest = max(len(r.input_ids) for r in self._data.train)
     try: found = against(read(self._room, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer)), self.recipe.replace(max_length=longest))
     except Exception as e: return self._warn(f"the memory could not be read: {type(e).__name__}: {str(e)[:200]}")

@@ -83,3 +83,10 @@ def test_held_counts_a_storage_once():
     model.a, model.b = w, torch.nn.Parameter(w[:4], requires_grad=False)
     assert held(model)["weights"] == 256
     clear(ValueError())
+
+
+def test_a_classifiers_memory_is_measured_beside_its_plan(tmp_path):
+    rows = [dict(text=f"The dog is {w} {i}.", label=l) for i in range(20) for w, l in (("good", "yes"), ("bad", "no"))]
+    memory = Run(SHORT.replace(task_type="SEQ_CLS", data=rows), tmp_path/"run").train().memory
+    assert memory["measured"] > 0 and memory["error"] == memory["predicted"]/memory["measured"] - 1
+    for k in ("weights", "constants", "adapter", "optimizer"): assert memory["parts"][k] == memory["planned"][k] > 0, k
