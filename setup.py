@@ -11,4 +11,4 @@ setup(version=s["version"], description=s["description"], keywords=s["keywords"]
       long_description=Path("README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
       install_requires=s["requirements"].split(), extras_require={"dev": s["dev_requirements"].split()},
       entry_points={"console_scripts": ["loranb = loranb.cli:main"], "nbdev": ["loranb = loranb._modidx:d"]},
-      packages=find_packages(include=["loranb*"]), package_data={"loranb": ["models/**", "static/*"]})
+      packages=find_packages(include=["loranb*"]), package_data={"loranb": ["assets/*", "assets/**/*"]})

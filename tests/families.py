@@ -4,8 +4,8 @@
 """
 import torch
 
-from loranb import petit
-from loranb.base import load_tokenizer, quiet
+from loranb.models import petit
+from loranb.models.hub import load_tokenizer, quiet
 
 LLAMA = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, head_dim=16, tie_word_embeddings=False)
 GPT = dict(n_embd=64, n_layer=2, n_head=4, n_positions=256, n_inner=96)
@@ -53,17 +53,17 @@ SHORT = dict(r=4, max_steps=3, max_length=16, per_device_train_batch_size=2, gra
 
 def recipe(base, quant, task="CAUSAL_LM", **changes):
     "A run of three steps on the model in a folder"
-    from loranb.recipe import Recipe
+    from loranb.core.recipe import Recipe
     return Recipe(**{**dict(model=str(base), data=ROWS if task == "CAUSAL_LM" else TEXTS, task_type=task, quant=quant, **SHORT), **changes})
 
 
 def walk(recipe, out):
     "Each stage of the loop by loranb's own functions: what it showed, or why it was refused"
-    from loranb.base import quantized_layers
-    from loranb.evaluate import logits
-    from loranb.recipe import RecipeError
-    from loranb.spectra import Spectra
-    from loranb.train import Run
+    from loranb.models.quantization import quantized_layers
+    from loranb.evaluate.scores import logits
+    from loranb.core.fields import RecipeError
+    from loranb.spectra.spectra import Spectra
+    from loranb.train.run import Run
     stages = {}
     try:
         run = Run(recipe, out).train()

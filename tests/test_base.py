@@ -5,10 +5,14 @@ from types import SimpleNamespace
 import huggingface_hub, pytest, torch
 from huggingface_hub import errors
 
-from loranb import petit
-from loranb.base import FILES, attach, compute_dtype, exact_4bit, find_model, is_repacked, load_base, quantized_layers
-from loranb.recipe import Recipe, RecipeError
-from loranb.train import Run
+from loranb.models import petit
+from loranb.models.quantization import compute_dtype, exact_4bit, is_repacked, quantized_layers
+from loranb.models.hub import FILES, find_model
+from loranb.models.loading import load_base
+from loranb.models.lora import attach
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 
 HUB = Recipe(model="owner/name", quant="none")
 

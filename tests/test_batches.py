@@ -8,11 +8,12 @@ from hypothesis import given, strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from loranb.batches import ByLength, Encoded, Packed, best_fit, check_packing, collate, positions, real
-from loranb.live import Meter
-from loranb.loss import token_loss
-from loranb.recipe import Recipe, RecipeError
-from loranb.train import Run
+from loranb.data.batches import ByLength, Encoded, Packed, best_fit, check_packing, collate, positions, real
+from loranb.train.meter import Meter
+from loranb.models.loss import token_loss
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 
 SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=48, vocab_size=96, head_dim=16, pad_token_id=0)
 LENGTHS = (17, 3, 9, 30, 5, 12, 2, 22)
@@ -143,7 +144,7 @@ def test_a_run_goes_on_to_the_bit(tmp_path, fields):
 
 
 def test_the_watch_does_not_count_padding(tmp_path):
-    from loranb.functional import Watch
+    from loranb.evaluate.watch import Watch
     model, items = adapted(), rows()
     def seen(batch):
         watch = Watch(model)

@@ -4,16 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from loranb.bill import COLOURS
-from loranb.gpus import find_gpu
-from loranb.recipe import Recipe
-from loranb.studio import Studio
-from loranb.widgets.bill import Bill
+from loranb.memory.bill import COLOURS
+from loranb.memory.gpus import find_gpu
+from loranb.core.recipe import Recipe
+from loranb.widgets.studio import Studio
+from loranb.widgets.choose.bill import Bill
 from loranb.widgets.panel import static
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch): monkeypatch.setattr("loranb.studio.soon", lambda fn: fn())  # the browser of earlier tests leaves an event loop
+def at_once(monkeypatch): monkeypatch.setattr("loranb.widgets.studio.soon", lambda fn: fn())  # the browser of earlier tests leaves an event loop
 
 
 def test_it_starts_empty_and_shows_any_plan():

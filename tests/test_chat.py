@@ -4,10 +4,10 @@ import re
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from loranb import petit
-from loranb.base import load_tokenizer
-from loranb.chat import Template, row_spans
-from loranb.sources import DataError
+from loranb.models import petit
+from loranb.models.hub import load_tokenizer
+from loranb.data.chat import Template, row_spans
+from loranb.data.sources import DataError
 
 from templates import ALL, CHATS, MANY, ONE
 

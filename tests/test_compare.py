@@ -7,14 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from loranb import compare
-from loranb.base import attach, is_repacked, load_base
-from loranb.compare import (alignment, amplification, base_gain, cancellation, cosine, critical_spike, distance, drift, forgetting, from_start,
-                            gaussian_spike, inner, intruders, magnitude_direction, outlier, overlap, principal_angles, relative_size)
-from loranb.factors import AdapterError, Factors, factors, start_of, summed
-from loranb.recipe import Recipe, RecipeError
-from loranb.spectra import Spectra
-from loranb.weight import Weight, weight
+from loranb.evaluate import comparing as compare
+from loranb.models.quantization import is_repacked
+from loranb.models.loading import load_base
+from loranb.models.lora import attach
+from loranb.evaluate.comparing import (
+    alignment, amplification, base_gain, cancellation, cosine, critical_spike, distance, drift, forgetting, from_start,
+    gaussian_spike, inner, intruders, magnitude_direction, outlier, overlap, principal_angles, relative_size)
+from loranb.spectra.layouts import AdapterError, Factors, summed
+from loranb.spectra.factors import factors, start_of
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.spectra.spectra import Spectra
+from loranb.evaluate.base_weights import Weight, weight
 
 F64 = dict(dtype=torch.float64)
 cases = settings(deadline=None, max_examples=60, derandomize=True)

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import psutil, pytest, torch
 
-from loranb import evaluate
-from loranb.checkpoint import checkpoints, newest_whole
-from loranb.disk import damage, whole_folder
-from loranb.failures import explain
-from loranb.lock import SILENT, Lock, holder, me
-from loranb.recipe import Recipe, RecipeError
-from loranb.train import Run
+from loranb.evaluate import scores
+from loranb.runs.checkpoint import checkpoints, newest_whole
+from loranb.core.disk import damage, whole_folder
+from loranb.train.failures import explain
+from loranb.runs.lock import SILENT, Lock, holder, me
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 
 sys.path.insert(0, str(Path(__file__).parent/"soak"))
 from tiny import tiny_base
@@ -68,13 +69,13 @@ def test_paused_sampled_and_resumed(whole, tmp_path, step):
 
 
 def test_paused_in_an_evaluation(whole, tmp_path, monkeypatch):
-    run, loss, left = Run(RECIPE, tmp_path/"run"), evaluate.held_out_loss, {}
+    run, loss, left = Run(RECIPE, tmp_path/"run"), scores.held_out_loss, {}
     def slow(*args):
         if run.steps != 4: return loss(*args)
         threading.Timer(.1, lambda: (left.update(asked=time.monotonic()), run.pause())).start()
         try: time.sleep(60)
         finally: left["at"] = time.monotonic()
-    monkeypatch.setattr(evaluate, "held_out_loss", slow)
+    monkeypatch.setattr("loranb.train.run.held_out_loss", slow)
     run.train()
     assert run.state == "paused" and run.steps == 4 and left["at"] - left["asked"] < 1 and not [e for e in run.of_type("eval") if e["step"] == 4]
     monkeypatch.undo()
@@ -93,8 +94,8 @@ def leave(run, word, seen):
     threading.Thread(target=watch, daemon=True).start()
 
 
-@pytest.mark.parametrize("phase,word,where", [("load_base", "loading", "loranb.train"), ("prepare", "tokenizing", "loranb.train"), ("generate", "answering", "loranb.evaluate"), ("held_out_loss", "evaluating", "loranb.evaluate"),
-                                              ("proof", "checking", "loranb.evaluate")])
+@pytest.mark.parametrize("phase,word,where", [("load_base", "loading", "loranb.train.run"), ("prepare", "tokenizing", "loranb.train.run"), ("generate", "answering", "loranb.train.run"), ("held_out_loss", "evaluating", "loranb.train.run"),
+                                              ("proof", "checking", "loranb.train.run")])
 def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, where):
     recipe, seen, left = RECIPE.replace(max_steps=1, sample_steps=0), {}, {}
     run, module = Run(recipe, tmp_path/"run"), sys.modules[where]
@@ -112,9 +113,9 @@ def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, w
 
 
 def test_stop_while_saving_says_what_it_waits_for(whole, tmp_path, monkeypatch):
-    import loranb.train
-    run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train.commit
-    monkeypatch.setattr(loranb.train, "commit", lambda *a, **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
+    import loranb.train.run
+    run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train.run.commit
+    monkeypatch.setattr(loranb.train.run, "commit", lambda *a, **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
     leave(run, "saving", seen)
     run.train()
     assert seen["state"] == "stopping" and seen["doing"] == "saving checkpoint-2" and run.state == "stopped" and run.steps == 2 and not damage(run.path/"checkpoint-2")
@@ -135,7 +136,7 @@ def test_a_run_is_followed_not_resumed_twice_and_survives_its_process(whole, tmp
     path = tmp_path/"run"
     code = f"""
 import json, time
-from loranb.recipe import Recipe; from loranb.train import Run
+from loranb.core.recipe import Recipe; from loranb.train.run import Run
 run = Run(Recipe(**json.loads({json.dumps({k: v for k, v in RECIPE.changed().items()})!r})), {str(path)!r})
 run.on(lambda e: time.sleep(60) if e['type'] == 'step' and e['step'] == 5 else None).train()"""
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -261,14 +262,14 @@ def test_a_really_full_disk(whole, tmp_path):
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True).returncode: pytest.skip("no right to mount")
     try:
-        import loranb.train
+        import loranb.train.run
         run = Run(RECIPE, disk/"run")
         with pytest.raises(RecipeError, match="2 MB are free"): run.train()
-        check, loranb.train.check_folder = loranb.train.check_folder, lambda path: None
+        check, loranb.train.run.check_folder = loranb.train.run.check_folder, lambda path: None
         try:
             at(run, "step", 3, lambda: (disk/"ballast").write_bytes(bytes(os.statvfs(disk).f_bavail*os.statvfs(disk).f_bsize - 100_000)))
             with pytest.raises(RecipeError, match="the disk is full.*checkpoint-2"): run.train()
-        finally: loranb.train.check_folder = check
+        finally: loranb.train.run.check_folder = check
         (disk/"ballast").unlink()
         run.subscribers.clear()
         assert same(run.resume(), whole)
@@ -292,8 +293,8 @@ def test_no_number_is_ever_saved(tmp_path):
 
 
 def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
-    import loranb.train
-    args, collate = Run._training_args, loranb.train.collate
+    import loranb.train.run
+    args, collate = Run._training_args, loranb.train.run.collate
     def with_worker(self):
         res = args(self)
         res.dataloader_num_workers = 1
@@ -302,7 +303,7 @@ def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
         if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
         return collate(rows, pad)
     monkeypatch.setattr(Run, "_training_args", with_worker)
-    monkeypatch.setattr(loranb.train, "collate", deadly)
+    monkeypatch.setattr(loranb.train.run, "collate", deadly)
     run = Run(RECIPE, tmp_path/"run")
     with pytest.raises(RecipeError, match="process that prepares the rows has died.*no checkpoint yet"): run.train()
     monkeypatch.undo()
@@ -310,9 +311,9 @@ def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
 
 
 def test_out_of_memory_gives_it_back(whole, tmp_path, monkeypatch):
-    import gc, loranb.train
-    collate, run = loranb.train.collate, Run(RECIPE, tmp_path/"run")
-    monkeypatch.setattr(loranb.train, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3 else collate(rows, pad))
+    import gc, loranb.train.run
+    collate, run = loranb.train.run.collate, Run(RECIPE, tmp_path/"run")
+    monkeypatch.setattr(loranb.train.run, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3 else collate(rows, pad))
     at(run, "start", 0, lambda: held.append(weakref.ref(run._model)))
     held = []
     with pytest.raises(RecipeError, match="out of memory in step 4: Take recipe.replace.*checkpoint-2") as e: run.train()
@@ -426,7 +427,7 @@ def test_a_tracker_ends_with_the_run_and_its_failure_does_not(whole, tmp_path, m
             random.random(); torch.rand(1)
             if event == fails: raise OSError("no network")
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", Tracker)
-    monkeypatch.setattr("loranb.train.check_trackers", lambda recipe: None)
+    monkeypatch.setattr("loranb.train.run.check_trackers", lambda recipe: None)
     run = Run(RECIPE.replace(report_to="mlflow"), tmp_path/"run").train()
     assert run.state == "done" and [e["loss"] for e in run.of_type("step")] == [e["loss"] for e in whole.of_type("step")] if fails else same(run, whole)
     events, notes = [o[0] for o in told], [e["message"] for e in run.of_type("note")]
@@ -438,7 +439,7 @@ def test_a_tracker_that_cannot_begin(tmp_path, monkeypatch):
     from transformers.integrations import integration_utils
     def tracker(): raise ValueError("no API key")
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", tracker)
-    monkeypatch.setattr("loranb.train.check_trackers", lambda recipe: None)
+    monkeypatch.setattr("loranb.train.run.check_trackers", lambda recipe: None)
     with pytest.raises(RecipeError, match=r"report_to: wandb cannot begin \(ValueError: no API key\)\. Mend its settings"): Run(RECIPE.replace(report_to="wandb"), tmp_path/"run").train()
 
 

@@ -6,11 +6,14 @@ import numpy as np, pytest, torch
 from safetensors.torch import load_file
 
 from families import build, recipe
-from loranb.base import attach, load_base, quantized_layers, reattach
-from loranb.evaluate import logits
-from loranb.recipe import PRESETS, Recipe, RecipeError
-from loranb.spectra import Spectra
-from loranb.train import Run
+from loranb.models.quantization import quantized_layers
+from loranb.models.loading import load_base
+from loranb.models.lora import attach, reattach
+from loranb.evaluate.scores import logits
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import PRESETS, Recipe
+from loranb.spectra.spectra import Spectra
+from loranb.train.run import Run
 
 UNEQUAL = [{"prompt": "the cat "*(1 + i % 7), "completion": " sleeps well"*(1 + i*i % 11)} for i in range(32)]
 TESTS = Path(__file__).parent
@@ -43,8 +46,8 @@ def test_accumulation_is_over_tokens(tiny, tmp_path, rows, steps):
 RANK = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from loranb.recipe import Recipe
-from loranb.train import Run
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 Run(Recipe.from_yaml(sys.argv[2]), os.path.join(sys.argv[3], "rank" + os.environ["RANK"])).train()
 """
 
@@ -113,7 +116,7 @@ def test_loftq_makes_up_for_the_rounding(tiny):
 
 def test_patience_and_the_best(tiny, tmp_path, monkeypatch):
     losses = iter([3., 2., 1., 1.5, 1.2, 1.1, .5])
-    monkeypatch.setattr("loranb.evaluate.held_out_loss", lambda *args, **kw: next(losses))
+    monkeypatch.setattr("loranb.train.run.held_out_loss", lambda *args, **kw: next(losses))
     r = recipe(tiny, "none", max_steps=7, eval_steps=1, lr_scheduler_type="constant", warmup_steps=0, early_stopping_patience=2, load_best_model_at_end=True)
     run = Run(r, tmp_path/"run").train()
     assert (run.state, run.steps) == ("done", 5) and run.of_type("best")[0]["best"] == 3 and all(ok for ok, _ in run.checks)
@@ -126,7 +129,7 @@ def test_patience_and_the_best(tiny, tmp_path, monkeypatch):
 def test_patience_outlives_a_kernel(tiny, tmp_path, monkeypatch):
     "A run that had stopped early, and was lost before it said so, does no further step"
     losses = iter([3., 1., 1.5, 1.2])
-    monkeypatch.setattr("loranb.evaluate.held_out_loss", lambda *args, **kw: next(losses))
+    monkeypatch.setattr("loranb.train.run.held_out_loss", lambda *args, **kw: next(losses))
     run = Run(recipe(tiny, "none", max_steps=7, eval_steps=1, save_steps=1, early_stopping_patience=2), tmp_path/"run")
     monkeypatch.setattr(run, "_end", lambda: (_ for _ in ()).throw(OSError("lost")))
     with pytest.raises(Exception): run.train()

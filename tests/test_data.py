@@ -4,12 +4,14 @@ import json
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from loranb import petit
-from loranb.base import load_tokenizer
-from loranb.chips import chips_html, chips_of
-from loranb.data import Encoder, collate, encode, encode_all, ends_learned, prepare
-from loranb.recipe import Recipe, RecipeError
-from loranb.rows import find_rows
+from loranb.models import petit
+from loranb.models.hub import load_tokenizer
+from loranb.data.chips import chips_html, chips_of
+from loranb.data.batches import collate
+from loranb.data.encoding import Encoder, encode, encode_all, ends_learned, prepare
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.data.rows import find_rows
 
 TOK = load_tokenizer(petit.path())
 CHATML = "{% for m in messages %}<user>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<user>assistant\n{% endif %}"
@@ -114,7 +116,7 @@ def test_padding_is_neither_seen_nor_learned():
 
 @pytest.mark.parametrize("row", [chat(("user", "The cat?"), ("assistant", "Le chat.")), {"prompt": "the cat =", "completion": " le chat"}, {"prompt": "<s>the cat =", "completion": " le chat"}])
 def test_a_row_is_asked_as_it_is_trained(row):
-    from loranb.evaluate import ask, prompt_ids
+    from loranb.evaluate.answers import ask, prompt_ids
     prompt, target = ask(row)
     ids, row = prompt_ids(TOK, prompt), encode(TOK, row)
     assert row.input_ids[:len(ids)] == ids and set(row.labels[:len(ids)]) == {-100} and TOK.decode(row.labels[len(ids):-1]).strip() == target
@@ -157,7 +159,7 @@ def test_an_interrupted_file_is_not_there(tmp_path, monkeypatch):
 
 
 def test_rows_that_the_template_refuses(tmp_path, monkeypatch):
-    from loranb.sources import DataError
+    from loranb.data.sources import DataError
     cached(monkeypatch, tmp_path)
     tok = with_template("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}{{ m.content }}</s>{% endfor %}")
     rows = [chat(("user", "a"), ("assistant", str(i))) for i in range(20)]

@@ -3,12 +3,14 @@ import numpy as np
 import pytest
 import torch
 from loranb import Explorer
-from loranb.data import collate, prepare
-from loranb.functional import functional
-from loranb.recipe import Recipe, RecipeError
-from loranb.record import Record
-from loranb.spectra import Spectra
-from loranb.train import Run
+from loranb.data.batches import collate
+from loranb.data.encoding import prepare
+from loranb.evaluate.watch import functional
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.runs.record import Record
+from loranb.spectra.spectra import Spectra
+from loranb.train.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 import loranb
-from loranb import files
-from loranb.factors import AdapterError, Factors, MadeFactors, factors, others, start_of
-from loranb.recipe import RecipeError
-from loranb.spectra import Spectra, singular_values
+from loranb.spectra import files
+from loranb.spectra.layouts import AdapterError, Factors, MadeFactors
+from loranb.spectra.factors import factors, others, start_of
+from loranb.core.fields import RecipeError
+from loranb.spectra.values import singular_values
+from loranb.spectra.spectra import Spectra
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -208,7 +210,7 @@ def test_fused_experts_are_noted():
 
 def test_kronecker_values_come_from_the_small_sides():
     g = torch.Generator().manual_seed(0)
-    from loranb.layouts import factors_of
+    from loranb.spectra.layouts import factors_of
     t = dict(lokr_w1=torch.randn(64, 64, generator=g), lokr_w2=torch.randn(172, 64, generator=g))
     f, = factors_of("up_proj", t, 2.)
     assert (f.m, f.n, f.r) == (11008, 4096, 4096) and isinstance(f, MadeFactors)
@@ -416,7 +418,7 @@ def test_a_name_on_the_hub(tmp_path, monkeypatch):
     with pytest.raises(AdapterError, match="no folder 'someone/adapter' here, and the Hub cannot be reached"): factors("someone/adapter")
 
 def test_the_cache_of_the_hub_without_a_connection(tmp_path, monkeypatch):
-    code = "from loranb.factors import factors; print(len(factors('someone/adapter')))"
+    code = "from loranb.spectra.factors import factors; print(len(factors('someone/adapter')))"
     commit = tmp_path/"hub"/"models--someone--adapter"/"snapshots"/"abc"
     shaken(lora()).save_pretrained(commit)
     (commit.parents[1]/"refs").mkdir()
@@ -570,7 +572,7 @@ def test_random_damage_raises_nothing_else(tmp_path, good):
 def test_more_than_the_limit_is_refused_before_it_is_read(good, monkeypatch):
     monkeypatch.setattr(files, "LIMIT", 1000)
     monkeypatch.setattr(torch, "frombuffer", None)
-    with pytest.raises(AdapterError, match="more than loranb.files.LIMIT"): factors(good)
+    with pytest.raises(AdapterError, match="more than loranb.spectra.files.LIMIT"): factors(good)
 
 def test_a_terabyte_of_holes_takes_no_memory(tmp_path, good):
     import resource, shutil
@@ -592,6 +594,6 @@ def test_a_file_without_its_configuration(good, tmp_path):
     with pytest.raises(AdapterError, match="is a pickle"): factors(tmp_path/"x.bin")
 
 def test_reading_a_folder_needs_neither_peft_nor_transformers(good):
-    code = f"import sys; from loranb.spectra import Spectra; repr(Spectra.of({str(good)!r})); print([m for m in ('peft', 'transformers', 'pandas', 'huggingface_hub') if m in sys.modules])"
+    code = f"import sys; from loranb.spectra.spectra import Spectra; repr(Spectra.of({str(good)!r})); print([m for m in ('peft', 'transformers', 'pandas', 'huggingface_hub') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -81,7 +81,8 @@ def test_what_experts_do_not_take(changes, words, tmp_path):
 
 
 def test_unquantized_experts_are_told(tmp_path):
-    from loranb.base import kept_whole, load_base
+    from loranb.models.quantization import kept_whole
+    from loranb.models.loading import load_base
     build("mixtral", tmp_path/"model")
     said = []
     model, _ = load_base(recipe(tmp_path/"model", "nf4"), said.append)
@@ -90,7 +91,8 @@ def test_unquantized_experts_are_told(tmp_path):
 
 
 def test_layers_that_an_adapter_cannot_act_on(tmp_path):
-    from loranb.base import adapted, attach, load_base
+    from loranb.models.loading import load_base
+    from loranb.models.lora import adapted, attach
     for name, skipped in (("jamba", "dt_proj"), ("llama4_text", "router"), ("mamba", "out_proj")):
         build(name, tmp_path/name)
         lora = attach(load_base(recipe(tmp_path/name, "none"))[0], recipe(tmp_path/name, "none"))

@@ -8,17 +8,22 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from loranb import compare, trim
-from loranb.base import attach, load_base
-from loranb.charts import Figure, Panel, band, cells, chance, dots, line, words
-from loranb.factors import AdapterError, Factors, factors
-from loranb.figures import alignment, amplification, direction_tokens, forgetting, overlap, rank_budget
-from loranb.functional import functional
-from loranb.plots import GREY
-from loranb.readings import num, percent
-from loranb.recipe import Recipe, RecipeError
-from loranb.spectra import Spectra
-from loranb.weight import weight
+from loranb.evaluate import comparing as compare
+from loranb.adapters import trimming as trim
+from loranb.models.loading import load_base
+from loranb.models.lora import attach
+from loranb.core.charts import Figure, Panel, band, cells, chance, dots, line, words
+from loranb.spectra.layouts import AdapterError, Factors
+from loranb.spectra.factors import factors
+from loranb.evaluate.questions import alignment, amplification, direction_tokens, forgetting, overlap
+from loranb.adapters.budget import rank_budget
+from loranb.evaluate.watch import functional
+from loranb.core.html import GREY
+from loranb.core.texts import num, percent
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.spectra.spectra import Spectra
+from loranb.evaluate.base_weights import weight
 
 DOWN, Q = "model.layers.1.mlp.down_proj", "model.layers.2.self_attn.q_proj"
 
@@ -235,8 +240,8 @@ def test_mistakes_are_named(one):
     with pytest.raises(RecipeError, match="of no module"): amplification(Spectra([], []), model)
     with pytest.raises(RecipeError, match="no module in common"): overlap([Factors("a", torch.ones(1, 3), torch.ones(4, 1), 1.)], [Factors("b", torch.ones(1, 3), torch.ones(4, 1), 1.)])
     inner = Factors("model.layers.0.x", torch.ones(1, 3), torch.ones(4, 1), 1.)
-    from loranb import figures
-    with pytest.raises(RecipeError, match="neither reads nor writes"): figures._stream(inner, model)
+    from loranb.evaluate import questions
+    with pytest.raises(RecipeError, match="neither reads nor writes"): questions._stream(inner, model)
 
 
 def test_pages_need_nothing_else(one, tmp_path):

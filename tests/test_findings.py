@@ -3,12 +3,14 @@ import json, re
 
 import pytest
 
-from loranb import Finding, doctor, petit
-from loranb.base import load_tokenizer
-from loranb.findings import CODES, SAMPLE, SECRETS, SEVERITIES, Findings, masked
-from loranb.recipe import Recipe, RecipeError
-from loranb.rows import DataError
-from loranb.train import Run
+from loranb import Finding, doctor
+from loranb.models import petit
+from loranb.models.hub import load_tokenizer
+from loranb.data.findings import CODES, SAMPLE, SECRETS, SEVERITIES, Findings, masked
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.data.sources import DataError
+from loranb.train.run import Run
 
 GOOD = [{"messages": [{"role": "user", "content": f"Is {i} even?"}, {"role": "assistant", "content": "Yes, it is." if i%2 == 0 else "No, it is odd."}]} for i in range(40)]
 TEMPLATE = petit.TEMPLATE
@@ -69,8 +71,7 @@ def test_each_code(code):
 
 def test_every_code_is_documented_and_tried():
     assert set(CASES) | {"overlap", "not-round-trip"} == set(CODES)
-    import loranb.findings, pathlib
-    book = pathlib.Path(loranb.findings.__file__).parents[1]/"nbs"/"03d_findings.ipynb"
+    book = pathlib.Path(__file__).parents[1]/"nbs/03_data/08_findings.ipynb"
     if book.exists():
         table = next("".join(c["source"]) for c in json.loads(book.read_text())["cells"] if "| code | severity |" in "".join(c["source"]))
         assert set(re.findall(r"`([a-z-]+)`", table)) == set(CODES)
@@ -94,7 +95,7 @@ def test_a_classifier_without_a_label(tmp_path):
 
 
 def test_what_a_classifier_leaves_out(tmp_path):
-    from loranb.data import tokens
+    from loranb.data.encoding import tokens
     from loranb import lr_find
     rows = LETTERS + [dict(text="Word "*300, label="kind")]*4
     kept = tokens(Recipe(data=rows, task_type="SEQ_CLS", max_length=64, drop_overlong=True, test_size=0))
@@ -107,7 +108,7 @@ def test_nothing_is_left_to_train_on(tmp_path):
     for name in ("train", "test"): (tmp_path/f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in GOOD))
     recipe = Recipe(data=str(tmp_path), test_split="test", deduplicate=True)
     doctor(recipe)
-    from loranb.data import tokens
+    from loranb.data.encoding import tokens
     with pytest.raises(RecipeError, match="test_split: every row is held out as well"): tokens(recipe)
 
 
@@ -156,7 +157,7 @@ def test_what_is_no_secret(text): assert not found(GOOD + [said(text)])
 
 
 def test_what_was_looked_at_in_part_says_so(monkeypatch):
-    from loranb import findings
+    from loranb.data import findings
     monkeypatch.setattr(findings, "SAMPLE", 10)
     f = found([said(f"{i}@example.org") for i in range(100)])["emails"]
     assert SAMPLE == 20_000 and f.count == 10 and "10 of 100 rows were looked at" in f.detail and f.rows == (1, 12, 23, 34, 45)
@@ -181,7 +182,7 @@ def test_errors_come_first_and_findings_show_themselves():
 
 
 def test_rows_are_left_out_by_their_length():
-    from loranb.data import prepare
+    from loranb.data.encoding import prepare
     rows = GOOD + [said("Word "*200), {"text": "a"}]
     tok = load_tokenizer(petit.path())
     cases = dict(all={}, long=dict(drop_overlong=True), short=dict(min_length=5), both=dict(drop_overlong=True, min_length=5))

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from loranb import cli
-from loranb.fit import choose
-from loranb.gpus import GPU, Estimate, find_gpu, gpus, here, pace, work
-from loranb.ladder import LEVERS, climb
-from loranb.memory import plan
-from loranb.recipe import OPTIMS, QUANTS, Recipe, RecipeError
+from loranb.memory.choices import choose
+from loranb.memory.gpus import GPU, Estimate, find_gpu, gpus, here, pace, work
+from loranb.memory.ladder import LEVERS, climb
+from loranb.memory.plans import plan
+from loranb.core.fields import OPTIMS, QUANTS, RecipeError
+from loranb.core.recipe import Recipe
 
 LLAMA = Recipe(model="meta-llama/Llama-3.1-8B", quant="none", max_length=2048)
 

@@ -8,11 +8,12 @@ from hypothesis import given, settings, strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from loranb.base import is_repacked
-from loranb.factors import factors
-from loranb.functional import (Watch, data_singular_values, direction_effects, direction_energy, directions, evaluating, functional, ratio, tail)
-from loranb.recipe import RecipeError
-from loranb.spectra import Spectra
+from loranb.models.quantization import is_repacked
+from loranb.spectra.factors import factors
+from loranb.evaluate.directions import (data_singular_values, direction_effects, direction_energy, directions, ratio, tail)
+from loranb.evaluate.watch import Watch, evaluating, functional
+from loranb.core.fields import RecipeError
+from loranb.spectra.spectra import Spectra
 
 # --- the sums of one module -------------------------------------------------------------------------------------------------------------------
 
@@ -346,9 +347,11 @@ def test_sequence_of_routed_experts_counts_what_it_sees():
 
 @pytest.mark.parametrize("quant", ["nf4", "int8"])
 def test_quantized_base(quant):
-    from loranb.base import attach, load_base
-    from loranb.data import collate, prepare
-    from loranb.recipe import Recipe
+    from loranb.models.loading import load_base
+    from loranb.models.lora import attach
+    from loranb.data.batches import collate
+    from loranb.data.encoding import prepare
+    from loranb.core.recipe import Recipe
     recipe = Recipe(quant=quant, r=4, test_size=8)
     try: model, tok = load_base(recipe)
     except Exception as e: pytest.skip(f"{quant} does not load here: {e}")

@@ -51,7 +51,7 @@ def test_what_fails_dies_or_hangs_does_not_stop_the_rest(tmp_path):
 
 
 def test_what_a_card_is_compared_with_is_planned_here(tmp_path):
-    code = f"import sys, pathlib; sys.path.insert(0, {str(GPU)!r}); import memory; from loranb.gpus import find_gpu\n" \
+    code = f"import sys, pathlib; sys.path.insert(0, {str(GPU)!r}); import memory; from loranb.memory.gpus import find_gpu\n" \
         "for c in memory.TINY_CASES: print(memory.predicted(memory.planned(c, pathlib.Path(sys.argv[1]), find_gpu('H200'))[1]))"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from jupyter_client.manager import start_new_kernel
 from jupyter_client.session import Session
 sys.path.insert(0, str(pathlib.Path(__file__).parent/"browser"))
 from lab import KERNELS, ROOT, old_ipykernel
-from loranb.guard import Guard, Tap, find_shell, hand_to_main, peek
+from loranb.train.guard import Guard, Tap, find_shell, hand_to_main, peek
 
 SESSION = Session(key=b"secret")
 def wire(kind, **content): return SESSION.serialize(SESSION.msg(kind, content), ident=b"front end")
@@ -159,7 +159,7 @@ def test_second_interrupt_in_poll_loses_no_message(stream):
 SETUP = """
 import sys, time, signal, threading, ipykernel
 from ipykernel.comm import Comm
-from loranb.guard import Guard, hand_to_main
+from loranb.train.guard import Guard, hand_to_main
 k = get_ipython().kernel
 def state(): return [k.shell_stream._recv_callback, k.shell_stream._recv_copy, signal.getsignal(signal.SIGINT), dict(k.shell_handlers), getattr(k, 'saved_sigint_handler', None)]
 def same(a, b): return all(x is y or x == y for x, y in zip(a, b))

@@ -2,12 +2,13 @@
 import numpy as np
 import pytest
 import torch
-from loranb.factors import factors
-from loranb.live import Meter
-from loranb.recipe import Recipe
-from loranb.record import Record, read_frames, write_frame
-from loranb.spectra import Spectra
-from loranb.train import Run
+from loranb.spectra.factors import factors
+from loranb.train.meter import Meter
+from loranb.core.recipe import Recipe
+from loranb.runs.logs import read_frames, write_frame
+from loranb.runs.record import Record
+from loranb.spectra.spectra import Spectra
+from loranb.train.run import Run
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 

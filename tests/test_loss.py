@@ -4,8 +4,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from loranb import loss
-from loranb.loss import check_tiles, token_loss
+from loranb.models import loss
+from loranb.models.loss import check_tiles, token_loss
 
 SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=48, vocab_size=96, head_dim=16, pad_token_id=0)
 TWISTS = dict(llama={}, gemma2=dict(final_logit_softcapping=2.), granite=dict(logits_scaling=4.), cohere=dict(logit_scale=.25), gpt2=dict(n_embd=32, n_layer=2, n_head=2),

@@ -4,13 +4,16 @@ import collections, functools, gc, math
 import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from loranb import petit
-from loranb.base import attach, load_base, load_tokenizer, quiet
-from loranb.ledger import KINDS, Ledger, repeat, rounded
-from loranb.loss import token_loss
-from loranb.memory import _states, optimizer_bytes, plan
-from loranb.peak import held
-from loranb.recipe import Recipe, RecipeError
+from loranb.models import petit
+from loranb.models.hub import load_tokenizer, quiet
+from loranb.models.loading import load_base
+from loranb.models.lora import attach
+from loranb.memory.ledger import KINDS, Ledger, repeat, rounded
+from loranb.models.loss import token_loss
+from loranb.memory.plans import _states, optimizer_bytes, plan
+from loranb.train.measure import held
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
 
 TINY = dict(vocab_size=320, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 HEAD = dict(TINY, head_dim=32)
@@ -185,17 +188,17 @@ def test_peak_is_what_the_profiler_sees_in_other_families(folders, family):
 
 
 def test_many_layers_cost_what_tracing_them_all_says(monkeypatch):
-    from loranb import dryrun
+    from loranb.memory import rehearsal
     for family, more in (("gemma3_text", {}), ("qwen3_moe", dict(mlp_only_layers=[0, 1]))):
         config = AutoConfig.for_model(family, **{**FAMILIES[family], **more, "num_hidden_layers": 7})
-        for do in (dryrun.train_step, dryrun.generation):
+        for do in (rehearsal.train_step, rehearsal.generation):
             r = recipe("a model", gradient_checkpointing=True, quant="nf4")
-            monkeypatch.undo(); dryrun._shorts.clear()
-            few = dryrun.dry_run(config, r, torch.bfloat16, do, 2, 48)
-            monkeypatch.setattr(dryrun, "shorten", lambda model: list(range(7))); dryrun._shorts.clear()
-            whole = dryrun.dry_run(config, r, torch.bfloat16, do, 2, 48)
+            monkeypatch.undo(); rehearsal._shorts.clear()
+            few = rehearsal.dry_run(config, r, torch.bfloat16, do, 2, 48)
+            monkeypatch.setattr(rehearsal, "shorten", lambda model: list(range(7))); rehearsal._shorts.clear()
+            whole = rehearsal.dry_run(config, r, torch.bfloat16, do, 2, 48)
             assert len(few.use) == 7 and few.base.alive() == whole.base.alive() and few.step.peak() == whole.step.peak() and few.alive == whole.alive, (family, do)
-    dryrun._shorts.clear()
+    rehearsal._shorts.clear()
 
 
 def test_a_plan_is_one_sum(folders):
@@ -237,7 +240,7 @@ def test_mistakes_have_one_message(tmp_path, monkeypatch):
 
 
 def kinds():
-    from loranb.shapes import table
+    from loranb.models.shapes import table
     return {str((c.get("model_type"), sorted(c))): n for n, d in table().items() for c in [d["config"]]}.values()
 
 @pytest.mark.slow
@@ -281,7 +284,7 @@ def test_the_ladder_of_a_plan():
 @pytest.mark.parametrize("start,quant", [("pissa", "none"), ("loftq", "nf4")])
 def test_a_start_that_goes_with_one_quantization_is_compared(start, quant):
     from loranb import choose
-    from loranb.memory import three_ways
+    from loranb.memory.plans import three_ways
     r = Recipe(model="meta-llama/Llama-3.2-1B", quant=quant, init_lora_weights=start)
     assert len(three_ways(r, "T4")) == 3 and choose(r, "T4").way and plan(r, "T4").fit().fits
 

@@ -3,9 +3,11 @@ import gc, weakref
 
 import pytest, torch
 
-from loranb.peak import clear, held
-from loranb.recipe import Recipe, RecipeError
-from loranb.train import Run, generators
+from loranb.train.measure import clear, held
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.train.loop import generators
+from loranb.train.run import Run
 
 SHORT = Recipe(r=4, max_steps=3, per_device_train_batch_size=4, test_size=4, eval_steps=0, lora_dropout=.1)
 

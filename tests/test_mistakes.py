@@ -3,8 +3,9 @@ import json, math, os, subprocess, sys
 
 import pytest
 
-from loranb.recipe import Recipe, RecipeError
-from loranb.train import Run
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 
 CHAT = [{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Bonjour"}]}]*12
 
@@ -80,7 +81,7 @@ def test_no_right_to_write(tmp_path, monkeypatch):
 def test_adapter_of_another_kind(kind, changes, tmp_path):
     from peft import IA3Config, LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
-    from loranb.spectra import Spectra
+    from loranb.spectra.spectra import Spectra
     model = LlamaForCausalLM(LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2))
     config = IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[]) if changes is None else LoraConfig(r=2, target_modules=["q_proj"], **changes)
     model = get_peft_model(model, config)
@@ -98,9 +99,9 @@ def test_one_line_in_the_shell_and_in_a_notebook(tmp_path):
 
 @pytest.mark.parametrize("prompt", [3, [{"role": "usr", "content": "hi"}], [{"rol": "user"}], [["hi"]], [None], {"role": "user"}])
 def test_a_prompt_that_is_none(prompt):
-    from loranb.base import load_tokenizer
-    from loranb import petit
-    from loranb.evaluate import generate
+    from loranb.models.hub import load_tokenizer
+    from loranb.models import petit
+    from loranb.evaluate.answers import generate
     with pytest.raises(RecipeError, match="prompt: a message has a role"): generate(None, load_tokenizer(petit.path()), prompt)
 
 
@@ -124,5 +125,5 @@ def test_what_a_recipe_refuses(changes, words):
 @pytest.mark.parametrize("name,card", [("NVIDIA H100 80GB HBM3", "H100"), ("H100-80GB", "H100"), ("Tesla P100-PCIE-16GB", "P100"), ("NVIDIA A100-SXM4-80GB", "A100-80GB"), ("Tesla V100-SXM2-16GB", "V100-16GB"),
     ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"), ("RTX 4090 24GB", "RTX 4090"), ("T4\n", "T4"), ("NVIDIA A100-SXM4-40GB", "A100-40GB")])
 def test_cards_as_drivers_call_them(name, card):
-    from loranb.gpus import find_gpu
+    from loranb.memory.gpus import find_gpu
     assert find_gpu(name).name == card

@@ -8,13 +8,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from loranb import petit
-from loranb.base import load_tokenizer
-from loranb.batches import Encoded, collate
-from loranb.data import encode, ends_learned, prepare, tokens
-from loranb.factors import factors
-from loranb.recipe import Recipe, RecipeError
-from loranb.trim import trim
+from loranb.models import petit
+from loranb.models.hub import load_tokenizer
+from loranb.data.batches import Encoded, collate
+from loranb.data.encoding import encode, ends_learned, prepare, tokens
+from loranb.spectra.factors import factors
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.adapters.trimming import trim
 
 from templates import ALL, MANY, ONE
 from test_chat import tokenizer

@@ -7,8 +7,9 @@ from dataclasses import fields
 import pytest, transformers
 
 from families import ROWS, TEXTS, build
-from loranb.recipe import Recipe, RecipeError
-from loranb.train import Run
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 
 LONG = ROWS + [{"prompt": "the cat "*5 + "=", "completion": " sleeps"*5}]*8
 CHANGES = dict(model="other", revision="v1", trust_remote_code=True, task_type="SEQ_CLS", quant="int8", bnb_4bit_use_double_quant=False, dtype="bfloat16", r=2, lora_alpha=3., use_rslora=True, lora_dropout=.1,

@@ -5,9 +5,11 @@ import random
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from loranb import petit, world
-from loranb.recipe import RecipeError
-from loranb.world import ADJECTIVES as A, BE, NAMES, NOUNS as N, PRONOUNS, VERBS, Clause, Group, agree, both, french, french_group, english_group
+from loranb.models import petit, world
+from loranb.core.fields import RecipeError
+from loranb.models.world import (
+    ADJECTIVES as A, BE, NAMES, NOUNS as N, PRONOUNS, VERBS, Clause, Group, agree, both, french, french_group,
+    english_group)
 
 
 def name(n): return Group(NAMES[n], "")

@@ -3,9 +3,9 @@ import json, subprocess, sys
 
 import pytest, torch
 
-from loranb import petit
-from loranb.recipe import Recipe
-from loranb.train import Run
+from loranb.models import petit
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 
 PLAIN = """
 import sys, torch

@@ -2,11 +2,13 @@
 import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from loranb import Recipe, petit, plan
-from loranb.base import load_tokenizer, max_positions, quiet
-from loranb.evaluate import generate
-from loranb.recipe import RecipeError
-from loranb.train import Run
+from loranb import Recipe, plan
+from loranb.models import petit
+from loranb.models.hub import load_tokenizer, quiet
+from loranb.models.shapes import max_positions
+from loranb.evaluate.answers import generate
+from loranb.core.fields import RecipeError
+from loranb.train.run import Run
 
 GPT = dict(vocab_size=64, n_embd=32, n_layer=1, n_head=2)
 BERT = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)

@@ -4,14 +4,15 @@ import html, itertools, math, re
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from loranb import previews
-from loranb.batches import best_fit, collate
-from loranb.data import tokens
-from loranb.data import prepare
-from loranb.chips import chips_html, chips_text
-from loranb.previews import ORDERS, Preview, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview
-from loranb.recipe import Recipe, RecipeError
-from loranb.widgets.rows import Rows
+from loranb.data import previews
+from loranb.data.batches import best_fit, collate
+from loranb.data.encoding import tokens
+from loranb.data.encoding import prepare
+from loranb.data.chips import chips_html, chips_text
+from loranb.data.previews import (ORDERS, Preview, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview)
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.widgets.data.rows import Rows
 
 KINDS = ["learned", "context", "special", "special-learned", "truncated", "special-truncated", "padding"]
 HOSTILE = [dict(prompt="<script>alert(1)</script>", completion="<img src=x onerror=alert(1)>"), dict(prompt="a\"'><b>", completion="\u202e</details></div>\n\x00&lt;")]

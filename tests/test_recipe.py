@@ -4,7 +4,8 @@ from dataclasses import fields
 import pytest, torch
 from hypothesis import given, strategies as st
 
-from loranb.recipe import GENERAL, PETIT, RULES, SECTIONS, Recipe, RecipeError
+from loranb.core.fields import RULES, RecipeError
+from loranb.core.recipe import GENERAL, PETIT, SECTIONS, Recipe
 
 OTHER = dict(model="org/name", revision="v1", trust_remote_code=True, quant="int8", bnb_4bit_use_double_quant=False, dtype="float16", r=3, lora_alpha=7.5, use_rslora=True,
     lora_dropout=.1, target_modules=["q_proj", "v_proj"], rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 4}, data="rows.jsonl", split="test", test_size=3, columns={"user": "q", "assistant": ["a", "b"]}, test_split="dev", deduplicate=True, acknowledged=["duplicates"], max_length=77, labels=["no", "yes"], min_length=2, drop_overlong=True, train_on="last", packing=True, group_by_length=True,

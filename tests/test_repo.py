@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NBS, LIB = ROOT/"nbs", ROOT/"loranb"
 BOOKS = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-MODULES = sorted(p for p in LIB.rglob("*.py") if p.name != "_modidx.py")
+MODULES = sorted(p for p in LIB.rglob("*.py") if p.name != "_modidx.py")  # those of the rooms too
 MADE = ".venv* .git __pycache__ *.egg-info build dist runs demo shots .hypothesis .ipynb_checkpoints .lab _proc".split()
 NARRATIVE = "too-many-defs long-exported-cell undocumented-export exported-run long-example-cell comment-in-example example-run".split()
 cfg = ConfigParser()
@@ -18,13 +18,18 @@ SETTINGS = cfg["DEFAULT"]
 needs_nbdev = pytest.mark.skipif(not find_spec("nbdev"), reason="needs nbdev, which asks for a newer fastcore than Colab has")
 
 
+def left_out(folder, names):
+    "What of a folder is made and not kept; the room of the runs is kept"
+    return {n for n in shutil.ignore_patterns(*MADE)(folder, names) if not (n == "runs" and Path(folder) == LIB)}
+
+
 def short(path): return str(path.relative_to(ROOT))
 def cells(path): return json.loads(path.read_text(encoding="utf-8"))["cells"]
 def python(code, **kw): return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **kw)
 
 
 @pytest.fixture
-def copy(tmp_path): return Path(shutil.copytree(ROOT, tmp_path/"clone", ignore=shutil.ignore_patterns(*MADE)))
+def copy(tmp_path): return Path(shutil.copytree(ROOT, tmp_path/"clone", ignore=left_out))
 
 
 def files(folder):
@@ -59,7 +64,7 @@ def test_what_the_readme_names_exists():
         assert len(line.split()) > 1, f"nothing is said of {name}"
     missing = [o for o in links + listed if not (ROOT/o).exists()]
     top = [p.name + "/"*p.is_dir() for p in ROOT.iterdir() if not any(p.match(m) for m in MADE)]
-    unlisted = [o for o in top + [short(p) for p in BOOKS] if o not in listed]
+    unlisted = [o for o in top + [short(p) if p.parent in (NBS, NBS/"tutorials") else f"nbs/{p.relative_to(NBS).parts[0]}/" for p in BOOKS] if o not in listed]
     assert not missing and not unlisted, (missing, unlisted)
 
 
@@ -99,19 +104,31 @@ def test_badges_open_notebooks_that_exist():
 
 
 def places():
-    "Where each module stands in the order of the imports: its notebook's number; widgets stand between 12 and 13, panel first, then the views of the spectra"
+    "Where each module stands in the order of reading, which is that of the imports: the numbers of its room and of its notebook"
     where = {}
     for p in BOOKS:
         name = next((m[1] for c in cells(p) if (m := re.match(r"#\|\s*default_exp\s+(\S+)", "".join(c["source"])))), None)
-        if name: where[name] = {"widgets.panel": "12~0", "widgets.spectra_views": "12~1", "widgets.explorer": "12~3"}.get(name, "12~2") if p.parent.name == "widgets" else p.stem.split("_")[0]
+        if name and not name.endswith("__init__"): where[name] = place(p)
     return where
 
 
-def imported(path):
+def place(book):
+    "A notebook's numbers; the widgets in folders stand behind the panel that they are made of, `see` in the order of its links"
+    numbers = [int(m[1]) if (m := re.match(r"(\d+)_", part)) else 10 for part in book.relative_to(NBS).parts]
+    return [*numbers, ["", "columns", "spectra_views", "trim_views", "explorer"].index(book.stem) if book.stem in ("spectra_views", "trim_views", "explorer") else 0]
+
+
+def handed_on():
+    "The public names of the package and of its rooms, and the module of each"
+    done = python("import json, loranb, importlib\nfor room in ['', *('.' + r for r in loranb.ROOMS)]:\n"
+                  "    m = importlib.import_module('loranb' + room)\n    print(json.dumps({f'loranb{room}.{n}': getattr(m, n).__module__ for n in m.__all__ if hasattr(getattr(m, n), '__module__')}))", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return {k: v for line in done.stdout.splitlines() for k, v in json.loads(line).items()}
+
+
+def imported(path, public):
     "The modules of loranb that the module at `path` imports, anywhere in it"
     tree, here = ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT).with_suffix("").parts
-    lazy = ast.parse((LIB/"__init__.py").read_text(encoding="utf-8"))
-    public = next({k.arg: k.value.value for k in o.value.keywords} for o in lazy.body if isinstance(o, ast.Assign) and o.targets[0].id == "_where")
     for node in ast.walk(tree):
         full = []
         if isinstance(node, ast.Import): full = [a.name for a in node.names]
@@ -121,31 +138,42 @@ def imported(path):
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
             full = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         for o in full:
-            parts = o.split(".")
-            if parts[0] != "loranb" or len(parts) < 2: continue
-            name = ".".join(parts[1:3]) if parts[1] == "widgets" and len(parts) > 2 else parts[1]
-            yield public.get(name, name)
+            if o.split(".")[0] != "loranb": continue
+            parts = public.get(o, o).split(".")[1:]
+            names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+            yield next((n for n in names if n in places_now), ".".join(parts))
+
+
+places_now = places()
 
 
 def test_every_module_has_a_notebook():
     names = {".".join(p.relative_to(LIB).with_suffix("").parts) for p in MODULES if p.name != "__init__.py"}
-    assert names == set(places())
+    assert names == set(places_now)
+
+
+def test_every_room_has_a_page():
+    rooms = sorted(p for p in NBS.iterdir() if re.match(r"\d+_", p.name))
+    assert not [p.name for p in rooms if p.name != "11_cli" and not (p/"index.ipynb").is_file()]
+    assert [p.name.partition("_")[2] for p in rooms][:10] == python("import loranb; print(*loranb.ROOMS)", cwd=ROOT).stdout.split()
 
 
 def test_imports_go_one_way():
-    where, wrong = places(), []
+    public, wrong = handed_on(), []
     for p in MODULES:
         name = ".".join(p.relative_to(LIB).with_suffix("").parts)
-        wrong += [f"{name} imports {o}" for o in imported(p) if name in where and where.get(o, "?") >= where[name] and o != "__version__"]
+        if p.name == "__init__.py": continue
+        wrong += [f"{name} imports {o}" for o in imported(p, public) if places_now.get(o, [99]) >= places_now[name] and o not in ("__version__", "hand_on")]
     assert not wrong
 
 
-def test_modules_up_to_12_know_no_widget():
+def test_no_room_below_the_widgets_knows_a_widget():
     for p in MODULES:
-        if places().get(p.stem, "99") >= "12~" or p.parent != LIB: continue
+        name = ".".join(p.relative_to(LIB).with_suffix("").parts)
+        if places_now.get(name, [99])[0] >= 10: continue
         roots = {(a.name if isinstance(n, ast.Import) else n.module or "").split(".")[0]
                  for n in ast.walk(ast.parse(p.read_text(encoding="utf-8"))) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
-        assert not roots & {"ipywidgets", "anywidget"} and not [o for o in imported(p) if o.startswith("widgets")], short(p)
+        assert not roots & {"ipywidgets", "anywidget"}, short(p)
 
 
 def test_import_is_light():
@@ -222,7 +250,7 @@ def test_colab_gets_no_more_than_the_readme_says():
 def wheel(tmp_path_factory):
     "A wheel built from a copy of the tree"
     there = tmp_path_factory.mktemp("wheel")
-    clone = shutil.copytree(ROOT, there/"clone", ignore=shutil.ignore_patterns(*MADE))
+    clone = shutil.copytree(ROOT, there/"clone", ignore=left_out)
     subprocess.run([sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", there, clone], check=True, capture_output=True)
     return next(there.glob("*.whl"))
 

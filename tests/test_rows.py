@@ -8,8 +8,9 @@ import pyarrow as pa, pyarrow.parquet as pq
 import pytest
 
 from loranb import DataError
-from loranb.recipe import Recipe, RecipeError
-from loranb.rows import find_rows, held_out, rows_of
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.data.rows import find_rows, held_out, rows_of
 
 OK = {"question": "2 + 2?", "answer": "4"}
 CHAT = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Bonjour"}]}
@@ -313,7 +314,7 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path):
 
 def test_many_rows_lie_in_a_file(tmp_path, monkeypatch):
     from datasets import config
-    from loranb import rows as module
+    from loranb.data import rows as module
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path/"cache"); monkeypatch.setattr(module, "SPILL", 10_000); monkeypatch.setattr(module, "PIECE", 3_000)
     raw = [{"question": f"{i}?", "answer": "é"*40} for i in range(400)]
     (tmp_path/"a.jsonl").write_text(lines(*raw, "broken"))
@@ -353,7 +354,7 @@ def test_bad_rows_are_left_out_by_who_says_so():
 @pytest.mark.parametrize("kind", ["list", "frame", "dataset", "splits"])
 def test_rows_from_memory_are_kept_with_the_run(kind, tmp_path):
     from datasets import Dataset, DatasetDict
-    from loranb.record import Record
+    from loranb.runs.record import Record
     raw = [{"q": f"{i}?", "a": i, "id": i} for i in range(60)]
     data = dict(list=raw, frame=pd.DataFrame(raw), dataset=Dataset.from_list(raw), splits=DatasetDict(train=Dataset.from_list(raw), dev=Dataset.from_list(raw[:3])))[kind]
     recipe = Recipe(data=data, columns={"user": "q", "assistant": "a"}, test_split="dev" if kind == "splits" else None)
@@ -367,7 +368,7 @@ def test_rows_from_memory_are_kept_with_the_run(kind, tmp_path):
 
 
 def test_html_in_rows_stays_text():
-    from loranb.findings import Finding, Findings
+    from loranb.data.findings import Finding, Findings
     assert "<script" not in Findings([Finding("emails", "warning", 1, (1,), "", "<script>alert(1)</script>")])._repr_html_()
 
 

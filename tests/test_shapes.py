@@ -4,8 +4,9 @@ import json, struct
 import huggingface_hub, pytest
 from huggingface_hub.utils import _http
 
-from loranb.recipe import Recipe, RecipeError
-from loranb.shapes import count, find_config, in_table, outline, skeleton, stored, table
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.models.shapes import count, find_config, in_table, outline, skeleton, stored, table
 
 httpx = next(v for k, v in vars(_http).items() if k in ("httpx", "httpx2"))  # the Hub's own client, by either of its names
 LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96, dtype="bfloat16")

@@ -6,10 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from loranb.factors import Factors, change, summed
-from loranb.recipe import RecipeError
-from loranb.spectra import (Spectra, TOLERANCE, a_at_start, a_init_band, energy, energy_entropy_rank, entropy_rank, gavish_donoho, hard_threshold, noise_band, noise_ranks,
-                            nuclear_rank, participation_null, participation_ratio, rank_for_energy, singular_values, singular_vectors, stable_rank, walk_variance)
+from loranb.spectra.layouts import Factors, change, summed
+from loranb.core.fields import RecipeError
+from loranb.spectra.values import TOLERANCE, singular_values, singular_vectors
+from loranb.spectra.metrics import (
+    a_at_start, a_init_band, energy, energy_entropy_rank, entropy_rank, gavish_donoho, hard_threshold, noise_band,
+    noise_ranks, nuclear_rank, participation_null, participation_ratio, rank_for_energy, stable_rank, walk_variance)
+from loranb.spectra.spectra import Spectra
 
 # --- the reference and the cases -------------------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest, torch
 
-from loranb.recipe import Recipe
-from loranb.checkpoint import checkpoints
-from loranb.logs import read_frames
-from loranb.train import Run
+from loranb.core.recipe import Recipe
+from loranb.runs.checkpoint import checkpoints
+from loranb.runs.logs import read_frames
+from loranb.train.run import Run
 
 RECIPE = Recipe(r=4, max_steps=8, spectra_steps=3, eval_steps=4, save_steps=4, test_size=8, per_device_train_batch_size=4, gradient_accumulation_steps=2, lora_dropout=.1)
 
@@ -109,7 +109,7 @@ def test_rows_in_memory_are_kept_with_the_run(tmp_path):
 def test_interrupt_is_a_request(whole, tmp_path):
     code = f"""
 import sys, os, signal
-from loranb.recipe import Recipe; from loranb.train import Run
+from loranb.core.recipe import Recipe; from loranb.train.run import Run
 run = Run(Recipe.from_yaml({str(whole.path/'recipe.yaml')!r}), {str(tmp_path/'run')!r})
 run.on(lambda e: os.kill(os.getpid(), signal.SIGINT) if e['type'] == 'step' and e['step'] == 3 else None)
 run.train(); print(run.state, run.steps)"""
@@ -122,7 +122,7 @@ run.train(); print(run.state, run.steps)"""
 def test_killed_and_resumed(whole, tmp_path):
     code = f"""
 import os, signal
-from loranb.recipe import Recipe; from loranb.train import Run
+from loranb.core.recipe import Recipe; from loranb.train.run import Run
 run = Run(Recipe.from_yaml({str(whole.path/'recipe.yaml')!r}), {str(tmp_path/'run')!r})
 run.on(lambda e: os.kill(os.getpid(), signal.SIGKILL) if e['type'] == 'step' and e['step'] == 6 else None)
 run.train()"""
@@ -156,7 +156,7 @@ def test_every_quantization_trains(quant, tmp_path):
 
 @pytest.mark.parametrize("at", [3, 4])
 def test_stop_while_the_next_rows_are_fetched(tmp_path, monkeypatch, at):
-    from loranb.guard import Guard
+    from loranb.train.guard import Guard
     recipe = RECIPE.replace(data=[{"prompt": f"{i} =", "completion": f" {i}"} for i in range(36)], test_size=4)  # four steps an epoch
     end = fingerprint(Run(recipe, tmp_path/"whole").train())
     run = Run(recipe, tmp_path/"run")

@@ -9,12 +9,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from loranb.adapters import Adapter
-from loranb.factors import AdapterError, Factors, factors
-from loranb.functional import functional
-from loranb.recipe import Recipe, RecipeError
-from loranb.spectra import Spectra
-from loranb.trim import choose, cut, rank_budget, residual, scores, trim, trim_curve, worn
+from loranb.adapters.adapter import Adapter
+from loranb.spectra.layouts import AdapterError, Factors
+from loranb.spectra.factors import factors
+from loranb.evaluate.watch import functional
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.spectra.spectra import Spectra
+from loranb.adapters.trimming import choose, cut, rank_budget, residual, scores, trim, trim_curve, worn
 
 def llama():
     torch.manual_seed(0)
@@ -262,7 +264,7 @@ def test_measure_against_two_models(tmp_path):
     assert "kl_learned" not in unlabelled and unlabelled["kl"] > 0
 
 def test_students_t():
-    from loranb.trim import _t95
+    from loranb.adapters.trimming import _t95
     for n, t in ((4, 3.182), (6, 2.571), (11, 2.228), (31, 2.042), (10**6, 1.96)): assert _t95(n) == pytest.approx(t, rel=.04)
 
 def test_curve():
@@ -291,7 +293,7 @@ def test_rank_budget():
 
 
 def test_nothing_else_is_replaced(tmp_path):
-    from loranb.train import Run
+    from loranb.train.run import Run
     run = Run(Recipe(max_steps=3, test_size=4, spectra_steps=0), tmp_path/"run").train()
     (tmp_path/"other").mkdir(); (tmp_path/"other/mine.txt").write_text("1"); (tmp_path/"file").write_text("1")
     for folder in ("other", "file", "run/adapter"):

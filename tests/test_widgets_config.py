@@ -4,17 +4,18 @@ from dataclasses import fields
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from loranb.previews import preview
-from loranb.recipe import COLUMNS, Recipe, RecipeError
-from loranb.widgets.code import Code
-from loranb.widgets.columns import Columns
-from loranb.widgets.doctor import Doctor
-from loranb.widgets.flow import Flow
+from loranb.data.previews import preview
+from loranb.core.fields import COLUMNS, RecipeError
+from loranb.core.recipe import Recipe
+from loranb.widgets.choose.code import Code
+from loranb.widgets.data.columns import Columns
+from loranb.widgets.data.doctor import Doctor
+from loranb.widgets.watch.flow import Flow
 from loranb.widgets.panel import Field, static
-from loranb.widgets.quantize import LEVELS, Quantize
-from loranb.widgets.rank import Rank
-from loranb.widgets.rows import Rows
-from loranb.widgets.settings import Settings
+from loranb.widgets.choose.quantize import LEVELS, Quantize
+from loranb.widgets.choose.rank import Rank
+from loranb.widgets.data.rows import Rows
+from loranb.widgets.choose.settings import Settings
 
 TABLE = ("table", "thead", "tbody", "tr", "th", "td")
 PANELS = [Quantize, Rank, Columns, Rows, Doctor, Settings, Code, Flow]

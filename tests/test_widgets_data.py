@@ -3,8 +3,8 @@ import json
 
 import pytest
 from loranb import DataError, doctor
-from loranb.recipe import Recipe
-from loranb.studio import Studio
+from loranb.core.recipe import Recipe
+from loranb.widgets.studio import Studio
 
 ROWS = [dict(id=i, theirs=f"Translate to French: It is {i}.", ours=f"C'est {i}. <script>alert(1)</script>") for i in range(30)]
 

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from traitlets import TraitError
 
-from loranb.widgets.monitor import Monitor
-from loranb.widgets.now import Now
-from loranb.widgets.samples import Samples
-from loranb.widgets.spectra_views import Course, LayerMap, Spectrum, link_views
-from loranb.widgets.trim_views import Directions, TrimAdvisor, trim_rows
+from loranb.widgets.watch.monitor import Monitor
+from loranb.widgets.watch.now import Now
+from loranb.widgets.keep.samples import Samples
+from loranb.widgets.see.spectra_views import Course, LayerMap, Spectrum, link_views
+from loranb.widgets.see.trim_views import Directions, TrimAdvisor, trim_rows
 
 MODULES = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=4, scaling=1.0) for l in range(2) for k in ("q_proj", "up_proj")]
 VIEWS = LayerMap, Spectrum, Course
@@ -77,8 +77,8 @@ def test_a_history_can_be_given():
 
 
 def test_unknown_state():
-    from loranb.record import STATES as known
-    from loranb.widgets.monitor import STATES
+    from loranb.runs.record import STATES as known
+    from loranb.widgets.watch.monitor import STATES
     with pytest.raises(TraitError): Monitor(state="asleep")
     assert STATES == known
 

@@ -17,14 +17,12 @@ NBS = ROOT/"nbs"
 
 # One line for each file and folder of the root; a notebook's line is its own subtitle.
 NOTES = {
-    "nbs/": "the source: one notebook, one module, one concept",
-    "nbs/widgets/": "one widget, one notebook, one module, one small ES module",
+    "nbs/": "the source: ten rooms and the shell; one notebook, one module, one concept",
     "nbs/tutorials/": "lessons to run",
     "nbs/images/": "pictures for this page",
     "loranb/": "the package, exported from the notebooks; never edited by hand",
     "loranb/__init__.py": "the public names, each imported when it is first asked for",
-    "loranb/models/": "petit: weights, tokenizer and how they were made; shapes.json: the configurations of popular models",
-    "loranb/static/": "the widgets' ES modules and their style sheets",
+    "loranb/assets/": "petit: weights and tokenizer; shapes.json: the configurations of popular models; js: the widgets' ES modules and style sheets",
     "tests/": "what a reader need not read; pytest runs it and every notebook",
     "tests/browser/": "JupyterLab in headless Chromium: keys, clicks, Stop, Resume",
     "tests/bench/": "measurements against the figures to hold",
@@ -59,9 +57,16 @@ def subtitle(path):
     return re.search(r"^> (.+?)\.?$", source, re.M)[1]
 
 
+def room(folder):
+    "What a room is for, and its notebooks in the order of reading"
+    page, books = folder/"index.ipynb", sorted(p for p in folder.rglob("*.ipynb") if p.stem != "index")
+    names = [re.sub(r"^\d+_", "", p.stem) for p in books]
+    return f"{subtitle(page)}: {', '.join(names)}" if page.exists() else subtitle(books[0])
+
+
 def kept(folder):
     "What lies in `folder`, without what git does not keep"
-    ignored = [o.rstrip("/") for o in (ROOT/".gitignore").read_text().split()] + [".git"]
+    ignored = [o.strip("/") for o in (ROOT/".gitignore").read_text().split()] + [".git"]
     return sorted(p for p in folder.iterdir() if not any(fnmatch.fnmatch(p.name, o) for o in ignored))
 
 
@@ -73,7 +78,9 @@ def tree():
     for name, note in NOTES.items():
         if not (ROOT/name).exists() or name.endswith("/") and not kept(ROOT/name): continue
         rows.append((name, note))
-        if name.startswith("nbs/"): rows += [(name + p.name, subtitle(p)) for p in sorted(kept(ROOT/name), key=lambda p: (p.stem != "index", p)) if p.suffix == ".ipynb"]
+        if not name.startswith("nbs/"): continue
+        rows += [(name + p.name, subtitle(p)) for p in sorted(kept(ROOT/name)) if p.suffix == ".ipynb"]
+        if name == "nbs/": rows += [(f"{name}{p.name}/", room(p)) for p in sorted(kept(ROOT/name)) if re.match(r"\d+_", p.name)]
     shown = ["  "*(name.rstrip("/").count("/")) + Path(name).name + "/"*name.endswith("/") for name, _ in rows]
     return "\n".join(f"{s:{max(map(len, shown)) + 2}}{note}" for s, (_, note) in zip(shown, rows))
 

@@ -14,12 +14,14 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 import torch
 from datasets import Dataset, disable_progress_bars
 
-from loranb import petit
-from loranb.base import load_base, load_tokenizer
-from loranb.batches import collate, real
-from loranb.data import encode, prepare
-from loranb.loss import token_loss
-from loranb.recipe import Recipe, RecipeError
+from loranb.models import petit
+from loranb.models.hub import load_tokenizer
+from loranb.models.loading import load_base
+from loranb.data.batches import collate, real
+from loranb.data.encoding import encode, prepare
+from loranb.models.loss import token_loss
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
 
 disable_progress_bars()
 for name in ("trl", "transformers", "datasets", "bitsandbytes"): logging.getLogger(name).setLevel(logging.ERROR)
@@ -71,9 +73,9 @@ def memory(n=1_000_000):
 import sys, os; sys.path[:0] = {sys.path!r}
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import json, resource, data as bench
-from loranb.recipe import Recipe
-from loranb.base import load_tokenizer
-from loranb import petit
+from loranb.core.recipe import Recipe
+from loranb.models.hub import load_tokenizer
+from loranb.models import petit
 tok = load_tokenizer(petit.path())
 bench.prepare(Recipe(data=list(bench.chats(50)), test_size=0), tok)
 def own(): return next(int(l.split()[1])/1024 for l in open("/proc/self/status") if l.startswith("RssAnon"))
@@ -99,7 +101,7 @@ print(start, peak[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024, i
 
 def packing(steps=12):
     "Forward and backward of LoRA on rows of 4 to 40 tokens and a few of 256"
-    from loranb.base import attach
+    from loranb.models.lora import attach
     rng, words = random.Random(0), "the cat sleeps and the dog eats near the old house with a red door".split()
     rows = [dict(prompt="say:", completion=" " + " ".join(rng.choices(words, k=rng.choice((3, 5, 8, 12, 20, 30)) if rng.random() < .95 else 200))) for _ in range(3000)]
     recipe = Recipe(data=rows, quant="none", max_length=256, test_size=0, packing=True)
@@ -107,7 +109,7 @@ def packing(steps=12):
     model = attach(model, recipe).train()
     packed = prepare(recipe, tok).train
     kinds = dict(padded=(packed.tokens, 16), packed=(packed, 2), grouped=(packed.tokens, 16))
-    from loranb.batches import ByLength
+    from loranb.data.batches import ByLength
     took, useful = {k: 0. for k in kinds}, {k: 0 for k in kinds}
     orders = dict(padded=torch.randperm(len(packed.tokens)).tolist(), packed=torch.randperm(len(packed)).tolist(), grouped=list(ByLength(packed.tokens.lengths, 16)))
     for step in range(steps):

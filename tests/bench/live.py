@@ -9,7 +9,7 @@ import time
 
 THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "2"))
 import torch
-from loranb.live import Meter
+from loranb.train.meter import Meter
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 

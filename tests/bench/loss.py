@@ -6,7 +6,7 @@ import argparse, os, statistics, time
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 import torch
-from loranb.loss import token_loss
+from loranb.models.loss import token_loss
 from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM

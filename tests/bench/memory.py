@@ -18,8 +18,8 @@ def clock(f):
 def ours(name):
     import bitsandbytes, peft.tuners.lora.bnb, accelerate.utils.operations, torch, transformers  # noqa: F401
     from transformers import LlamaForCausalLM, Qwen3MoeForCausalLM, Trainer  # noqa: F401
-    from loranb.memory import plan
-    from loranb.recipe import Recipe
+    from loranb.memory.plans import plan
+    from loranb.core.recipe import Recipe
     torch.set_num_threads(1)
     r, out = Recipe(model=MODELS[name], quant="nf4", r=16, max_length=1024, per_device_train_batch_size=2), {}
     p, *first = clock(lambda: (p := plan(r, "A100-80GB"), p.peak)[0])
@@ -44,8 +44,8 @@ def theirs(name, folder):
 
 
 def main():
-    from loranb.recipe import Recipe
-    from loranb.shapes import find_config
+    from loranb.core.recipe import Recipe
+    from loranb.models.shapes import find_config
     gb = lambda n: f"{n/1e9:.1f} GB"
     for name, model in MODELS.items():
         folder = pathlib.Path(tempfile.mkdtemp())/name

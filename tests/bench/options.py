@@ -9,9 +9,10 @@ import argparse, statistics, sys, time
 
 import torch
 
-from loranb.base import attach, load_base
-from loranb.loss import token_loss
-from loranb.recipe import Recipe
+from loranb.models.loading import load_base
+from loranb.models.lora import attach
+from loranb.models.loss import token_loss
+from loranb.core.recipe import Recipe
 
 
 def step(model, optimizer, batch):

@@ -7,8 +7,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]/"browser"))
 from lab import chromium
 from page import panel_page
-from loranb.widgets.spectra_views import Course, LayerMap, Spectrum
-from loranb.widgets.trim_views import Directions
+from loranb.widgets.see.spectra_views import Course, LayerMap, Spectrum
+from loranb.widgets.see.trim_views import Directions
 
 KINDS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
 # Three callbacks of one frame: before the drawing, the drawing that was asked for, after it (with a forced layout).

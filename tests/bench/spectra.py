@@ -3,8 +3,9 @@ import argparse, logging, statistics, tempfile, time, warnings
 
 import live, torch, weight
 
-from loranb.factors import Factors
-from loranb.spectra import Spectra, singular_vectors
+from loranb.spectra.layouts import Factors
+from loranb.spectra.values import singular_vectors
+from loranb.spectra.spectra import Spectra
 
 SHAPES = dict(q_proj=(4096, 4096), k_proj=(4096, 4096), v_proj=(4096, 4096), o_proj=(4096, 4096), gate_proj=(11008, 4096), up_proj=(11008, 4096), down_proj=(4096, 11008))
 LAYERS = 32

@@ -6,10 +6,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.conversion import _convert_module_to_lora
 
-from loranb.factors import Factors, factors
-from loranb.functional import Functional, Watch
-from loranb.spectra import Spectra
-from loranb.trim import choose, cut, residual
+from loranb.spectra.layouts import Factors
+from loranb.spectra.factors import factors
+from loranb.evaluate.directions import Functional
+from loranb.evaluate.watch import Watch
+from loranb.spectra.spectra import Spectra
+from loranb.adapters.trimming import choose, cut, residual
 
 def timed(f, repeat):
     "Least and median milliseconds of CPU time on one thread"

@@ -3,8 +3,8 @@ import argparse, statistics, time
 
 import torch
 
-from loranb.base import quiet
-from loranb.weight import Weight
+from loranb.models.hub import quiet
+from loranb.evaluate.base_weights import Weight
 
 def nf4(m, n, dtype):
     import bitsandbytes as bnb

@@ -2,17 +2,17 @@
 import json, re
 
 import pytest
-from loranb.previews import length_bins, lengths_reading, lengths_svg
-from loranb.recipe import Recipe
-from loranb.widgets.bill import Bill
-from loranb.widgets.code import Code
-from loranb.widgets.columns import Columns
-from loranb.widgets.doctor import Doctor
-from loranb.widgets.flow import Flow
-from loranb.widgets.quantize import Quantize
-from loranb.widgets.rank import Rank
-from loranb.widgets.rows import Rows
-from loranb.widgets.settings import Settings
+from loranb.data.previews import length_bins, lengths_reading, lengths_svg
+from loranb.core.recipe import Recipe
+from loranb.widgets.choose.bill import Bill
+from loranb.widgets.choose.code import Code
+from loranb.widgets.data.columns import Columns
+from loranb.widgets.data.doctor import Doctor
+from loranb.widgets.watch.flow import Flow
+from loranb.widgets.choose.quantize import Quantize
+from loranb.widgets.choose.rank import Rank
+from loranb.widgets.data.rows import Rows
+from loranb.widgets.choose.settings import Settings
 from page import panel_page, receive, state
 
 SHAPES = dict(q=(192, 192), k=(96, 192), v=(96, 192), o=(192, 192), gate=(512, 192), up=(512, 192), down=(192, 512))

@@ -1,6 +1,6 @@
 """Stop, interrupts, prints and queued cells in a real JupyterLab, on the newest ipykernel and on 6.17.1. The widget is fifteen lines; what is tested is the guard."""
 SETUP = '''import time, signal, threading, anywidget, traitlets
-from loranb.guard import Guard, hand_to_main
+from loranb.train.guard import Guard, hand_to_main
 class Box(anywidget.AnyWidget):
     _esm = """export default { render({ model, el }) {
       el.innerHTML = "<div class=box><button>Train</button><button>Stop</button><output></output></div>";

@@ -3,11 +3,13 @@ import re
 
 import numpy as np
 import pytest
-from loranb import plots
-from loranb.widgets.monitor import Monitor
-from loranb.widgets.now import Now
-from loranb.widgets.samples import Samples
-from loranb.widgets.spectra_views import Course, LayerMap, Spectrum
+from loranb.core import texts
+from loranb.runs import report
+from loranb.spectra import pictures
+from loranb.widgets.watch.monitor import Monitor
+from loranb.widgets.watch.now import Now
+from loranb.widgets.keep.samples import Samples
+from loranb.widgets.see.spectra_views import Course, LayerMap, Spectrum
 from page import message, panel_page, plain, receive, state
 
 KINDS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
@@ -45,7 +47,7 @@ def test_loss_has_the_geometry_of_the_still(show):
     m = monitor()
     page = show(m, width=666)
     box = page.evaluate("document.querySelector('svg').viewBox.baseVal.width")
-    still = plots.loss_svg(np.frombuffer(m.steps, np.float32), np.frombuffer(m.loss, np.float32), *zip(*m.evals), max_steps=200, width=box)
+    still = report.loss_svg(np.frombuffer(m.steps, np.float32), np.frombuffer(m.loss, np.float32), *zip(*m.evals), max_steps=200, width=box)
     for line, at in (("raw", 0), ("mean", 1), ("held", 2)):
         drawn = points(page.get_attribute(f"[data-line={line}]", "d"))
         assert np.abs(drawn - points(re.findall(r' d="([^"]+)"', still)[at])).max() <= 0.11
@@ -61,7 +63,7 @@ def test_spectrum_and_course_have_the_geometry_of_the_stills(show, band):
     for i, v in enumerate(views):
         width = page.evaluate(f"document.querySelectorAll('svg')[{i}].viewBox.baseVal.width")
         t, s, b = v._course()
-        still = plots.spectrum_svg(s[-1], b[-1], title=v.selected, width=width) if i == 0 else plots.course_svg(t, s, b, title=v.selected, shape=(192, 192), width=width)
+        still = pictures.spectrum_svg(s[-1], b[-1], title=v.selected, width=width) if i == 0 else pictures.course_svg(t, s, b, title=v.selected, shape=(192, 192), width=width)
         page_svg = page.locator("svg").nth(i)
         assert page_svg.get_attribute("aria-label") == re.search('aria-label="([^"]+)"', still)[1]
         if i == 0:
@@ -231,7 +233,7 @@ def test_values_are_read_by_pointer_and_arrows(show):
     page.locator(".spectrum .chart").focus()
     page.keyboard.press("ArrowRight")
     s = spectrum._last()[0]
-    assert tip(1) == f"σ1 = {plots.num(s[0])}, {plots.num(100*s[0]**2/np.sum(s.astype(float)**2))} % of the energy up to here"
+    assert tip(1) == f"σ1 = {texts.num(s[0])}, {texts.num(100*s[0]**2/np.sum(s.astype(float)**2))} % of the energy up to here"
     page.locator(".course .chart").focus()
     page.keyboard.press("ArrowDown")
     assert tip(2).startswith("σ1 = ") and tip(2).endswith("at step 300") and page.locator(".course .unseen").text_content() == tip(2)
@@ -244,7 +246,7 @@ def test_the_table_has_the_values(show):
     page.get_by_text("show table").click()
     page.wait_for_timeout(40)
     cells = page.locator(".monitor table td").all_text_contents()
-    assert cells[0] == "30" and cells[2] == plots.num(0.22 + 2*np.exp(-30/28)) and len(cells) == 12
+    assert cells[0] == "30" and cells[2] == texts.num(0.22 + 2*np.exp(-30/28)) and len(cells) == 12
 
 
 def test_text_from_data_stays_text(show):

@@ -3,9 +3,11 @@ import re
 
 import numpy as np
 import pytest
-from loranb import plots, readings
-from loranb.widgets.spectra_views import Course, LayerMap, Spectrum
-from loranb.widgets.trim_views import Directions, TrimAdvisor
+from loranb.core import texts
+from loranb.spectra import readings
+from loranb.spectra import pictures
+from loranb.widgets.see.spectra_views import Course, LayerMap, Spectrum
+from loranb.widgets.see.trim_views import Directions, TrimAdvisor
 from page import message, receive
 
 KINDS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
@@ -76,8 +78,8 @@ def test_the_k_slider(linked):
         page.wait_for_timeout(60)
         spectrum.k, row = k, None
         row = spectrum.frame().iloc[k-1]
-        worst = f"{readings.num(row.worst)}·‖x‖" if row.worst else "0"
-        assert figures() == [worst, readings.percent(row.expected), "not measured", f"{readings.num(100*row.share)} %", readings.size(row.bytes), readings.size(row.adapter_bytes)]
+        worst = f"{texts.num(row.worst)}·‖x‖" if row.worst else "0"
+        assert figures() == [worst, texts.percent(row.expected), "not measured", f"{texts.num(100*row.share)} %", texts.size(row.bytes), texts.size(row.adapter_bytes)]
         assert text(page, ".spectrum svg text.cut") == f"cut at k = {k}" or k == k99
         agree(page, views)
     receive(page, 1, errors={"layers.2.up_proj": {"2": 0.0312}})
@@ -125,7 +127,7 @@ def test_the_card_of_a_module(linked):
     page.locator("[role=gridcell][aria-label^='layers.3.v_proj']").hover()
     row = layers.frame().set_index("module").loc["layers.3.v_proj"]
     said = text(page, ".peek")
-    for words in ("layers.3.v_proj", "192 × 512", "r 16 · scaling 2", f"size ‖ΔW‖ {readings.num(row.norm)}", f"output share {readings.percent(row.share)}*", f"* measured at step {frames[12][0]}"): assert words in said
+    for words in ("layers.3.v_proj", "192 × 512", "r 16 · scaling 2", f"size ‖ΔW‖ {texts.num(row.norm)}", f"output share {texts.percent(row.share)}*", f"* measured at step {frames[12][0]}"): assert words in said
     assert page.locator(".peek .stems").get_attribute("d").count("M") == 16
     page.mouse.move(5, 5)
     assert page.locator(".peek").is_hidden()
@@ -266,11 +268,11 @@ def test_directions_follow(show):
     agree(page, views)
     sigma, effect = views[1]._matched()
     dots = np.array([[float(c.get_attribute(k)) for k in ("cx", "cy")] for c in page.locator(".directions svg circle.stem").all()])
-    still = plots.directions_svg(modules, sigma, effect, 1, width=page.evaluate("document.querySelector('.directions svg').viewBox.baseVal.width"))
+    still = pictures.directions_svg(modules, sigma, effect, 1, width=page.evaluate("document.querySelector('.directions svg').viewBox.baseVal.width"))
     assert np.abs(dots - np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', still), float)).max() <= 0.11 and page.locator(".directions .others").get_attribute("d").count("M") == 28*16
     page.locator(".directions .chart").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator(".directions .unseen").text_content() == f"σ1 = {readings.num(float(sigma[1, 0]))}, effect {readings.num(float(effect[1, 0]))}"
+    assert page.locator(".directions .unseen").text_content() == f"σ1 = {texts.num(float(sigma[1, 0]))}, effect {texts.num(float(effect[1, 0]))}"
     for i, v in enumerate(views): v.at = 20; receive(page, i, at=20)
     agree(page, views)
     assert "not measured yet" in text(page, ".directions svg")
@@ -304,7 +306,7 @@ def test_links_in_a_notebook(notebook):
     "The real thing: ipywidgets' own links, with the kernel busy"
     code = """import numpy as np, time
 from ipywidgets import HBox
-from loranb.widgets.spectra_views import Course, LayerMap, Spectrum, link_views
+from loranb.widgets.see.spectra_views import Course, LayerMap, Spectrum, link_views
 modules = [dict(name=f"layers.{l}.{k}_proj", layer=l, kind=f"{k}_proj", m=64, n=64, r=4, scaling=1.0) for l in range(3) for k in "qkvo"]
 views = LayerMap(modules), Spectrum(modules), Course(modules)
 for t in range(10, 110, 10):

@@ -48,7 +48,7 @@ def run_stage(name, minutes, root):
 def tried(check):
     "What a check found, or how it failed"
     import traceback
-    from loranb.peak import clear
+    from loranb.train.measure import clear
     try: return check()
     except Exception as e:
         where = traceback.extract_tb(e.__traceback__)[-1]

@@ -7,11 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from loranb import petit
-from loranb.base import quiet
-from loranb.dryrun import find_layers
-from loranb.recipe import Recipe
-from loranb.shapes import find_config
+from loranb.models import petit
+from loranb.models.hub import quiet
+from loranb.memory.rehearsal import find_layers
+from loranb.core.recipe import Recipe
+from loranb.models.shapes import find_config
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"

@@ -5,12 +5,12 @@ from functools import partial
 import torch
 from bases import CUDA, base_folder, fresh, gb, most, pace, rows, used
 
-from loranb.base import compute_dtype
-from loranb.evaluate import logits
-from loranb.factors import factors
-from loranb.recipe import Recipe
-from loranb.spectra import Spectra
-from loranb.train import Run
+from loranb.models.quantization import compute_dtype
+from loranb.evaluate.scores import logits
+from loranb.spectra.factors import factors
+from loranb.core.recipe import Recipe
+from loranb.spectra.spectra import Spectra
+from loranb.train.run import Run
 
 CASES = [("nf4", "bfloat16"), ("nf4", "float16"), ("none", "auto"), ("int8", "auto")] if CUDA else [("nf4", "auto")]
 SIZE = dict(max_steps=12, max_length=256, per_device_train_batch_size=8, data=rows(256, 32, 4)) if CUDA else \

@@ -7,9 +7,9 @@ import torch
 from bases import CUDA, config_of, gb, make
 from first_light import true_error, timed_spectra
 
-from loranb.base import attach
-from loranb.gpus import here
-from loranb.recipe import Recipe
+from loranb.models.lora import attach
+from loranb.memory.gpus import here
+from loranb.core.recipe import Recipe
 
 
 def trained_65b(root):

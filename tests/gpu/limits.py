@@ -6,12 +6,13 @@ import memory
 import torch
 from bases import CUDA, base_folder, free, fresh, gb, held_to, most, pace, rows, used
 
-from loranb import evaluate
-from loranb.gpus import here
-from loranb.kernels import CONTEXT
-from loranb.memory import optimizer_bytes, plan
-from loranb.recipe import Recipe, RecipeError
-from loranb.train import Run
+from loranb.train import run as training
+from loranb.memory.gpus import here
+from loranb.memory.cuda import CONTEXT
+from loranb.memory.plans import optimizer_bytes, plan
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 
 T4 = 15*10**9  # Bytes
 SMALL = dict(max_steps=8, max_length=256, per_device_train_batch_size=8) if CUDA else dict(max_steps=3, max_length=96, per_device_train_batch_size=2)
@@ -37,13 +38,13 @@ def trained(recipe, folder):
 
 def runs_out(recipe, folder, size):
     "The sentence in which a run ends that has no more than so many bytes; None where it does not end"
-    whole = evaluate.held_out_loss
+    whole = training.held_out_loss
     def full(*args, **kw): raise torch.OutOfMemoryError("raised by hand, where no card can be filled")
-    if not CUDA: recipe, evaluate.held_out_loss = recipe.replace(eval_steps=1, test_size=4), full
+    if not CUDA: recipe, training.held_out_loss = recipe.replace(eval_steps=1, test_size=4), full
     try:
         with held_to(size): Run(recipe, folder).train().release()
     except RecipeError as e: return str(e)
-    finally: evaluate.held_out_loss = whole
+    finally: training.held_out_loss = whole
 
 
 def survives(root):

@@ -6,9 +6,9 @@ import memory
 import torch
 from bases import CUDA, config_of, make
 
-from loranb.base import attach
-from loranb.dryrun import find_layers
-from loranb.recipe import Recipe
+from loranb.models.lora import attach
+from loranb.memory.rehearsal import find_layers
+from loranb.core.recipe import Recipe
 
 
 def steps_of(step, n):

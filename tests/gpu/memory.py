@@ -5,13 +5,13 @@ from functools import partial
 import torch
 from bases import CUDA, config_of, fresh, make, most, taken
 
-from loranb.base import attach
-from loranb.gpus import here
-from loranb.kernels import CONTEXT
-from loranb.loss import token_loss
-from loranb.memory import optimizer_bytes, plan
-from loranb.peak import clear, held
-from loranb.recipe import Recipe
+from loranb.models.lora import attach
+from loranb.memory.gpus import here
+from loranb.memory.cuda import CONTEXT
+from loranb.models.loss import token_loss
+from loranb.memory.plans import optimizer_bytes, plan
+from loranb.train.measure import clear, held
+from loranb.core.recipe import Recipe
 
 QV = ["q_proj", "v_proj"]
 

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 import torch
 from bases import CUDA, base_folder, free, fresh, gb, most
 
-from loranb.base import find_model, load_tokenizer, quiet
-from loranb.data import prepare
-from loranb.recipe import Recipe
-from loranb.train import Run
+from loranb.models.hub import find_model, load_tokenizer, quiet
+from loranb.data.encoding import prepare
+from loranb.core.recipe import Recipe
+from loranb.train.run import Run
 
 STEPS, SKIP, LENGTH, ROWS = (24, 4, 512, 8) if CUDA else (4, 1, 64, 2)
 LONG = [{"text": f"{i}. " + "The cat sees a small dog. "*(LENGTH//4)} for i in range(STEPS*ROWS)]  # every row is cut at the same length and learned whole

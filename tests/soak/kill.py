@@ -60,7 +60,7 @@ def life(recipe, path, at=None, half=False, count=None, log=os.devnull, delay=No
             os.setpgid(0, 0)
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(out, 1); os.dup2(out, 2)
-            from loranb.train import Run
+            from loranb.train.run import Run
             killer = Killer(path, at, half)
             if at is not None or count is not None: killer.watch()
             run = Run.open(path) if (path/"recipe.yaml").exists() else Run(recipe, path)
@@ -83,7 +83,7 @@ def fingerprint(path): return hashlib.sha256((path/"adapter"/"adapter_model.safe
 
 def story(path):
     "The events that must not depend on being killed, without times and sizes of memory; spectra come when their worker is ready, so the order is not compared"
-    from loranb.train import Run
+    from loranb.train.run import Run
     run, drop = Run.open(path), {"seconds", "memory", "memory_peak", "cost"}
     told = [{k: v for k, v in e.items() if k not in drop} for e in run.events if e["type"] not in ("start", "note", "memory")]
     return sorted(map(repr, told)), [(s, o.to_arrays()[1].tolist()) for s, o in run.spectra_history], run.state
@@ -91,8 +91,8 @@ def story(path):
 
 def verify(path, whole, log):
     "What is wrong with a run that was killed and resumed; empty when nothing is"
-    from loranb.checkpoint import checkpoints
-    from loranb.disk import damage
+    from loranb.runs.checkpoint import checkpoints
+    from loranb.core.disk import damage
     wrong = []
     if fingerprint(path) != fingerprint(whole): wrong.append("another adapter")
     for name, a, b in zip(("events", "spectra", "state"), story(path), story(whole)):
@@ -142,7 +142,7 @@ if __name__ == "__main__":
     p.add_argument("--kills", type=int, default=100); p.add_argument("--seed", type=int, default=0); p.add_argument("--only", type=int); p.add_argument("--steps", type=int, default=40)
     a = p.parse_args()
     sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
-    from loranb.recipe import Recipe
+    from loranb.core.recipe import Recipe
     from tiny import tiny_base
     root = Path(tempfile.mkdtemp(prefix="loranb-kill-"))
     if not (pid := os.fork()): tiny_base(root/"base"); os._exit(0)  # the server itself computes nothing, so that it can be forked

@@ -15,8 +15,8 @@ if __name__ == "__main__":
     p.add_argument("--runs", type=int, default=200)
     n = p.parse_args().runs
     import psutil
-    from loranb.recipe import Recipe
-    from loranb.train import Run
+    from loranb.core.recipe import Recipe
+    from loranb.train.run import Run
     from tiny import tiny_base
     root, rss = Path(tempfile.mkdtemp(prefix="loranb-runs-")), []
     rows = [{"prompt": f"{i} and {i} is", "completion": f" {2*i}"} for i in range(12)]

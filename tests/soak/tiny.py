@@ -6,8 +6,8 @@ def tiny_base(folder):
     "Make it, and return its folder"
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-    from loranb.base import find_model, load_tokenizer
-    from loranb.recipe import Recipe
+    from loranb.models.hub import find_model, load_tokenizer
+    from loranb.core.recipe import Recipe
     tok = load_tokenizer(find_model(Recipe()))
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128,
