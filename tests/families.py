@@ -5,7 +5,7 @@
 import torch
 
 from loranb.models import petit
-from loranb.models.hub import load_tokenizer, quiet
+from loranb.models.hub import load_tokenizer, quiet_libraries
 
 LLAMA = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, head_dim=16, tie_word_embeddings=False)
 GPT = dict(n_embd=64, n_layer=2, n_head=4, n_positions=256, n_inner=96)
@@ -34,7 +34,7 @@ def build(name, folder, task="CAUSAL_LM", **changes):
     "Save a random model of a family into a folder, with petit's tokenizer"
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
     tok = load_tokenizer(petit.path())
-    with quiet():
+    with quiet_libraries():
         base = dict(pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, vocab_size=len(tok))
         config = AutoConfig.for_model(name, **{**base, **{**FAMILIES, **CLASSIFIERS}[name], **changes})
         torch.manual_seed(0)
@@ -60,7 +60,7 @@ def recipe(base, quant, task="CAUSAL_LM", **changes):
 def walk(recipe, out):
     "Each stage of the loop by loranb's own functions: what it showed, or why it was refused"
     from loranb.models.quantization import quantized_layers
-    from loranb.evaluate.scores import logits
+    from loranb.evaluate.scores import row_logits
     from loranb.core.fields import RecipeError
     from loranb.spectra.spectra import Spectra
     from loranb.train.run import Run
@@ -75,11 +75,11 @@ def walk(recipe, out):
         stages["proof"] = all(ok for ok, _ in run.checks) or "; ".join(words for ok, words in run.checks if not ok)
         live, saved = Spectra.of(model), Spectra.of(run.adapter.path)
         stages["spectra"] = len(live) if all(abs(live[n] - saved[n]).max() <= 1e-6*live[n].max() for n in live.names) and len(saved) == len(live) else "differ"
-        here = logits(model, row)
+        here = row_logits(model, row)
         again = Run.open(out)
-        stages["reloaded"] = float((logits(again.model, row) - here).abs().max())
+        stages["reloaded"] = float((row_logits(again.model, row) - here).abs().max())
         stages["answers"] = isinstance(again.generate("the cat sleeps =", 4), str)
-        stages["merged"] = float((logits(again.model.merge_and_unload(), row) - here).abs().max())
+        stages["merged"] = float((row_logits(again.model.merge_and_unload(), row) - here).abs().max())
     except RecipeError as e: stages["refused"] = str(e).replace(str(recipe.model), "MODEL")
     return stages
 

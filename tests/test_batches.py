@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from loranb.data.batches import ByLength, Encoded, Packed, best_fit, check_packing, collate, positions, real
+from loranb.data.batches import ByLength, Encoded, Packed, best_fit, check_packing, collate, packed_positions, not_padding
 from loranb.train.meter import Meter
 from loranb.models.loss import token_loss
 from loranb.core.fields import RecipeError
@@ -95,8 +95,8 @@ def test_every_row_is_packed_once(lengths):
 @given(st.lists(st.lists(st.integers(2, 9), min_size=1, max_size=4), min_size=1, max_size=4))
 def test_padding_is_told_from_rows(packs):
     n = max(map(sum, packs))
-    batch = dict(position_ids=torch.tensor([positions(p, n) for p in packs]))
-    assert real(batch).sum(1).tolist() == list(map(sum, packs)) and all((real(batch)[i, :sum(p)] == 1).all() for i, p in enumerate(packs))
+    batch = dict(position_ids=torch.tensor([packed_positions(p, n) for p in packs]))
+    assert not_padding(batch).sum(1).tolist() == list(map(sum, packs)) and all((not_padding(batch)[i, :sum(p)] == 1).all() for i, p in enumerate(packs))
 
 
 def test_rows_of_about_one_length():

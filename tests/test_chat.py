@@ -48,7 +48,7 @@ def test_the_quick_way_is_the_slow_way(known):
     case, template = known
     for name, texts in dict(plain=("a b", "Yes.\nNo."), spaces=(" a ", " Yes \n"), marks=("<user>", "x < y </think> z"), html=("<script>", "{{ 7*7 }}")).items():
         messages = [dict(role=r, content=c) for r, c in zip(("user", "assistant")*2, texts*2)]
-        quick, slow = template.spans(messages), template.finish(*template.by_comparing(messages))
+        quick, slow = template.spans(messages), template.end_chat(*template.by_comparing(messages))
         if not template.marked or name != "spaces": assert shown(*quick) == shown(*slow), name
         assert texts[1].strip().split("</think>")[-1] in quick[0][slice(*quick[1][1])] and len(quick[1]) == 2
 

@@ -14,12 +14,12 @@ from loranb.models.lora import attach
 from loranb.evaluate.comparing import (
     alignment, amplification, base_gain, cancellation, cosine, critical_spike, distance, drift, forgetting, from_start,
     gaussian_spike, inner, intruders, magnitude_direction, outlier, overlap, principal_angles, relative_size)
-from loranb.spectra.layouts import AdapterError, Factors, summed
-from loranb.spectra.factors import factors, start_of
+from loranb.spectra.layouts import AdapterError, Factors, sum_factors
+from loranb.spectra.factors import read_factors, starting_factors
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.spectra.spectra import Spectra
-from loranb.evaluate.base_weights import Weight, weight
+from loranb.evaluate.base_weights import Weight, base_weight
 
 F64 = dict(dtype=torch.float64)
 cases = settings(deadline=None, max_examples=60, derandomize=True)
@@ -90,7 +90,7 @@ def bases(): return {q: load_base(Recipe(model="petit", quant=q, dtype="float32"
 def test_operator_of_a_quantized_layer(bases, quant, training):
     model, _ = bases[quant]
     model.train(training)
-    W = weight(model, "model.layers.1.mlp.down_proj")
+    W = base_weight(model, "model.layers.1.mlp.down_proj")
     dense = unpacked(W.layer)
     g = torch.Generator().manual_seed(0)
     X, Y = torch.randn(W.n, 5, generator=g), torch.randn(W.m, 5, generator=g)
@@ -113,7 +113,7 @@ def test_a_bias_does_not_enter_and_stays():
 
 def test_half_precision_is_measured():
     model, _ = load_base(Recipe(model="petit", quant="nf4", dtype="bfloat16"))
-    W = weight(model, "model.layers.0.mlp.up_proj")
+    W = base_weight(model, "model.layers.0.mlp.up_proj")
     X = torch.randn(W.n, 8)
     off = (W @ X - W.dense() @ X.double()).norm()/(W @ X).norm()
     assert 1e-4 < W.error < 0.05 and off < 0.02
@@ -136,11 +136,11 @@ def test_adapters_are_left_out_and_merged_ones_refused(bases):
     base = Net(torch.nn.Linear(12, 10))
     dense = base.layer.weight.detach().double().clone()
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["layer"], init_lora_weights=False))
-    close(weight(model, "layer").dense(), dense)
-    close(weight(model.get_base_model(), "layer").dense(), dense)
+    close(base_weight(model, "layer").dense(), dense)
+    close(base_weight(model.get_base_model(), "layer").dense(), dense)
     model.merge_adapter()
-    with pytest.raises(RecipeError, match="unmerge_adapter"): weight(model, "layer")
-    with pytest.raises(RecipeError, match="no module 'elsewhere'"): weight(model, "elsewhere")
+    with pytest.raises(RecipeError, match="unmerge_adapter"): base_weight(model, "layer")
+    with pytest.raises(RecipeError, match="no module 'elsewhere'"): base_weight(model, "elsewhere")
     with pytest.raises(RecipeError, match="LayerNorm"): Weight(torch.nn.LayerNorm(4))
 
 class Convolution(torch.nn.Module):
@@ -164,12 +164,12 @@ def adapted_models():
 @pytest.mark.parametrize("kind,model,n", list(adapted_models()), ids=lambda o: o if isinstance(o, str) else "")
 def test_the_weight_is_oriented_as_its_update(kind, model, n):
     "W + BA by `weight` and `Factors` is what PEFT makes of it by merging"
-    parts = factors(model)
-    before = {f.name: weight(model, f.name).dense() + f.delta() for f in parts}
+    parts = read_factors(model)
+    before = {f.name: base_weight(model, f.name).dense() + f.delta() for f in parts}
     assert len(before) == n and len(amplification(parts, model)) == n
     merged = model.merge_and_unload()
-    for name, W in before.items(): close(weight(merged, name).dense(), W, 1e-5)
-    with pytest.raises(RecipeError, match="another base"): weight(merged, "experts.none[9]")
+    for name, W in before.items(): close(base_weight(merged, name).dense(), W, 1e-5)
+    with pytest.raises(RecipeError, match="another base"): base_weight(merged, "experts.none[9]")
 
 @cases
 @given(m=st.integers(30, 120), n=st.integers(30, 120), k=st.integers(1, 5), p=st.sampled_from([0., 0.3, 1., 3.]), seed=st.integers(0, 2**31))
@@ -266,7 +266,7 @@ def test_inner_products_and_sums(m, n, r, r2, seed):
     dx, dy = x.delta(), y.delta()
     close(inner(x, y), float((dx*dy).sum()), 1e-9*float(dx.norm()*dy.norm()) + 1e-9)
     close(cosine(x, y)["cosine"], float((dx*dy).sum()/dx.norm()/dy.norm()), 1e-8)
-    close(summed([x, y]).delta(), dx + dy, 1e-9)
+    close(sum_factors([x, y]).delta(), dx + dy, 1e-9)
     o = cancellation([x, y])
     close(o["ratio"], float((dx + dy).norm()**2/(dx.norm()**2 + dy.norm()**2)), 1e-8)
     true = torch.linalg.svdvals(dx + dy)
@@ -344,7 +344,7 @@ def test_a_dora_adapter_has_its_own_lengths(kind):
     model = get_peft_model(Net(torch.nn.Linear(12, 10)) if kind == "linear" else Table(), LoraConfig(r=2, target_modules=["layer"], use_dora=True, init_lora_weights=False))
     length = model.base_model.model.layer.lora_magnitude_vector["default"].weight
     length.data *= 1.3
-    f, W = factors(model)[0], weight(model, "layer").dense()
+    f, W = read_factors(model)[0], base_weight(model, "layer").dense()
     o = magnitude_direction([f], model).iloc[0]
     model.merge_adapter()
     merged = Weight(model.get_base_model().layer.base_layer).dense()
@@ -498,14 +498,14 @@ def step(model, batch, lr=1e-2):
 def test_all_of_it_on_a_quantized_base(quant):
     "After one step the update lies in A's row space; then every measure of W runs, and equals the same measure of the unpacked weight"
     model, tok = small(quant)
-    copy = start_of(model)
+    copy = starting_factors(model)
     batch = text(tok)
     step(model, batch)
     spectra = Spectra.of(model)
     start = from_start(spectra, copy)
     assert (start.retention - 1).abs().max() < 1e-6
     for _ in range(3): step(model, batch)
-    few = [f for f in factors(model) if ".1." in f.name]
+    few = [f for f in read_factors(model) if ".1." in f.name]
     class Plain(torch.nn.Module): pass
     plain = Plain()
     for f in few:
@@ -514,7 +514,7 @@ def test_all_of_it_on_a_quantized_base(quant):
         for o in front:
             if not hasattr(at, o): at.add_module(o, Plain())
             at = getattr(at, o)
-        at.add_module(last, Weight(unpacked(weight(model, f.name).layer)).layer)
+        at.add_module(last, Weight(unpacked(base_weight(model, f.name).layer)).layer)
     for measure in (relative_size, amplification, magnitude_direction):
         a, b = measure(few, model), measure(few, plain)
         for key in a.columns.drop("module"):
@@ -522,7 +522,7 @@ def test_all_of_it_on_a_quantized_base(quant):
         assert len(a) == len(few) == 7
     quietly = dict(say=lambda text: None)
     pd.testing.assert_frame_equal(intruders(few[:2], model, **quietly), intruders(few[:2], plain, **quietly), rtol=1e-4)
-    assert alignment(few[0], weight(model, few[0].name), 8).left.between(0, 1).all() and not is_repacked(model)
+    assert alignment(few[0], base_weight(model, few[0].name), 8).left.between(0, 1).all() and not is_repacked(model)
     frames = Spectra.from_arrays(*spectra.to_arrays())
     assert len(amplification(Spectra.of(few), model)) == 7 and list(relative_size(frames, model).module) == spectra.names
 
@@ -532,16 +532,16 @@ def test_peft_has_no_intruders_on_four_bits():
     try: reduce_intruder_dimension(model, logging_sink=None)
     except RuntimeError: pass
     else: pytest.skip("PEFT's reduce_intruder_dimension now runs on a 4-bit base")
-    f = factors(model)[:1]
+    f = read_factors(model)[:1]
     assert len(intruders(f, model, say=lambda text: None)) == 1
 
 def test_an_untrained_adapter_is_nothing_and_says_so():
     model, tok = small("nf4")
-    o = amplification(factors(model)[:2], model)
+    o = amplification(read_factors(model)[:2], model)
     assert (o.r == 0).all() and (o.frobenius == 0).all() and o.amplification.isna().all() and o.excess.isna().all()
-    assert (relative_size(factors(model)[:2], model).relative_spectral == 0).all()
+    assert (relative_size(read_factors(model)[:2], model).relative_spectral == 0).all()
     assert forgetting(model, [text(tok)])["kl"] == 0
-    assert from_start(factors(model)[:1], factors(model)[:1]).retention.isna().all()
+    assert from_start(read_factors(model)[:1], read_factors(model)[:1]).retention.isna().all()
 
 @pytest.mark.parametrize("quant", ["none", "nf4"])
 def test_forgetting_is_kl_off_on(quant):

@@ -7,9 +7,9 @@ import psutil, pytest, torch
 
 from loranb.evaluate import scores
 from loranb.runs.checkpoint import checkpoints, newest_whole
-from loranb.core.disk import damage, whole_folder
-from loranb.train.failures import explain
-from loranb.runs.lock import SILENT, Lock, holder, me
+from loranb.core.disk import find_damage, whole_folder
+from loranb.train.failures import explain_failure
+from loranb.runs.lock import SILENT, Lock, who_works_in, this_process
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.train.run import Run
@@ -114,11 +114,11 @@ def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, w
 
 def test_stop_while_saving_says_what_it_waits_for(whole, tmp_path, monkeypatch):
     import loranb.train.run
-    run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train.run.commit
-    monkeypatch.setattr(loranb.train.run, "commit", lambda *a, **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
+    run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train_recipe.run.commit
+    monkeypatch.setattr(loranb.train_recipe.run, "commit", lambda *a, **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
     leave(run, "saving", seen)
     run.train()
-    assert seen["state"] == "stopping" and seen["doing"] == "saving checkpoint-2" and run.state == "stopped" and run.steps == 2 and not damage(run.path/"checkpoint-2")
+    assert seen["state"] == "stopping" and seen["doing"] == "saving checkpoint-2" and run.state == "stopped" and run.steps == 2 and not find_damage(run.path/"checkpoint-2")
     monkeypatch.undo()
     assert fingerprint(Run.open(run.path).resume()) == fingerprint(whole)
 
@@ -145,7 +145,7 @@ run.on(lambda e: time.sleep(60) if e['type'] == 'step' and e['step'] == 5 else N
         run = Run.open(path)
         told = []
         run.on(told.append).on(lambda e: os.killpg(process.pid, signal.SIGKILL) if e["type"] == "step" and e["step"] == 5 else None)
-        assert run.state == "training" and holder(path)["pid"] == process.pid
+        assert run.state == "training" and who_works_in(path)["pid"] == process.pid
         for refused in (run.resume, run.stop, Run.open(path).resume):
             with pytest.raises(RecipeError, match=rf"worked on by process {process.pid}"): refused()
         threading.Thread(target=process.wait, daemon=True).start()
@@ -160,20 +160,20 @@ run.on(lambda e: time.sleep(60) if e['type'] == 'step' and e['step'] == 5 else N
 
 def test_whose_lock_it_is(tmp_path, monkeypatch):
     lock = tmp_path/"run.lock"
-    parent = dict(me(), pid=os.getppid(), began=psutil.Process(os.getppid()).create_time())
-    for who, alive in ((parent, True), (me(), False), (dict(parent, began=1.), False), (dict(me(), pid=2**22 + 1), False), (dict(pid=1, host="elsewhere", began=1.), True)):
+    parent = dict(this_process(), pid=os.getppid(), began=psutil.Process(os.getppid()).create_time())
+    for who, alive in ((parent, True), (this_process(), False), (dict(parent, began=1.), False), (dict(this_process(), pid=2**22 + 1), False), (dict(pid=1, host="elsewhere", began=1.), True)):
         lock.write_text(json.dumps(who))
-        assert bool(holder(tmp_path)) == alive
+        assert bool(who_works_in(tmp_path)) == alive
     os.utime(lock, (time.time() - SILENT - 9,)*2)
-    assert holder(tmp_path) is None
+    assert who_works_in(tmp_path) is None
     for broken in ("", "{", "[]"[:1]):
         lock.write_text(broken)
-        assert holder(tmp_path), "a lock that is being written counts"
-    lock.write_text(json.dumps(dict(me(), pid=2**22 + 1)))
+        assert who_works_in(tmp_path), "a lock that is being written counts"
+    lock.write_text(json.dumps(dict(this_process(), pid=2**22 + 1)))
     with Lock(tmp_path):
-        assert holder(tmp_path) == me() and [p.name for p in tmp_path.iterdir()] == ["run.lock"]
+        assert who_works_in(tmp_path) == this_process() and [p.name for p in tmp_path.iterdir()] == ["run.lock"]
         with pytest.raises(RecipeError, match="this kernel"): Lock(tmp_path).__enter__()
-        assert holder(tmp_path) == me()
+        assert who_works_in(tmp_path) == this_process()
     assert not lock.exists()
 
 
@@ -188,14 +188,14 @@ def harm(p, how):
 def test_no_damage_goes_unseen(half):
     "Every file of a checkpoint, missing, cut in half or with one bit turned"
     files, seen = sorted(p for p in (half/"checkpoint-4").iterdir()), []
-    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"} <= {p.name for p in files} and not damage(half/"checkpoint-4")
+    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"} <= {p.name for p in files} and not find_damage(half/"checkpoint-4")
     for p in files:
         keep = p.read_bytes()
         for how in ("missing", "half", "bit"):
             harm(p, how)
-            if (p.name, how) != ("manifest.json", "bit"): assert p.name in damage(half/"checkpoint-4"), (p.name, how)
+            if (p.name, how) != ("manifest.json", "bit"): assert p.name in find_damage(half/"checkpoint-4"), (p.name, how)
             p.write_bytes(keep)
-    assert not damage(half/"checkpoint-4")
+    assert not find_damage(half/"checkpoint-4")
 
 
 @pytest.mark.parametrize("names,how", [(["rng_state.pth"], "missing"), (["optimizer.pt", "manifest.json"], "half")])
@@ -203,7 +203,7 @@ def test_the_one_before_is_taken_and_that_is_said(whole, half, names, how, capsy
     for n in names: harm(half/"checkpoint-4"/n, how)
     run = Run.open(half).resume()
     assert same(run, whole) and "checkpoint-4 is damaged" in notes(run) and "goes on from checkpoint-2" in notes(run) and "checkpoint-4 is damaged" in capsys.readouterr().err
-    assert (half/"damaged-checkpoint-4").is_dir() and not [p for p in checkpoints(half) if damage(p)]
+    assert (half/"damaged-checkpoint-4").is_dir() and not [p for p in checkpoints(half) if find_damage(p)]
 
 
 def test_without_a_whole_one_it_begins_anew(whole, half):
@@ -250,7 +250,7 @@ def test_a_full_disk(whole, tmp_path):
         with pytest.raises(RecipeError, match="file is larger than is allowed.*The last whole checkpoint is checkpoint-2.*run.resume") as e: run.train()
     finally: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert run.state == "failed" and run._model is None and e.value.__context__ is None
-    assert [p.name for p in checkpoints(run.path)] == ["checkpoint-2"] and not damage(run.path/"checkpoint-2") and not (run.path/".saving").exists() and Run.open(run.path).state == "failed"
+    assert [p.name for p in checkpoints(run.path)] == ["checkpoint-2"] and not find_damage(run.path/"checkpoint-2") and not (run.path/".saving").exists() and Run.open(run.path).state == "failed"
     run.subscribers.clear()
     assert same(run.resume(), whole)
 
@@ -265,11 +265,11 @@ def test_a_really_full_disk(whole, tmp_path):
         import loranb.train.run
         run = Run(RECIPE, disk/"run")
         with pytest.raises(RecipeError, match="2 MB are free"): run.train()
-        check, loranb.train.run.check_folder = loranb.train.run.check_folder, lambda path: None
+        check, loranb.train_recipe.run.check_folder = loranb.train_recipe.run.check_folder, lambda path: None
         try:
             at(run, "step", 3, lambda: (disk/"ballast").write_bytes(bytes(os.statvfs(disk).f_bavail*os.statvfs(disk).f_bsize - 100_000)))
             with pytest.raises(RecipeError, match="the disk is full.*checkpoint-2"): run.train()
-        finally: loranb.train.run.check_folder = check
+        finally: loranb.train_recipe.run.check_folder = check
         (disk/"ballast").unlink()
         run.subscribers.clear()
         assert same(run.resume(), whole)
@@ -294,7 +294,7 @@ def test_no_number_is_ever_saved(tmp_path):
 
 def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
     import loranb.train.run
-    args, collate = Run._training_args, loranb.train.run.collate
+    args, collate = Run._training_args, loranb.train_recipe.run.collate
     def with_worker(self):
         res = args(self)
         res.dataloader_num_workers = 1
@@ -303,7 +303,7 @@ def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
         if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
         return collate(rows, pad)
     monkeypatch.setattr(Run, "_training_args", with_worker)
-    monkeypatch.setattr(loranb.train.run, "collate", deadly)
+    monkeypatch.setattr(loranb.train_recipe.run, "collate", deadly)
     run = Run(RECIPE, tmp_path/"run")
     with pytest.raises(RecipeError, match="process that prepares the rows has died.*no checkpoint yet"): run.train()
     monkeypatch.undo()
@@ -312,8 +312,8 @@ def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
 
 def test_out_of_memory_gives_it_back(whole, tmp_path, monkeypatch):
     import gc, loranb.train.run
-    collate, run = loranb.train.run.collate, Run(RECIPE, tmp_path/"run")
-    monkeypatch.setattr(loranb.train.run, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3 else collate(rows, pad))
+    collate, run = loranb.train_recipe.run.collate, Run(RECIPE, tmp_path/"run")
+    monkeypatch.setattr(loranb.train_recipe.run, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3 else collate(rows, pad))
     at(run, "start", 0, lambda: held.append(weakref.ref(run._model)))
     held = []
     with pytest.raises(RecipeError, match="out of memory in step 4: Take recipe.replace.*checkpoint-2") as e: run.train()
@@ -328,7 +328,7 @@ def test_out_of_memory_gives_it_back(whole, tmp_path, monkeypatch):
 @pytest.mark.parametrize("e,words", [(PermissionError(13, "Permission denied"), "no right to write"), (OSError(30, "Read-only file system"), "can only be read"), (OSError(107, "Transport endpoint is not connected"), "not mounted"),
                                      (ValueError("something else"), "")])
 def test_words_for_failures(e, words, tmp_path):
-    text = explain(e, RECIPE, tmp_path, "checkpoint-8")
+    text = explain_failure(e, RECIPE, tmp_path, "checkpoint-8")
     assert words in text and bool(text) == bool(words) and (not words or "checkpoint-8" in text and "\n" not in text)
 
 
@@ -344,7 +344,7 @@ def test_a_file_system_that_knows_little(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rename", no_folders); monkeypatch.setattr(os, "fsync", no_folder_sync); monkeypatch.setattr(os, "link", lambda *a, **k: 1/0)
     run = Run(RECIPE, tmp_path/"run")
     at(run, "step", 5, run.pause).train()
-    assert not [p for p in checkpoints(run.path) if damage(p)] and len(checkpoints(run.path)) == 2
+    assert not [p for p in checkpoints(run.path) if find_damage(p)] and len(checkpoints(run.path)) == 2
     run.subscribers.clear()
     assert same(run.resume(), whole) and not [p.name for p in run.path.iterdir() if p.name.startswith(".") or ".new" in p.name or ".old" in p.name]
 
@@ -380,7 +380,7 @@ def test_gone_on_with_from_the_hub(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     run = Run(RECIPE.replace(hub_model_id="me/run"), tmp_path/"run")
     at(run, "step", 5, run.pause).train()
-    assert hub.private is True and hub.commits[-1] == "checkpoint-5" and [p.name for p in checkpoints(hub.path)] == ["checkpoint-5"] and not damage(hub.path/"checkpoint-5")
+    assert hub.private is True and hub.commits[-1] == "checkpoint-5" and [p.name for p in checkpoints(hub.path)] == ["checkpoint-5"] and not find_damage(hub.path/"checkpoint-5")
     assert (hub.path/"adapter"/"adapter_config.json").exists() and (hub.path/"README.md").exists()
     there = Run.open(shutil.copytree(hub.path, tmp_path/"elsewhere"))
     assert there.steps == 5 and same(there.resume(), whole) and hub.commits[-1] == "checkpoint-6"
@@ -392,7 +392,7 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     hub.create_commit = lambda *a, **k: (_ for _ in ()).throw(ConnectionError("the network is gone"))
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     run = Run(RECIPE.replace(hub_model_id="me/run", max_steps=2), tmp_path/"run").train()
-    assert run.state == "done" and "upload to me/run failed (the network is gone)" in notes(run) and not damage(run.path/"checkpoint-2")
+    assert run.state == "done" and "upload to me/run failed (the network is gone)" in notes(run) and not find_damage(run.path/"checkpoint-2")
     hub.create_repo = lambda *a, **k: (_ for _ in ()).throw(ConnectionError("401: not logged in"))
     with pytest.raises(RecipeError, match="hub_model_id.*401.*login"): Run(RECIPE.replace(hub_model_id="me/run"), tmp_path/"other").train()
     assert not (tmp_path/"other").exists()
@@ -500,8 +500,8 @@ def test_a_lock_that_could_not_be_taken_away_holds_nobody(tmp_path, monkeypatch)
             monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(PermissionError(13, "no right")))
             raise RecipeError("the good message")
     monkeypatch.undo()
-    assert (tmp_path/"run.lock").exists() and holder(tmp_path) is None
-    with Lock(tmp_path): assert holder(tmp_path) == me()
+    assert (tmp_path/"run.lock").exists() and who_works_in(tmp_path) is None
+    with Lock(tmp_path): assert who_works_in(tmp_path) == this_process()
 
 
 def test_a_run_knows_its_rows(tmp_path, monkeypatch):

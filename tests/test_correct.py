@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from families import build, recipe
 from loranb.models.quantization import quantized_layers
 from loranb.models.loading import load_base
-from loranb.models.lora import attach, reattach
-from loranb.evaluate.scores import logits
+from loranb.models.lora import attach, load_adapter_on
+from loranb.evaluate.scores import row_logits
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import PRESETS, Recipe
 from loranb.spectra.spectra import Spectra
@@ -96,21 +96,21 @@ def test_every_kind_is_saved_resumed_trimmed_and_reloaded(kind, tiny, tmp_path):
     assert (run.state, run.steps) == ("stopped", 2)
     again = Run.open(run.path).resume()
     assert fingerprint(again) == fingerprint(whole)
-    row, here = again._data.train[0], logits(again.model, again._data.train[0])
-    fresh = logits(reattach(load_base(r)[0], again.adapter.path), row)
+    row, here = again._data.train[0], row_logits(again.model, again._data.train[0])
+    fresh = row_logits(load_adapter_on(load_base(r)[0], again.adapter.path), row)
     assert (fresh - here).abs().max() <= (0 if "SSA" not in kind and "OLoRA" not in kind else 1e-4)
     live, saved = Spectra.of(again.model), Spectra.of(again.adapter.path)
     assert live.names == saved.names and all(abs(live[n] - saved[n]).max() <= 1e-3*live[n].max() for n in live.names)
     assert [s for s, _ in again.spectra_history] == [1, 2, 4]
     if kind in ("DoRA", "whole modules"): return  # what trimming does with these is told in tests/test_trim.py
     small = again.adapter.trim(energy=.9999).save(tmp_path/"small")
-    assert (logits(reattach(load_base(r)[0], small.path), row) - here).abs().max() < .1
+    assert (row_logits(load_adapter_on(load_base(r)[0], small.path), row) - here).abs().max() < .1
 
 
 def test_loftq_makes_up_for_the_rounding(tiny):
     kw = dict(r=8, lora_alpha=32)
-    exact = logits(load_base(recipe(tiny, "none"))[0], row := type("Row", (), dict(input_ids=list(range(3, 30))))())
-    far = {start: (logits(attach(load_base(recipe(tiny, "nf4"))[0], recipe(tiny, "nf4", init_lora_weights=start, **kw)), row) - exact).norm() for start in (True, "loftq")}
+    exact = row_logits(load_base(recipe(tiny, "none"))[0], row := type("Row", (), dict(input_ids=list(range(3, 30))))())
+    far = {start: (row_logits(attach(load_base(recipe(tiny, "nf4"))[0], recipe(tiny, "nf4", init_lora_weights=start, **kw)), row) - exact).norm() for start in (True, "loftq")}
     assert far["loftq"] < .9*far[True]
 
 
@@ -158,7 +158,7 @@ def test_going_on_from_a_saved_adapter(tiny, tmp_path):
     first = Run(r, tmp_path/"first").train()
     lora = attach(load_base(r)[0], on := r.replace(adapter_name_or_path=str(first.adapter.path)))
     row = first._data.train[0]
-    assert torch.equal(logits(lora, row), logits(first.model, row))
+    assert torch.equal(row_logits(lora, row), row_logits(first.model, row))
     second = Run(on, tmp_path/"second").train()
     assert all(ok for ok, _ in second.checks) and gap(factors(second), factors(first)) > 0
     with pytest.raises(RecipeError, match="and the recipe 2. They must be the same"): attach(load_base(r)[0], on.replace(r=2))

@@ -8,7 +8,7 @@ from loranb.models import petit
 from loranb.models.hub import load_tokenizer
 from loranb.data.chips import chips_html, chips_of
 from loranb.data.batches import collate
-from loranb.data.encoding import Encoder, encode, encode_all, ends_learned, prepare
+from loranb.data.encoding import Encoder, encode_row, encode_all, ends_learned, prepare
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.data.rows import find_rows
@@ -25,7 +25,7 @@ def with_template(template):
 
 
 def chat(*turns): return {"messages": [{"role": r, "content": c} for r, c in turns]}
-def learned(tok, row, **kw): return tok.decode([l for l in encode(tok, row, **kw).labels if l != -100])
+def learned(tok, row, **kw): return tok.decode([l for l in encode_row(tok, row, **kw).labels if l != -100])
 
 
 @pytest.mark.parametrize("template", [None, CHATML, PLAIN])
@@ -33,11 +33,11 @@ def test_answers_and_their_end(template):
     tok = with_template(template) if template else TOK
     row = chat(("system", "Be brief."), ("user", "The cat?"), ("assistant", "Le chat."), ("user", "The dog?"), ("assistant", "Le chien."))
     assert learned(tok, row).replace(" Le", "Le") == "Le chat.</s>Le chien.</s>"  # a template that ends in a space shares it with the first word's token
-    assert ends_learned(tok, encode(tok, row))
+    assert ends_learned(tok, encode_row(tok, row))
 
 
 def test_what_is_shown_is_what_is_trained():
-    row = encode(TOK, chat(("user", "The cat?"), ("assistant", "Le chat.")))
+    row = encode_row(TOK, chat(("user", "The cat?"), ("assistant", "Le chat.")))
     chips = chips_of(TOK, row.input_ids, row.labels)
     shown = [t for t, k, _ in chips if "learned" in k]
     assert "".join(shown) == "Le chat.</s>" and [i for *_, i in chips] == row.input_ids
@@ -51,13 +51,13 @@ def test_a_template_that_rewrites_the_past_is_no_obstacle():
 def test_no_template_is_said():
     tok = with_template(None)
     tok.chat_template = None
-    with pytest.raises(RecipeError, match="no chat template"): encode(tok, chat(("user", "a"), ("assistant", "b")))
+    with pytest.raises(RecipeError, match="no chat template"): encode_row(tok, chat(("user", "a"), ("assistant", "b")))
     assert learned(tok, {"prompt": "a =", "completion": " b"}) == " b</s>"
 
 
 def test_text_is_learned_whole_and_ends_once():
-    row = encode(TOK, {"text": "Le chat dort."})
-    assert row.labels == [-100, *row.input_ids[1:]] == encode(TOK, {"text": "Le chat dort.</s>"}).labels  # nothing predicts the first token
+    row = encode_row(TOK, {"text": "Le chat dort."})
+    assert row.labels == [-100, *row.input_ids[1:]] == encode_row(TOK, {"text": "Le chat dort.</s>"}).labels  # nothing predicts the first token
     assert TOK.decode(row.input_ids) == "Le chat dort.</s>"
 
 
@@ -66,7 +66,7 @@ def test_text_is_learned_whole_and_ends_once():
 def test_any_text(question, answer):
     for s in TOK.all_special_tokens: question, answer = question.replace(s, ""), answer.replace(s, "")
     if not answer.strip(): return
-    row = encode(TOK, chat(("user", question), ("assistant", answer)))
+    row = encode_row(TOK, chat(("user", question), ("assistant", answer)))
     assert TOK.decode([l for l in row.labels if l != -100]).endswith("</s>")
     assert sum(len(TOK.decode([i])) > 0 for i in row.input_ids) and len(row.labels) == len(row.input_ids)
     assert "<script" not in chips_html(chips_of(TOK, row.input_ids, row.labels))
@@ -74,8 +74,8 @@ def test_any_text(question, answer):
 
 def test_cut_rows():
     row = chat(("user", "The cat?"), ("assistant", "Le chat."))
-    n = len(encode(TOK, row).input_ids)
-    cut = encode(TOK, row, n - 1)
+    n = len(encode_row(TOK, row).input_ids)
+    cut = encode_row(TOK, row, n - 1)
     assert cut.cut == 1 and not ends_learned(TOK, cut)
 
 
@@ -107,7 +107,7 @@ def test_held_out_rows_are_not_trained_on():
 
 
 def test_padding_is_neither_seen_nor_learned():
-    rows = [encode(TOK, {"text": "a"}), encode(TOK, {"text": "a b c d e f"})]
+    rows = [encode_row(TOK, {"text": "a"}), encode_row(TOK, {"text": "a b c d e f"})]
     batch = collate(rows, TOK.pad_token_id)
     pad = batch["attention_mask"] == 0
     assert pad.any() and (batch["labels"][pad] == -100).all() and (batch["input_ids"][pad] == TOK.pad_token_id).all()
@@ -116,9 +116,9 @@ def test_padding_is_neither_seen_nor_learned():
 
 @pytest.mark.parametrize("row", [chat(("user", "The cat?"), ("assistant", "Le chat.")), {"prompt": "the cat =", "completion": " le chat"}, {"prompt": "<s>the cat =", "completion": " le chat"}])
 def test_a_row_is_asked_as_it_is_trained(row):
-    from loranb.evaluate.answers import ask, prompt_ids
-    prompt, target = ask(row)
-    ids, row = prompt_ids(TOK, prompt), encode(TOK, row)
+    from loranb.evaluate.answers import question_and_answer, prompt_ids
+    prompt, target = question_and_answer(row)
+    ids, row = prompt_ids(TOK, prompt), encode_row(TOK, row)
     assert row.input_ids[:len(ids)] == ids and set(row.labels[:len(ids)]) == {-100} and TOK.decode(row.labels[len(ids):-1]).strip() == target
 
 
@@ -135,7 +135,7 @@ def test_tokens_are_made_once(tmp_path, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(Encoder, "__call__", None)
         again = encode_all(Encoder(TOK, 64), find_rows([dict(r) for r in rows]))
-    assert len(again) == 2500 and all(again[i] == first[i] == encode(TOK, rows[i], 64) for i in (0, 999, 1000, 2499, -1))
+    assert len(again) == 2500 and all(again[i] == first[i] == encode_row(TOK, rows[i], 64) for i in (0, 999, 1000, 2499, -1))
     other = with_template(CHATML)
     for n, (tok, more) in enumerate([(TOK, dict(max_length=63)), (TOK, dict(max_length=64, train_on="all")), (other, dict(max_length=64))], 2):
         encode_all(Encoder(tok, **more), find_rows(rows))
@@ -188,5 +188,5 @@ def test_what_tokens_say_of_themselves():
 
 def test_tokens_that_cover_half_a_character():
     for text in ("naïve 🦜 é", "x\u2028y", "日本語"):
-        row = encode(TOK, {"prompt": "a" + text, "completion": text})
+        row = encode_row(TOK, {"prompt": "a" + text, "completion": text})
         assert TOK.decode([l for l in row.labels if l != -100]).endswith(text + "</s>")

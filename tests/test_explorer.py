@@ -5,7 +5,7 @@ import torch
 from loranb import Explorer
 from loranb.data.batches import collate
 from loranb.data.encoding import prepare
-from loranb.evaluate.watch import functional
+from loranb.evaluate.watch import measure_directions
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.runs.record import Record
@@ -52,7 +52,7 @@ def test_views_on_demand(run):
 
 def test_advice_from_data_and_measured_cuts(run):
     e, model, rows = Explorer(run), run.model, batches(run)
-    found = functional(None, model, rows)
+    found = measure_directions(None, model, rows)
     e.advise(found)
     assert list(e.trim.curves) == ["energy", "output", "fisher"] and e.trim.rule == "fisher" and "functional=functional" in e.trim.line()
     before = torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])

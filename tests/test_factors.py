@@ -8,7 +8,7 @@ import torch
 import loranb
 from loranb.spectra import files
 from loranb.spectra.layouts import AdapterError, Factors, MadeFactors
-from loranb.spectra.factors import factors, others, start_of
+from loranb.spectra.factors import read_factors, other_changes, starting_factors
 from loranb.core.fields import RecipeError
 from loranb.spectra.values import singular_values
 from loranb.spectra.spectra import Spectra
@@ -156,7 +156,7 @@ def same(xs, ys): return len(xs) == len(ys) and all(x.name == y.name and math.is
 def test_live_and_saved_equal_what_peft_does(kind, tmp_path):
     model = shaken(KINDS[kind](tmp_path))
     model.save_pretrained(tmp_path/"adapter")
-    live, saved = factors(model), factors(tmp_path/"adapter")
+    live, saved = read_factors(model), read_factors(tmp_path/"adapter")
     if kind == "AdaLoRA": assert all(abs(a.scaling/b.scaling - 1) < 1e-6 and a.A.equal(b.A) for a, b in zip(live, saved))
     elif kind == "attention of torch": assert sorted(f.name for f in live) == sorted(f.name for f in saved)
     else: assert same(live, saved), [live, saved]
@@ -173,30 +173,30 @@ def test_live_and_saved_equal_what_peft_does(kind, tmp_path):
 def test_the_number_of_saved_kinds(): assert len(KINDS) >= 20
 
 def test_methods_and_what_is_noted():
-    def first(model): return factors(shaken(model))[0]
+    def first(model): return read_factors(shaken(model))[0]
     assert first(lora()).method == "LoRA" and first(lora()).note == "" and first(lora()).magnitude is None
     dora = first(lora(use_dora=True))
     assert dora.method == "DoRA" and dora.magnitude.shape == (64,) and "direction" in repr(dora)
     assert "MiCA" in repr(first(lora(init_lora_weights="mica"))) and "LoHa" in repr(first(other("LoHaConfig", r=2)))
-    tied = factors(shaken(KINDS["tied to the head"](None)))
+    tied = read_factors(shaken(KINDS["tied to the head"](None)))
     assert [f.name for f in tied] == ["model.embed_tokens"] and tied[0].note == "tied to lm_head"
     model = shaken(lora())
     model.merge_adapter()
-    assert all("merged" in f.note for f in factors(model))
+    assert all("merged" in f.note for f in read_factors(model))
     model.unmerge_adapter()
-    assert not any(f.note for f in factors(model))
+    assert not any(f.note for f in read_factors(model))
 
 def test_vera_is_read_live_and_refused_from_a_file(tmp_path):
     model = shaken(other("VeraConfig", r=3))
-    for f in factors(model):
+    for f in read_factors(model):
         T = reference(model, f.name)
         assert f.method == "VeRA" and (f.delta() - T).norm() <= 1e-6*T.norm()
     model.save_pretrained(tmp_path)
-    with pytest.raises(AdapterError, match="read it from the model"): factors(tmp_path)
+    with pytest.raises(AdapterError, match="read it from the model"): read_factors(tmp_path)
 
 def test_experts_are_views_and_named_by_parameter():
     model = shaken(KINDS["two parameters of experts"](None))
-    fs = factors(model)
+    fs = read_factors(model)
     assert [f.name for f in fs[:8]] == [f"model.layers.0.mlp.experts.{p}[{e}]" for p in ("gate_up_proj", "down_proj") for e in range(4)]
     outer = model.base_model.model.model.layers[0].mlp.experts
     assert fs[4].A.data_ptr() == outer.lora_A["default"].weight.data_ptr() and (fs[4].m, fs[4].n, fs[4].r) == (32, 48, 2)
@@ -205,7 +205,7 @@ def test_fused_experts_are_noted():
     model = shaken(lora(mixtral(), target_modules=[], target_parameters=EXPERTS[:1]))
     B = model.base_model.model.model.layers[0].mlp.experts.lora_B["default"].weight.data.view(96, 4, 4)
     B[:48, 2:] = B[48:, :2] = 0
-    notes = [f.note for f in factors(model)]
+    notes = [f.note for f in read_factors(model)]
     assert notes[0] == "two fused blocks of rank 2" and notes[-1] == ""
 
 def test_kronecker_values_come_from_the_small_sides():
@@ -229,16 +229,16 @@ def several():
 
 def test_each_of_several_adapters(tmp_path):
     model = several()
-    assert [f.name[-6:] for f in factors(model, "other")] == ["q_proj", "v_proj"]*2 and factors(model, "other")[0].r == 2 and len(factors(model)) == 4
+    assert [f.name[-6:] for f in read_factors(model, "other")] == ["q_proj", "v_proj"]*2 and read_factors(model, "other")[0].r == 2 and len(read_factors(model)) == 4
     model.save_pretrained(tmp_path)
-    assert same(factors(tmp_path, "other"), factors(model, "other")) and same(factors(tmp_path), factors(model))
-    with pytest.raises(RecipeError, match="'third' is not in this model; it has 'default', 'other'"): factors(model, "third")
+    assert same(read_factors(tmp_path, "other"), read_factors(model, "other")) and same(read_factors(tmp_path), read_factors(model))
+    with pytest.raises(RecipeError, match="'third' is not in this model; it has 'default', 'other'"): read_factors(model, "third")
 
 def test_active_adapters_add_up(tmp_path):
     model = several()
-    assert same(factors(model, "active"), factors(model))
+    assert same(read_factors(model, "active"), read_factors(model))
     model.base_model.set_adapter(["default", "other"])
-    both = {f.name: f for f in factors(model, "active")}
+    both = {f.name: f for f in read_factors(model, "active")}
     q = both["model.layers.0.self_attn.q_proj"]
     assert len(both) == 6 and q.r == 6 and q.method == "LoRA+LoRA" and both["model.layers.0.self_attn.v_proj"].r == 2
     T = reference(model, q.name)
@@ -247,21 +247,21 @@ def test_active_adapters_add_up(tmp_path):
     model.save_pretrained(tmp_path)
     assert all(np.allclose(a, b) for a, b in zip(Spectra.of(tmp_path, ["default", "other"]).sigma, Spectra.of(model, "active").sigma))
     model.base_model.disable_adapter_layers()
-    with pytest.raises(AdapterError, match="no adapter of this model is active"): factors(model, "active")
+    with pytest.raises(AdapterError, match="no adapter of this model is active"): read_factors(model, "active")
 
 def test_the_only_adapter_needs_no_name():
     from peft import LoraConfig, get_peft_model
     model = get_peft_model(llama(), LoraConfig(r=2, target_modules=["q_proj"]), adapter_name="french")
-    assert same(factors(model), factors(model, "french"))
+    assert same(read_factors(model), read_factors(model, "french"))
 
 def test_other_ways_to_an_adapter(tmp_path):
     from peft import LoraConfig, inject_adapter_in_model
     model = llama()
     model.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
     model.save_pretrained(tmp_path)
-    assert same(factors(tmp_path), factors(model)) and len(factors(model)) == 4
+    assert same(read_factors(tmp_path), read_factors(model)) and len(read_factors(model)) == 4
     injected = inject_adapter_in_model(LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]), llama())
-    assert [f.name for f in factors(injected)] == [f.name for f in factors(model)]
+    assert [f.name for f in read_factors(injected)] == [f.name for f in read_factors(model)]
 
 # --- starts ----------------------------------------------------------------------------------------------------------------------------------
 
@@ -279,15 +279,15 @@ def nudged(model, size=1e-3):
 def test_the_learned_part_of_what_starts_from_the_weight(kind, tmp_path):
     original = {k: v.double() for k, v in llama().state_dict().items()}
     model = STARTED[kind]()
-    start = start_of(model)
+    start = starting_factors(model)
     model.save_pretrained(tmp_path/"start")
-    with pytest.raises(AdapterError, match=f"{kind}.*not zero at the start"): factors(model)
+    with pytest.raises(AdapterError, match=f"{kind}.*not zero at the start"): read_factors(model)
     nudged(model)
     model.save_pretrained(tmp_path/"end")
-    with pytest.raises(AdapterError, match=kind): factors(tmp_path/"end")
+    with pytest.raises(AdapterError, match=kind): read_factors(tmp_path/"end")
     for s in (start, tmp_path/"start"):
         for source in (model, tmp_path/"end"):
-            for f in factors(source, start=s):
+            for f in read_factors(source, start=s):
                 layer = model.base_model.model.get_submodule(f.name)
                 A, B = layer.lora_A["default"].weight.double(), layer.lora_B["default"].weight.double()
                 now, before = layer.base_layer.weight.double() + layer.scaling["default"]*B @ A, original[f"{f.name}.weight"]
@@ -297,33 +297,33 @@ def test_the_learned_part_of_what_starts_from_the_weight(kind, tmp_path):
                 assert (f.delta() - exact).norm() <= 1e-10*exact.norm()
                 values, bound = singular_values(f.A, f.B, f.scaling)
                 assert (values - torch.linalg.svdvals(exact)[:8]).abs().max() <= max(1e-9, bound)*values[0]
-    whole = factors(model, start="zero")[0]
-    assert whole.r == 4 and whole.delta().norm() > 10*factors(model, start=start)[0].delta().norm()
+    whole = read_factors(model, start="zero")[0]
+    assert whole.r == 4 and whole.delta().norm() > 10*read_factors(model, start=start)[0].delta().norm()
     assert Spectra.of(model, start=start).modules[0]["method"] == "LoRA since its start" and np.isnan(Spectra.of(model, start=start).summary().participation_null).all()
 
 def test_an_adapter_that_peft_converted_is_plain_lora(tmp_path):
     model = lora(init_lora_weights="pissa")
-    start = start_of(model)
+    start = starting_factors(model)
     model.peft_config["default"].init_lora_weights = True
     model.save_pretrained(tmp_path/"start")
     model.peft_config["default"].init_lora_weights = "pissa"
     nudged(model)
-    learned = factors(model, start=start)
+    learned = read_factors(model, start=start)
     model.save_pretrained(tmp_path/"lora", path_initial_model_for_weight_conversion=str(tmp_path/"start"))
-    for f, l in zip(factors(tmp_path/"lora"), learned):
+    for f, l in zip(read_factors(tmp_path/"lora"), learned):
         assert (f.name, f.r, f.method) == (l.name, 8, "LoRA") and (f.delta() - l.delta()).norm() < 1e-6*l.delta().norm()
     for a, b, e in zip(Spectra.of(tmp_path/"lora").sigma, Spectra.of(learned).sigma, Spectra.of(tmp_path/"lora").error): assert np.abs(a - b).max() <= max(e, 1e-6)*a[0]
 
 def test_orthogonal_starts_at_zero():
-    assert max(f.delta().abs().max() for f in factors(lora(init_lora_weights="orthogonal"))) < 1e-6
+    assert max(f.delta().abs().max() for f in read_factors(lora(init_lora_weights="orthogonal"))) < 1e-6
 
 def test_a_checkpoint_is_a_start_too(tmp_path):
     model = shaken(lora())
     model.save_pretrained(tmp_path/"10")
     nudged(model)
-    change = factors(model, start=tmp_path/"10")[0]
+    change = read_factors(model, start=tmp_path/"10")[0]
     assert change.method == "LoRA since its start" and change.r == 8
-    with pytest.raises(AdapterError, match="v_proj is not in the start"): factors(shaken(lora(target_modules=["v_proj", "q_proj"])), start=tmp_path/"10")
+    with pytest.raises(AdapterError, match="v_proj is not in the start"): read_factors(shaken(lora(target_modules=["v_proj", "q_proj"])), start=tmp_path/"10")
 
 # --- beside the products ---------------------------------------------------------------------------------------------------------------------
 
@@ -332,15 +332,15 @@ def test_others_live_and_saved(tmp_path):
     with torch.no_grad():
         model.base_model.model.lm_head.modules_to_save["default"].weight[0] += 1
         model.base_model.model.model.layers[0].self_attn.q_proj.lora_B["default"].bias += 0.5
-    live = {(o["name"], o["what"]): o for o in others(model)}
+    live = {(o["name"], o["what"]): o for o in other_changes(model)}
     assert math.isclose(live["lm_head.weight", "whole module"]["norm"], 8, rel_tol=1e-6) and live["model.embed_tokens", "tokens"]["norm"] == 0
     assert math.isclose(live["model.layers.0.self_attn.q_proj", "bias of B"]["norm"], 2*0.5*8, rel_tol=1e-6)
-    assert "model.layers.0.self_attn.k_proj.bias" in {o["name"] for o in others(model)}
+    assert "model.layers.0.self_attn.k_proj.bias" in {o["name"] for o in other_changes(model)}
     model.save_pretrained(tmp_path)
-    what = {o["what"] for o in others(tmp_path)}
-    assert {"whole module", "tokens", "bias"} <= what and all(o["norm"] is None for o in others(tmp_path))
+    what = {o["what"] for o in other_changes(tmp_path)}
+    assert {"whole module", "tokens", "bias"} <= what and all(o["norm"] is None for o in other_changes(tmp_path))
     spectra = Spectra.of(model)
-    assert "not shown: " in repr(spectra) and "1 tokens" in repr(spectra) and spectra.others == others(model)
+    assert "not shown: " in repr(spectra) and "1 tokens" in repr(spectra) and spectra.others == other_changes(model)
     assert "whole module" in repr(Spectra.of(tmp_path))
     del model
     import gc; gc.collect()
@@ -348,9 +348,9 @@ def test_others_live_and_saved(tmp_path):
 
 def test_dora_lengths_are_listed(tmp_path):
     model = lora(use_dora=True)
-    assert sum(o["what"] == "lengths of rows (DoRA)" for o in others(model)) == 4
+    assert sum(o["what"] == "lengths of rows (DoRA)" for o in other_changes(model)) == 4
     model.save_pretrained(tmp_path)
-    assert sum(o["what"] == "lengths of rows (DoRA)" and o["shape"] == (64,) for o in others(tmp_path)) == 4
+    assert sum(o["what"] == "lengths of rows (DoRA)" and o["shape"] == (64,) for o in other_changes(tmp_path)) == 4
     assert repr(Spectra.of(model)).endswith("; DoRA; not shown: 4 lengths of rows (DoRA)")
 
 # --- refusals --------------------------------------------------------------------------------------------------------------------------------
@@ -362,36 +362,36 @@ def test_other_adapters_are_refused_live_and_saved(tmp_path, kind):
                   BOFT=lambda: peft.BOFTConfig(target_modules=["q_proj"]), PROMPT_TUNING=lambda: peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
                   TRAINABLE_TOKENS=lambda: peft.TrainableTokensConfig(token_indices=[1]))[kind]()
     model = peft.get_peft_model(llama(), config)
-    with pytest.raises(AdapterError, match=f"type {kind} is not supported"): factors(model)
+    with pytest.raises(AdapterError, match=f"type {kind} is not supported"): read_factors(model)
     model.save_pretrained(tmp_path)
-    with pytest.raises(AdapterError, match=f"type {kind} is not supported"): factors(tmp_path)
+    with pytest.raises(AdapterError, match=f"type {kind} is not supported"): read_factors(tmp_path)
 
 def test_an_unknown_variant_is_refused():
     model = shaken(lora())
     class Tomorrow: pass
     model.base_model.model.model.layers[0].self_attn.q_proj.lora_variant["default"] = Tomorrow()
-    with pytest.raises(AdapterError, match=r"variant Tomorrow is not supported \(found in model.layers.0.self_attn.q_proj\)"): factors(model)
+    with pytest.raises(AdapterError, match=r"variant Tomorrow is not supported \(found in model.layers.0.self_attn.q_proj\)"): read_factors(model)
 
 def test_something_that_is_no_adapter():
     assert issubclass(AdapterError, RecipeError) and loranb.AdapterError is AdapterError
-    with pytest.raises(AdapterError, match="LlamaForCausalLM without an adapter"): factors(llama())
-    with pytest.raises(AdapterError, match="no folder 'nowhere'"): factors("nowhere")
-    with pytest.raises(AdapterError, match="without an adapter"): factors(None)
+    with pytest.raises(AdapterError, match="LlamaForCausalLM without an adapter"): read_factors(llama())
+    with pytest.raises(AdapterError, match="no folder 'nowhere'"): read_factors("nowhere")
+    with pytest.raises(AdapterError, match="without an adapter"): read_factors(None)
     model = lora()
     model.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight.data = torch.empty(0)
-    with pytest.raises(AdapterError, match="not whole here"): factors(model)
+    with pytest.raises(AdapterError, match="not whole here"): read_factors(model)
 
 def test_live_details():
     model = lora()
     layer = model.base_model.model.model.layers[0].self_attn.q_proj
     layer.scale_layer(3.)
-    assert factors(model)[0].scaling == 6. and factors(model)[1].scaling == 2.
-    f = factors(model)[0]
+    assert read_factors(model)[0].scaling == 6. and read_factors(model)[1].scaling == 2.
+    f = read_factors(model)[0]
     with torch.no_grad(): layer.lora_B["default"].weight.fill_(2)
     assert (f.B == 2).all() and not f.B.requires_grad and f.A.data_ptr() == layer.lora_A["default"].weight.data_ptr()
     wrapped = torch.nn.DataParallel(model)
     wrapped.peft_config = model.peft_config
-    assert [f.name for f in factors(wrapped)] == [f.name for f in factors(torch.compile(model))] == [f.name for f in factors(model)]
+    assert [f.name for f in read_factors(wrapped)] == [f.name for f in read_factors(torch.compile(model))] == [f.name for f in read_factors(model)]
 
 # --- the Hub ---------------------------------------------------------------------------------------------------------------------------------
 
@@ -407,15 +407,15 @@ def test_a_name_on_the_hub(tmp_path, monkeypatch):
         return str(tmp_path/file)
     monkeypatch.setattr(hub, "hf_hub_download", download)
     monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: type("M", (), dict(size=1000)))
-    assert same(factors("someone/adapter"), factors(model)) and asked == [("someone/adapter", "adapter_config.json"), ("someone/adapter", "adapter_model.safetensors")]
+    assert same(read_factors("someone/adapter"), read_factors(model)) and asked == [("someone/adapter", "adapter_config.json"), ("someone/adapter", "adapter_model.safetensors")]
     monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: type("M", (), dict(size=10**12)))
-    with pytest.raises(AdapterError, match="on the Hub holds 931.3 GiB"): factors("someone/adapter")
+    with pytest.raises(AdapterError, match="on the Hub holds 931.3 GiB"): read_factors("someone/adapter")
     (tmp_path/"adapter_model.safetensors").unlink()
     monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: type("M", (), dict(size=None)))
-    with pytest.raises(AdapterError, match="has no adapter_config.json with an adapter_model.safetensors"): factors("someone/adapter")
+    with pytest.raises(AdapterError, match="has no adapter_config.json with an adapter_model.safetensors"): read_factors("someone/adapter")
     def gone(name, file): raise LocalEntryNotFoundError("offline")
     monkeypatch.setattr(hub, "hf_hub_download", gone)
-    with pytest.raises(AdapterError, match="no folder 'someone/adapter' here, and the Hub cannot be reached"): factors("someone/adapter")
+    with pytest.raises(AdapterError, match="no folder 'someone/adapter' here, and the Hub cannot be reached"): read_factors("someone/adapter")
 
 def test_the_cache_of_the_hub_without_a_connection(tmp_path, monkeypatch):
     code = "from loranb.spectra.factors import factors; print(len(factors('someone/adapter')))"
@@ -547,7 +547,7 @@ def test_damaged_folders_give_one_sentence(tmp_path, good, message, damage):
     import shutil
     folder = shutil.copytree(good, tmp_path/"adapter")
     damage(folder)
-    with pytest.raises(AdapterError, match=message) as e: factors(folder)
+    with pytest.raises(AdapterError, match=message) as e: read_factors(folder)
     assert len(str(e.value)) < 700 and "\n" not in str(e.value)
 
 def test_random_damage_raises_nothing_else(tmp_path, good):
@@ -572,7 +572,7 @@ def test_random_damage_raises_nothing_else(tmp_path, good):
 def test_more_than_the_limit_is_refused_before_it_is_read(good, monkeypatch):
     monkeypatch.setattr(files, "LIMIT", 1000)
     monkeypatch.setattr(torch, "frombuffer", None)
-    with pytest.raises(AdapterError, match="more than loranb.spectra.files.LIMIT"): factors(good)
+    with pytest.raises(AdapterError, match="more than loranb.spectra.files.LIMIT"): read_factors(good)
 
 def test_a_terabyte_of_holes_takes_no_memory(tmp_path, good):
     import resource, shutil
@@ -582,16 +582,16 @@ def test_a_terabyte_of_holes_takes_no_memory(tmp_path, good):
         f.write(len(header).to_bytes(8, "little") + header)
         f.truncate(8 + len(header) + 2**40)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(AdapterError, match="1024.0 GiB of tensors, more than"): factors(folder)
+    with pytest.raises(AdapterError, match="1024.0 GiB of tensors, more than"): read_factors(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 def test_a_file_without_its_configuration(good, tmp_path):
     import shutil
-    assert same(factors(good/"adapter_model.safetensors"), factors(good))
+    assert same(read_factors(good/"adapter_model.safetensors"), read_factors(good))
     shutil.copy(good/"adapter_model.safetensors", tmp_path/"x.safetensors")
-    with pytest.raises(AdapterError, match="has no adapter_config.json"): factors(tmp_path/"x.safetensors")
+    with pytest.raises(AdapterError, match="has no adapter_config.json"): read_factors(tmp_path/"x.safetensors")
     (tmp_path/"x.bin").write_bytes(b"")
-    with pytest.raises(AdapterError, match="is a pickle"): factors(tmp_path/"x.bin")
+    with pytest.raises(AdapterError, match="is a pickle"): read_factors(tmp_path/"x.bin")
 
 def test_reading_a_folder_needs_neither_peft_nor_transformers(good):
     code = f"import sys; from loranb.spectra.spectra import Spectra; repr(Spectra.of({str(good)!r})); print([m for m in ('peft', 'transformers', 'pandas', 'huggingface_hub') if m in sys.modules])"

@@ -92,10 +92,10 @@ def test_unquantized_experts_are_told(tmp_path):
 
 def test_layers_that_an_adapter_cannot_act_on(tmp_path):
     from loranb.models.loading import load_base
-    from loranb.models.lora import adapted, attach
+    from loranb.models.lora import adapted_modules, attach
     for name, skipped in (("jamba", "dt_proj"), ("llama4_text", "router"), ("mamba", "out_proj")):
         build(name, tmp_path/name)
         lora = attach(load_base(recipe(tmp_path/name, "none"))[0], recipe(tmp_path/name, "none"))
-        assert not [n for n in adapted(lora) if n.endswith(skipped)] and adapted(lora)
+        assert not [n for n in adapted_modules(lora) if n.endswith(skipped)] and adapted_modules(lora)
     own = recipe(tmp_path/"jamba", "none", exclude_modules=r".*\.(q|k)_proj")
-    assert not [n for n in adapted(attach(load_base(own)[0], own)) if n.endswith(("q_proj", "k_proj", "dt_proj"))]
+    assert not [n for n in adapted_modules(attach(load_base(own)[0], own)) if n.endswith(("q_proj", "k_proj", "dt_proj"))]

@@ -12,18 +12,18 @@ from loranb.evaluate import comparing as compare
 from loranb.adapters import trimming as trim
 from loranb.models.loading import load_base
 from loranb.models.lora import attach
-from loranb.core.charts import Figure, Panel, band, cells, chance, dots, line, words
+from loranb.core.charts import Figure, Plot, band, cells, null_line, dots, line, labels
 from loranb.spectra.layouts import AdapterError, Factors
-from loranb.spectra.factors import factors
-from loranb.evaluate.questions import alignment, amplification, direction_tokens, forgetting, overlap
-from loranb.adapters.budget import rank_budget
-from loranb.evaluate.watch import functional
+from loranb.spectra.factors import read_factors
+from loranb.evaluate.questions import draw_alignment, draw_amplification, draw_direction_tokens, draw_forgetting, draw_overlap
+from loranb.adapters.budget import draw_rank_budget
+from loranb.evaluate.watch import measure_directions
 from loranb.core.html import GREY
-from loranb.core.texts import num, percent
+from loranb.core.texts import number_text, percent_text
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.spectra.spectra import Spectra
-from loranb.evaluate.base_weights import weight
+from loranb.evaluate.base_weights import base_weight
 
 DOWN, Q = "model.layers.1.mlp.down_proj", "model.layers.2.self_attn.q_proj"
 
@@ -77,27 +77,27 @@ def looks_right(figure):
 
 def test_overlap_of_a_module(one, two):
     x, y = (Spectra.of(o[0]) for o in (one, two))
-    f = looks_right(overlap(x, y, DOWN))
+    f = looks_right(draw_overlap(x, y, DOWN))
     for side, k in ("right", "inputs"), ("left", "outputs"):
         o, t = compare.overlap(x, y, side)[DOWN], f.data[f.data.side == k]
         for key in "phi", "null", "sd": np.testing.assert_array_equal(t[key].to_numpy().reshape(4, 4), o[key])
-        assert f"{num(o['phi'][-1, -1])} (by chance {num(o['null'][-1, -1])}" in f.reading
+        assert f"{number_text(o['phi'][-1, -1])} (by chance {number_text(o['null'][-1, -1])}" in f.reading
         line_ = next(t for t in nulls(f) if np.allclose(np.array(t.y, float), np.diag(o["null"])))
         assert len(line_.x) == 4
     heat = [t for t in f.figure.data if t.type == "heatmap"]
     assert len(heat) == 2 and all(t.zmin == 0 and t.zmax == max(0.01, *(np.max(o.z) for o in heat)) for t in heat)
     a, b = (next(o for o in s.parts if o.name == DOWN) for s in (x, y))
     left = compare.cancellation([a, b])
-    assert f"Added together {num(left['ratio'])}" in f.reading and f.data.ratio.iloc[0] == left["ratio"]
+    assert f"Added together {number_text(left['ratio'])}" in f.reading and f.data.ratio.iloc[0] == left["ratio"]
 
 
 def test_colours_begin_at_chance():
     g = torch.Generator().manual_seed(0)
     same = Factors("l", torch.randn(3, 40, generator=g), torch.randn(30, 3, generator=g), 1.)
     apart = Factors("l", torch.randn(3, 40, generator=g), torch.randn(30, 3, generator=g), 1.)
-    z = np.array(next(t for t in overlap([same], [same]).figure.data if t.type == "heatmap").z, float)
+    z = np.array(next(t for t in draw_overlap([same], [same]).figure.data if t.type == "heatmap").z, float)
     np.testing.assert_allclose(np.diag(z), 1, atol=1e-9)
-    f = overlap([same], [apart])
+    f = draw_overlap([same], [apart])
     z = np.array(next(t for t in f.figure.data if t.type == "heatmap").z, float)
     o = compare.overlap(same, apart)
     beyond = o["phi"] > o["null"] + 2*o["sd"]
@@ -106,54 +106,54 @@ def test_colours_begin_at_chance():
 
 def test_overlap_of_all_modules(one, two):
     x, y = (Spectra.of(o[0]) for o in (one, two))
-    f = looks_right(overlap(x, y))
+    f = looks_right(draw_overlap(x, y))
     o = compare.overlap(x, y, "left")
     np.testing.assert_allclose(f.data.outputs, [v["phi"][-1, -1] for v in o.values()], rtol=1e-9)
     pairs = list(zip(x.parts, y.parts))
     np.testing.assert_allclose(f.data.ratio, [compare.cancellation(list(p))["ratio"] for p in pairs], rtol=1e-9)
     np.testing.assert_allclose(f.data.cosine, [compare.cosine(*p)["cosine"] for p in pairs], rtol=1e-9)
     np.testing.assert_array_equal(f.data.module, list(o))
-    assert f"overlap by {num(np.median(f.data.outputs))} in the median of 28 modules (by chance {num(np.median(f.data.outputs_null))})" in f.reading
+    assert f"overlap by {number_text(np.median(f.data.outputs))} in the median of 28 modules (by chance {number_text(np.median(f.data.outputs_null))})" in f.reading
     assert all(t.zmin == 0 and list(t.colorbar.ticktext)[0] == "chance" for t in f.figure.data)
 
 
 def test_amplification_is_compares_table(one):
     spectra = Spectra.of(one[0])
-    f, t = looks_right(amplification(spectra, one[0])), compare.amplification(spectra, one[0])
+    f, t = looks_right(draw_amplification(spectra, one[0])), compare.amplification(spectra, one[0])
     pd.testing.assert_frame_equal(f.data, t)
     np.testing.assert_allclose(np.array(nulls(f)[0].y, float), t.random)
-    assert f"{num(t.amplification.median())} times what W does in the same directions" in f.reading and f"{num(t.excess.median())} times what it does in random" in f.reading
+    assert f"{number_text(t.amplification.median())} times what W does in the same directions" in f.reading and f"{number_text(t.excess.median())} times what it does in random" in f.reading
 
 
 def test_forgetting(one):
     model, tok = one
     spectra = Spectra.of(model)
-    f = looks_right(forgetting(spectra, model, text(tok), say=pytest.fail))
+    f = looks_right(draw_forgetting(spectra, model, text(tok), say=pytest.fail))
     size, turn, kl = compare.relative_size(spectra, model), compare.magnitude_direction(spectra, model), compare.forgetting(model, text(tok))
     np.testing.assert_array_equal(f.data.relative_spectral, size.relative_spectral)
     np.testing.assert_array_equal(f.data[["dM", "dD"]], turn[["dM", "dD"]])
     np.testing.assert_allclose(np.array(nulls(f)[0].y, float), [(m*n)**.25/(m**.5 + n**.5) for m, n in ((o["m"], o["n"]) for o in spectra.modules)])
-    assert f.kl == kl and f"moved by {num(kl['kl'])} ± {num(kl['sd'], 2)} nats a token" in f.reading
-    assert f"correlate by {num(np.corrcoef(turn.dM, turn.dD)[0, 1], 2)}" in f.reading
+    assert f.kl == kl and f"moved by {number_text(kl['kl'])} ± {number_text(kl['sd'], 2)} nats a token" in f.reading
+    assert f"correlate by {number_text(np.corrcoef(turn.dM, turn.dD)[0, 1], 2)}" in f.reading
     assert "Contested" in f.caveat and all(o in f.caveat for o in ("-0.62", "-0.31", "+0.83"))
-    without = forgetting(spectra, model)
+    without = draw_forgetting(spectra, model)
     assert without.kl is None and "Not measured on text" in without.reading and "energy_share" not in without.data
 
 
 def test_intruders_only_when_asked_and_priced_first(one):
     model, _ = one
     few, said = Spectra.of([o for o in Spectra.of(model).parts if o.name in (DOWN, Q)]), []
-    f = looks_right(forgetting(few, model, intruders=True, say=said.append))
+    f = looks_right(draw_forgetting(few, model, intruders=True, say=said.append))
     t = compare.intruders(few, model, say=lambda o: None)
     assert len(said) == 1 and "dense SVDs" in said[0] and "GPU" not in said[0]
     np.testing.assert_array_equal(f.data[["spike_margin", "energy_share", "energy_share_random"]], t[["spike_margin", "energy_share", "energy_share_random"]])
     assert any(np.allclose(np.array(o.y, float), t.energy_share_random) for o in nulls(f)) and any(np.allclose(np.array(o.y, float), 1) for o in nulls(f))
-    assert f"hold {percent(t.energy_share.median())} of the leading energy" in f.reading and f"is {num(t.spike_margin.max())} of what it takes" in f.reading
+    assert f"hold {percent_text(t.energy_share.median())} of the leading energy" in f.reading and f"is {number_text(t.spike_margin.max())} of what it takes" in f.reading
 
 
 def test_rank_budget_prices(one):
     spectra = Spectra.of(one[0])
-    f = looks_right(rank_budget(spectra, optimizer=2, itemsize=2))
+    f = looks_right(draw_rank_budget(spectra, optimizer=2, itemsize=2))
     own = sum(o.A.numel() + o.B.numel() for o in spectra.parts)
     now = f.data[f.data["rank"] == 4].sum(numeric_only=True)
     assert now.parameters == own and now.bytes == 2*own and now.optimizer_bytes == 2*own and now.training_bytes == 6*own
@@ -163,8 +163,8 @@ def test_rank_budget_prices(one):
 
 def test_rank_budget_proposes_what_trim_does(one):
     model, tok = one
-    found = functional(Spectra.of(model), model, text(tok)*2)
-    f = looks_right(rank_budget(model, functional=found, parameters=.5))
+    found = measure_directions(Spectra.of(model), model, text(tok)*2)
+    f = looks_right(draw_rank_budget(model, functional=found, parameters=.5))
     assert f.proposal == trim.rank_budget(found, .5)
     ranks = f.data.drop_duplicates("module").set_index("module").proposed
     assert all(ranks[n] == f.proposal["rank_pattern"].get(n, f.proposal["r"]) for n in found.names)
@@ -181,7 +181,7 @@ def test_tokens_of_a_planted_direction(one):
     with torch.no_grad():
         layer.lora_B["default"].weight.zero_()
         layer.lora_B["default"].weight[:, 0] = (E[cat] - E.mean(0))*5
-    f = looks_right(direction_tokens(model, tok, DOWN))
+    f = looks_right(draw_direction_tokens(model, tok, DOWN))
     top = f.data.loc[f.data.cosine.abs().idxmax()]
     assert top.id == cat and abs(abs(top.cosine) - 1) < 1e-4 and top.token in f.reading and "pushes towards" in f.reading
     assert {abs(x) for o in nulls(f) for x in o.x} == {f.data.null[0]} and .1 < f.data.null[0] < .5
@@ -190,34 +190,34 @@ def test_tokens_of_a_planted_direction(one):
 def test_tokens_by_hand(one):
     model, tok = one
     for name, side in (DOWN, 0), (Q, 2):
-        part = next(o for o in factors(model) if o.name == name)
+        part = next(o for o in read_factors(model) if o.name == name)
         E = model.get_base_model().get_input_embeddings().weight.detach().double()
         T = torch.nn.functional.normalize(E - E.mean(0), dim=1)
         c = T @ compare._svd(part)[side][:, 0]
-        t = looks_right(direction_tokens(model, tok, name)).data
+        t = looks_right(draw_direction_tokens(model, tok, name)).data
         np.testing.assert_allclose(t[(t.direction == 1) & (t.end == 1)].cosine, c.topk(5).values, atol=1e-5)
 
 
 def test_alignment_is_compares_table(one):
-    spectra, W = Spectra.of(one[0]), weight(one[0], DOWN)
-    f = looks_right(alignment(spectra, one[0], DOWN, k=32))
+    spectra, W = Spectra.of(one[0]), base_weight(one[0], DOWN)
+    f = looks_right(draw_alignment(spectra, one[0], DOWN, k=32))
     t = compare.alignment(next(o for o in spectra.parts if o.name == DOWN), W, 32)
     pd.testing.assert_frame_equal(f.data, t)
     assert {o.name for o in nulls(f)} == {"by chance, k/d"}
     for o, d in zip(nulls(f), (256, 640)): np.testing.assert_allclose(np.array(o.y, float), t.k/d)
     row = t[t.k == 4].iloc[0]
-    assert f"{percent(row.left)} of what it writes" in f.reading and f"(by chance {percent(4/256)})" in f.reading
+    assert f"{percent_text(row.left)} of what it writes" in f.reading and f"(by chance {percent_text(4/256)})" in f.reading
 
 
 def all_of(model, tok, module):
     spectra = Spectra.of(model)
-    yield overlap(spectra, spectra)
-    yield overlap(spectra, spectra, module)
-    yield amplification(spectra, model)
-    yield forgetting(spectra, model, text(tok))
-    yield rank_budget(spectra)
-    yield direction_tokens(model, tok, module)
-    yield alignment(spectra, model, module)
+    yield draw_overlap(spectra, spectra)
+    yield draw_overlap(spectra, spectra, module)
+    yield draw_amplification(spectra, model)
+    yield draw_forgetting(spectra, model, text(tok))
+    yield draw_rank_budget(spectra)
+    yield draw_direction_tokens(model, tok, module)
+    yield draw_alignment(spectra, model, module)
 
 
 @pytest.mark.parametrize("kw", [dict(r=1), dict(zero=True), dict(r=3, targets=["down_proj"]), dict(r=1, zero=True, targets=r".*layers\.1\.mlp\.down_proj")], ids=str)
@@ -232,20 +232,20 @@ def test_odd_adapters_get_a_picture_and_a_sentence(kw):
 def test_mistakes_are_named(one):
     model, tok = one
     spectra = Spectra.of(model)
-    for call in (lambda: overlap(spectra, spectra, "model.layers.1.mlp.dwn_proj"), lambda: alignment(spectra, model, "model.layers.1.mlp.dwn_proj"),
-                 lambda: direction_tokens(model, tok, "model.layers.1.mlp.dwn_proj")):
+    for call in (lambda: draw_overlap(spectra, spectra, "model.layers.1.mlp.dwn_proj"), lambda: draw_alignment(spectra, model, "model.layers.1.mlp.dwn_proj"),
+                 lambda: draw_direction_tokens(model, tok, "model.layers.1.mlp.dwn_proj")):
         with pytest.raises(RecipeError, match="Did you mean 'model.layers.1.mlp.down_proj'"): call()
     bare = Spectra.from_arrays(*spectra.to_arrays())
-    with pytest.raises(AdapterError, match="no directions"): overlap(bare, bare)
-    with pytest.raises(RecipeError, match="of no module"): amplification(Spectra([], []), model)
-    with pytest.raises(RecipeError, match="no module in common"): overlap([Factors("a", torch.ones(1, 3), torch.ones(4, 1), 1.)], [Factors("b", torch.ones(1, 3), torch.ones(4, 1), 1.)])
+    with pytest.raises(AdapterError, match="no directions"): draw_overlap(bare, bare)
+    with pytest.raises(RecipeError, match="of no module"): draw_amplification(Spectra([], []), model)
+    with pytest.raises(RecipeError, match="no module in common"): draw_overlap([Factors("a", torch.ones(1, 3), torch.ones(4, 1), 1.)], [Factors("b", torch.ones(1, 3), torch.ones(4, 1), 1.)])
     inner = Factors("model.layers.0.x", torch.ones(1, 3), torch.ones(4, 1), 1.)
     from loranb.evaluate import questions
     with pytest.raises(RecipeError, match="neither reads nor writes"): questions._stream(inner, model)
 
 
 def test_pages_need_nothing_else(one, tmp_path):
-    f = rank_budget(Spectra.of(one[0]))
+    f = draw_rank_budget(Spectra.of(one[0]))
     page = f.save(tmp_path/"a.html").read_text(encoding="utf-8")
     small = f.save(tmp_path/"b.html", include_plotlyjs="cdn").read_text(encoding="utf-8")
     assert len(page) > 1e6 > 60_000 > len(small) and not re.search(r"<script[^>]+\bsrc=", page) and re.search(r"<script[^>]+\bsrc=", small)
@@ -256,7 +256,7 @@ def test_pages_need_nothing_else(one, tmp_path):
 
 def test_text_stays_text():
     name = "<img src=x onerror=alert(1)>"
-    f = Figure(f"{name}?", [Panel([dots([1, 2], [1, 2], name, hover=[name, name]), words([1], [1], [name])], name, name, xticks=[(1, name)]), Panel([cells([[1.]], 0, 1, name, [[name]])], name)], name, pd.DataFrame(), name)
+    f = Figure(f"{name}?", [Plot([dots([1, 2], [1, 2], name, hover=[name, name]), labels([1], [1], [name])], name, name, xticks=[(1, name)]), Plot([cells([[1.]], 0, 1, name, [[name]])], name)], name, pd.DataFrame(), name)
     for shown in f.figure.to_json(), str(f.still), f.figure.to_html(include_plotlyjs=False): assert "<img" not in shown.replace("\\u003c", "<")
     assert name in "".join(ET.fromstring(f.still).itertext())
 
@@ -268,7 +268,7 @@ odd = st.floats(-1e6, 1e6, width=32) | st.just(float("nan")) | st.just(0.)
 @given(st.lists(st.tuples(odd, odd, odd), max_size=12), st.sampled_from(["", "x", "y", "xy"]))
 def test_any_numbers_give_a_picture(rows, log):
     x, y, z = np.array(rows, float).reshape(-1, 3).T
-    looks_right(Figure("Any?", [Panel([line(x, y, "a"), chance(x, z), band(x, y, z), dots(x, z, "b", hover=map(str, x))], "t", "x", log)], "One sentence that is long enough.", pd.DataFrame(rows)))
+    looks_right(Figure("Any?", [Plot([line(x, y, "a"), null_line(x, z), band(x, y, z), dots(x, z, "b", hover=map(str, x))], "t", "x", log)], "One sentence that is long enough.", pd.DataFrame(rows)))
 
 
 @settings(max_examples=15, deadline=None)
@@ -276,7 +276,7 @@ def test_any_numbers_give_a_picture(rows, log):
 def test_any_map_gives_a_picture_with_every_cell_once(R, C, seed):
     g = np.random.default_rng(seed)
     v = np.where(g.random((R, C)) < .2, np.nan, g.random((R, C)))
-    f = Figure("Any?", [Panel([cells(v, 0, 1, "v")])], "One sentence that is long enough.", pd.DataFrame(v))
+    f = Figure("Any?", [Plot([cells(v, 0, 1, "v")])], "One sentence that is long enough.", pd.DataFrame(v))
     drawn = [d for e in ET.fromstring(looks_right(f).still).iter() for d in [e.get("d", "")] if d.endswith("z")]
     (x0, y0, x1, y1), = f._rects()[0]
     few, area = int(v.size <= 400), 0.

@@ -1,12 +1,12 @@
 "Each of the doctor's codes is found where it is, and nowhere else; errors stop a run until they are acknowledged."
-import json, re
+import json, pathlib, re
 
 import pytest
 
 from loranb import Finding, doctor
 from loranb.models import petit
 from loranb.models.hub import load_tokenizer
-from loranb.data.findings import CODES, SAMPLE, SECRETS, SEVERITIES, Findings, masked
+from loranb.data.findings import CODES, SAMPLE, SECRETS, SEVERITIES, Findings, mask_secret
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.data.sources import DataError
@@ -149,7 +149,7 @@ def test_a_secret_is_told_and_not_shown(kind):
     f = found(GOOD + [said(f"It is {KEYS[kind]} indeed.")])["secrets"]
     assert f.rows == (41,) and kind in f.detail and "row 41, turn 2 (assistant)" in f.detail
     assert KEYS[kind] not in str(f) and KEYS[kind][5:15] not in str(f).replace("BEGIN", "")
-    assert masked("anna@example.org") == "a…@example.org"
+    assert mask_secret("anna@example.org") == "a…@example.org"
 
 
 @pytest.mark.parametrize("text", ["Ask for the sky-high-and-very-long-hyphenated-word.", "a task-oriented system-of-things", "See http://example.org/a:b", "@anna said it", "3 @ 4"])

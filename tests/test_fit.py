@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from loranb import cli
 from loranb.memory.choices import choose
-from loranb.memory.gpus import GPU, Estimate, find_gpu, gpus, here, pace, work
+from loranb.memory.gpus import GPU, Estimate, find_gpu, gpu_table, this_gpu, estimate_time, work_per_token
 from loranb.memory.ladder import LEVERS, climb
 from loranb.memory.plans import plan
 from loranb.core.fields import OPTIMS, QUANTS, RecipeError
@@ -18,10 +18,10 @@ LLAMA = Recipe(model="meta-llama/Llama-3.1-8B", quant="none", max_length=2048)
 
 def test_every_card_of_the_table():
     for name in "T4 P100 L4 A10 A100-40GB A100-80GB H100 H200".split() + ["RTX 3060", "RTX 4090", "RTX 5090", "RTX 6000 Turing", "RTX 6000 Ada", "RTX 6000 Blackwell", "Apple 16 GB"]: assert find_gpu(name).name == name
-    for g in gpus().values():
+    for g in gpu_table().values():
         assert .5 < g.usable/(g.memory*2**30) < 1, g
         assert not g.tflops or g.capability >= (6, 0) and 10 < g.tflops < 1000 and 200 < g.bandwidth < 5000 and 50 < g.watts <= 700, g
-    assert {g.memory for g in gpus().values()} >= {8, 12, 16, 24, 32, 40, 48, 80, 96, 141}
+    assert {g.memory for g in gpu_table().values()} >= {8, 12, 16, 24, 32, 40, 48, 80, 96, 141}
     assert find_gpu("NVIDIA GeForce RTX 4090") == find_gpu("4090") == find_gpu("rtx4090")
     for bad, words in (("A100", "Say which"), ("", "not in the table"), ("banana", "Names are such as")):
         with pytest.raises(RecipeError, match=words): find_gpu(bad)
@@ -33,22 +33,22 @@ def test_the_card_that_is_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     for name, total, cap, known in (("NVIDIA A100-SXM4-80GB", 79.25, (8, 0), "A100-80GB"), ("Tesla T4", 14.74, (7, 5), "T4"), ("NVIDIA Unheard Of", 50., (12, 0), None), ("NVIDIA H100 80GB HBM3", 79.1, (9, 0), "H100")):
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(name=name, total_memory=int(total*2**30), major=cap[0], minor=cap[1]))
-        g = here()
-        assert g.usable == int(total*2**30) and g.capability == cap and g.tflops == (gpus()[known].tflops if known else None)
+        g = this_gpu()
+        assert g.usable == int(total*2**30) and g.capability == cap and g.tflops == (gpu_table()[known].tflops if known else None)
 
 
 def test_pace_is_a_range_until_steps_are_measured():
-    guess = pace(LLAMA, "L4", 10**6)
+    guess = estimate_time(LLAMA, "L4", 10**6)
     assert 2 < guess.seconds[1]/guess.seconds[0] < 8 and "estimate" in str(guess) and guess.kwh[1] == guess.seconds[1]*72/3.6e6
     steps = [(1000, s) for s in (1., 1.1, 1.2, 1.3)]
-    known = pace(LLAMA, "L4", 10**6, steps)
+    known = estimate_time(LLAMA, "L4", 10**6, steps)
     assert known.measured == 4 and known.seconds == (pytest.approx(1050), pytest.approx(1250)) and "4 measured steps" in str(known)
-    assert pace(LLAMA, "L4", 10**6, steps[:3]).measured == 0
-    with pytest.raises(RecipeError, match="nothing is known of the speed"): pace(LLAMA, "Apple 16 GB", 10**6)
-    flops, read = work(LLAMA.replace(gradient_checkpointing=False))
-    assert work(LLAMA.replace(gradient_checkpointing=False), full=True)[0] == pytest.approx(flops*1.5, rel=.1)
+    assert estimate_time(LLAMA, "L4", 10**6, steps[:3]).measured == 0
+    with pytest.raises(RecipeError, match="nothing is known of the speed"): estimate_time(LLAMA, "Apple 16 GB", 10**6)
+    flops, read = work_per_token(LLAMA.replace(gradient_checkpointing=False))
+    assert work_per_token(LLAMA.replace(gradient_checkpointing=False), full=True)[0] == pytest.approx(flops*1.5, rel=.1)
     moe = Recipe(model="Qwen/Qwen3-30B-A3B", quant="none", gradient_checkpointing=False)
-    assert 4*2.2e9 < work(moe)[0] < 4*5e9, "a token goes through 3 of 30 billion parameters"
+    assert 4*2.2e9 < work_per_token(moe)[0] < 4*5e9, "a token goes through 3 of 30 billion parameters"
     assert Estimate((1, 2)).kwh is None
 
 

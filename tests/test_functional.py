@@ -9,9 +9,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from loranb.models.quantization import is_repacked
-from loranb.spectra.factors import factors
-from loranb.evaluate.directions import (data_singular_values, direction_effects, direction_energy, directions, ratio, tail)
-from loranb.evaluate.watch import Watch, evaluating, functional
+from loranb.spectra.factors import read_factors
+from loranb.evaluate.directions import (data_singular_values, direction_effects, direction_energy, singular_directions, ratio_with_error, lost_beyond)
+from loranb.evaluate.watch import Watch, evaluating, measure_directions
 from loranb.core.fields import RecipeError
 from loranb.spectra.spectra import Spectra
 
@@ -41,7 +41,7 @@ def test_against_dense(m, n, r, s, kind, seed):
     A, B, x, G, _ = case(m, n, r, kind, seed)
     D, h = s*B @ A, x @ A.T
     H, K = h.T @ h/len(h), B.T @ (s*G @ A.T)
-    S, BU, AV, R = directions(A @ A.T, B.T @ B, s)
+    S, BU, AV, R = singular_directions(A @ A.T, B.T @ B, s)
     top = max(np.linalg.norm(D), 1e-300)
     T = np.zeros(r); T[:min(m, n, r)] = np.linalg.svd(D, compute_uv=False)[:r]
     assert np.abs(S - T).max() <= 1e-7*top
@@ -66,7 +66,7 @@ def test_gauge(condition):
     A, B, x, G, rng = case(30, 40, 6, "normal", 0)
     def readings(A, B):
         h = x @ A.T
-        S, BU, AV, R = directions(A @ A.T, B.T @ B, 2.)
+        S, BU, AV, R = singular_directions(A @ A.T, B.T @ B, 2.)
         H = h.T @ h/len(h)
         return S, direction_energy(BU, H, 2.), data_singular_values(B.T @ B, H, 2.), direction_effects(AV, B.T @ (2*G @ A.T), R)
     M, inverse = gauge(6, condition, rng)
@@ -77,30 +77,30 @@ def test_trim_errors_are_equalities():
     D, C = B @ A, x.T @ x/len(x)
     h = x @ A.T
     H = h.T @ h/len(h)
-    S, BU, AV, R = directions(A @ A.T, B.T @ B)
+    S, BU, AV, R = singular_directions(A @ A.T, B.T @ B)
     V, tilde = A.T @ R, data_singular_values(B.T @ B, H)
     W = np.linalg.eigh(D @ C @ D.T)[1][:, ::-1]
     for k in range(7):
         plain, best = D @ V[:, :k] @ V[:, :k].T, W[:, :k] @ W[:, :k].T @ D
         error = lambda D_k: np.square(x @ (D - D_k).T).sum(1).mean()
-        assert tail(direction_energy(BU, H))[k] == pytest.approx(error(plain), abs=1e-9)
-        assert tail(tilde**2)[k] == pytest.approx(error(best), abs=1e-9)
-        assert tail(tilde**2)[k] <= tail(direction_energy(BU, H))[k] + 1e-12
+        assert lost_beyond(direction_energy(BU, H))[k] == pytest.approx(error(plain), abs=1e-9)
+        assert lost_beyond(tilde**2)[k] == pytest.approx(error(best), abs=1e-9)
+        assert lost_beyond(tilde**2)[k] <= lost_beyond(direction_energy(BU, H))[k] + 1e-12
 
 def test_batches_of_modules():
     rng = np.random.default_rng(0)
     A, B, s = rng.normal(size=(3, 4, 20)), rng.normal(size=(3, 15, 4)), np.array([1., 2., .5])
     GA, GB = A @ A.swapaxes(1, 2), B.swapaxes(1, 2) @ B
-    whole = directions(GA, GB, s)
+    whole = singular_directions(GA, GB, s)
     for i in range(3):
-        for a, b in zip(whole, directions(GA[i], GB[i], s[i])): assert np.allclose(a[i], b)
+        for a, b in zip(whole, singular_directions(GA[i], GB[i], s[i])): assert np.allclose(a[i], b)
 
 def test_ratio():
     rng = np.random.default_rng(0)
     b = rng.uniform(1, 3, (400, 60)); a = b*rng.gamma(2, .5, (400, 60))
-    R, error = zip(*(ratio(x, y) for x, y in zip(a, b)))
+    R, error = zip(*(ratio_with_error(x, y) for x, y in zip(a, b)))
     assert np.std(R) == pytest.approx(np.mean(error), rel=.1)
-    assert ratio([2.], [4.])[0] == .5 and np.isnan(ratio([2.], [4.])[1])
+    assert ratio_with_error([2.], [4.])[0] == .5 and np.isnan(ratio_with_error([2.], [4.])[1])
 
 def test_random_share_is_the_mean_over_random_directions():
     rng = np.random.default_rng(0)
@@ -131,7 +131,7 @@ def batch(rows=4, tokens=9, seed=0, pad=True):
 def inputs_of(model, b):
     "What each LoRA layer sees, unpadded"
     seen, handles, kept = {}, [], b["attention_mask"].bool()
-    for f in factors(model):
+    for f in read_factors(model):
         layer = model.get_base_model().get_submodule(f.name)
         handles.append(layer.register_forward_pre_hook(lambda m, args, name=f.name: seen.__setitem__(name, args[0].detach().reshape(*kept.shape, -1)[kept].double())))
     with torch.no_grad(), evaluating(model): model(**b)
@@ -148,10 +148,10 @@ def test_functional_against_dense(base):
             if n.endswith("bias"): torch.nn.init.normal_(p)
     model = adapted(model, **kw).double().eval()
     batches = [batch(seed=i) for i in range(3)]
-    found, table = functional(Spectra.of(model), model, batches), None
+    found, table = measure_directions(Spectra.of(model), model, batches), None
     table = found.summary().set_index("module")
     seen = [inputs_of(model, b) for b in batches]
-    for i, f in enumerate(factors(model)):
+    for i, f in enumerate(read_factors(model)):
         layer = model.get_base_model().get_submodule(f.name)
         W = layer.get_base_layer().weight.detach()
         W, x, D = W.T if base == "gpt2" else W, torch.cat([o[f.name] for o in seen]), f.delta()
@@ -166,8 +166,8 @@ def test_effects_are_those_of_a_dense_update():
     "The gradient of a dense dW that is really in the forward, for every module and batch"
     model = adapted(llama(), lora_dropout=.5).double()
     batches = [batch(seed=i) for i in range(3)]
-    found, effects = functional(None, model, batches), []
-    dense = {f.name: (f.delta()).requires_grad_() for f in factors(model)}
+    found, effects = measure_directions(None, model, batches), []
+    dense = {f.name: (f.delta()).requires_grad_() for f in read_factors(model)}
     base = model.get_base_model()
     with contextlib.ExitStack() as stack:
         for name, D in dense.items():
@@ -175,7 +175,7 @@ def test_effects_are_those_of_a_dense_update():
             stack.callback(layer.register_forward_hook(lambda m, args, out, D=D, layer=layer: layer.get_base_layer()(args[0]) + args[0] @ D.T).remove)
         model.eval()
         for b in batches: effects.append(torch.autograd.grad(model(**b).loss, list(dense.values())))
-    for i, f in enumerate(factors(model)):
+    for i, f in enumerate(read_factors(model)):
         U, S, Vh = torch.linalg.svd(f.delta(), full_matrices=False)
         e = np.stack([(S*torch.einsum("mi,mn,in->i", U, g[i], Vh))[:f.r].numpy() for g in effects])
         assert np.allclose(found.effect[i], e.mean(0), rtol=1e-6, atol=1e-12) and np.allclose(found.fisher[i], (e**2).mean(0), rtol=1e-6, atol=1e-15)
@@ -257,8 +257,8 @@ def test_nan_in_padding_and_half_precision():
     assert np.isfinite(watch.sums()[0]["H"]).all() and np.isfinite(watch.sums()[0]["rows"]).all()
     for dtype in (torch.bfloat16, torch.float16):
         half = adapted(llama()).to(dtype)
-        exact = functional(None, adapted(llama()), [batch()])
-        rough = functional(None, half, [batch()])
+        exact = measure_directions(None, adapted(llama()), [batch()])
+        rough = measure_directions(None, half, [batch()])
         assert np.allclose(rough.summary().output_energy_share, exact.summary().output_energy_share, rtol=.1)
         assert all(np.isfinite(o).all() for o in rough.effect)
 
@@ -268,11 +268,11 @@ def test_adapters_off_other_and_two():
     with Watch(model) as watch:
         with model.disable_adapter(): model(**b)
     assert all(len(o["H"]) == 0 for o in watch.sums())
-    with pytest.raises(RecipeError, match="not active"): functional(None, model, [b], adapter="other")
+    with pytest.raises(RecipeError, match="not active"): measure_directions(None, model, [b], adapter="other")
     model.base_model.set_adapter(["default", "other"])
-    assert len(functional(None, model, [b], adapter="other").names) == 2
+    assert len(measure_directions(None, model, [b], adapter="other").names) == 2
     model.set_adapter("default"); model.merge_adapter()
-    with pytest.raises(RecipeError, match="merged"): functional(None, model, [b])
+    with pytest.raises(RecipeError, match="merged"): measure_directions(None, model, [b])
 
 def test_everything_is_left_as_it_was():
     model = adapted(llama(), lora_dropout=.3).train()
@@ -280,7 +280,7 @@ def test_everything_is_left_as_it_was():
     for p in model.parameters(): p.requires_grad_(False)
     weights = [p.clone() for p in model.parameters()]
     modes, state = [o.training for o in model.modules()], torch.get_rng_state()
-    functional(None, model, [batch()])
+    measure_directions(None, model, [batch()])
     assert modes == [o.training for o in model.modules()] and torch.equal(state, torch.get_rng_state())
     assert all(p.grad is None and not p.requires_grad for p in model.parameters()) and all(torch.equal(a, b) for a, b in zip(weights, model.parameters()))
     with pytest.raises(KeyError), evaluating(model): raise KeyError
@@ -310,27 +310,27 @@ def test_factor():
 def test_without_labels_and_with_one_batch():
     model = adapted(llama())
     plain = {k: v for k, v in batch().items() if k != "labels"}
-    found = functional(None, model, [plain])
+    found = measure_directions(None, model, [plain])
     assert np.isnan(np.concatenate(found.effect)).all() and np.isfinite(found.summary().standard_error).all() and np.isnan(np.concatenate(found.energy_error)).all()
     assert list(found.frame().columns[:4]) == ["module", "index", "sigma", "sigma_tilde"] and len(found.frame()) == 3*14
     assert "output energy" in repr(found) and "<table" in found._repr_html_()
-    with pytest.raises(RecipeError, match="no token"): functional(None, model, [])
+    with pytest.raises(RecipeError, match="no token"): measure_directions(None, model, [])
 
 def test_other_spectra_are_refused():
     model = adapted(llama())
     spectra = Spectra.of(model)
-    functional(spectra, model, [batch()])
+    measure_directions(spectra, model, [batch()])
     with torch.no_grad(): next(iter(Watch(model).layers.values())).lora_B["default"].weight.mul_(2)
-    with pytest.raises(RecipeError, match="other singular values"): functional(spectra, model, [batch()])
+    with pytest.raises(RecipeError, match="other singular values"): measure_directions(spectra, model, [batch()])
 
 def test_untrained_adapter():
     model = get_peft_model(llama(), LoraConfig(r=3, target_modules="all-linear"))
-    found = functional(None, model, [batch(), batch(seed=1)])
+    found = measure_directions(None, model, [batch(), batch(seed=1)])
     assert (found.summary().output_energy_share == 0).all() and not np.concatenate(found.effect).any() and (found.summary().k90 == 0).all()
 
 def test_ranks_that_differ():
     model = adapted(llama(), rank_pattern={"q_proj": 5, "down_proj": 2}, use_rslora=True)
-    found = functional(Spectra.of(model), model, [batch()])
+    found = measure_directions(Spectra.of(model), model, [batch()])
     assert {len(o) for o in found.sigma} == {2, 3, 5}
     assert np.allclose([np.square(o).sum() for o in found.sigma_tilde], found.summary().output_energy)
 
@@ -359,16 +359,16 @@ def test_quantized_base(quant):
     for n, p in model.named_parameters():
         if "lora_B" in n: p.data = .02*torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
     data = prepare(recipe, tok)
-    found = functional(Spectra.of(model), model, [collate(data.test[:4], tok.pad_token_id), collate(data.test[4:], tok.pad_token_id)])
+    found = measure_directions(Spectra.of(model), model, [collate(data.test[:4], tok.pad_token_id), collate(data.test[4:], tok.pad_token_id)])
     assert len(found.names) == 28 and (found.summary().output_energy_share > 0).all() and np.isfinite(np.concatenate(found.fisher)).all()
     if quant != "nf4": return
     with torch.no_grad(): model.eval()(**collate(data.test[:4], tok.pad_token_id))
     if is_repacked(model):
-        with pytest.raises(RecipeError, match="repacked"): functional(None, model, [collate(data.test[:4], tok.pad_token_id)])
+        with pytest.raises(RecipeError, match="repacked"): measure_directions(None, model, [collate(data.test[:4], tok.pad_token_id)])
         model = attach(load_base(recipe)[0], recipe)
     import bitsandbytes.functional as F
     name, o = next(iter(Watch(model).layers.items()))
     W = F.dequantize_4bit(o.base_layer.weight.data, o.base_layer.weight.quant_state).float()
     inside = inputs_of(model, collate(data.test[:4], tok.pad_token_id))[name].float()
-    one = functional(None, model, [collate(data.test[:4], tok.pad_token_id)])
+    one = measure_directions(None, model, [collate(data.test[:4], tok.pad_token_id)])
     assert one.summary().base_energy[0] == pytest.approx((inside @ W.T).square().sum(1).mean().item(), rel=1e-2)

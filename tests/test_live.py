@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from loranb.spectra.factors import factors
+from loranb.spectra.factors import read_factors
 from loranb.train.meter import Meter
 from loranb.core.recipe import Recipe
 from loranb.runs.logs import read_frames, write_frame
@@ -46,7 +46,7 @@ def test_a_meter_changes_nothing(kw):
     meter = Meter(with_meter, every=1)
     assert steps(with_meter, 4, meter, **kw) == steps(without, 4, **kw)
     assert all(torch.equal(a, b) for a, b in zip(with_meter.parameters(), without.parameters()))
-    frames = meter.ready(wait=True)
+    frames = meter.frames_ready(wait=True)
     assert [s for s, *_ in frames] == [1, 2, 3, 4] and not meter.waiting
     assert not any(o._forward_hooks or o._forward_pre_hooks for o in with_meter.base_model.model.modules() if "lora_A" in type(o).__name__)
 
@@ -54,10 +54,10 @@ def test_a_meter_changes_nothing(kw):
 def test_frames_are_dense_spectra():
     model = tiny()
     meter = Meter(model, every=1)
-    before = {f.name: f.A.clone() for f in factors(model)}
+    before = {f.name: f.A.clone() for f in read_factors(model)}
     steps(model, 5, meter)
-    step, sigma, columns = meter.ready(wait=True)[-1]
-    for f, s, e, drift, kept in zip(factors(model), sigma, columns["error"], columns["drift"], columns["retention"]):
+    step, sigma, columns = meter.frames_ready(wait=True)[-1]
+    for f, s, e, drift, kept in zip(read_factors(model), sigma, columns["error"], columns["drift"], columns["retention"]):
         D, A0 = f.delta(), before[f.name].double()
         true = torch.linalg.svdvals(D)[:4].numpy()
         assert np.abs(s - true).max() <= (e + 1e-6)*true[0]
@@ -70,14 +70,14 @@ def test_after_one_step_all_lies_in_the_first_row_space():
     model = tiny()
     meter = Meter(model, every=1)
     steps(model, 1, meter)
-    assert np.allclose(meter.ready(wait=True)[0][2]["retention"], 1, atol=1e-6)
+    assert np.allclose(meter.frames_ready(wait=True)[0][2]["retention"], 1, atol=1e-6)
 
 
 def test_the_columns_of_the_data_are_those_of_functional():
     model = tiny()
     meter = Meter(model, every=2)
     steps(model, 4, meter)
-    for _, sigma, columns in meter.ready(wait=True):
+    for _, sigma, columns in meter.frames_ready(wait=True):
         assert np.isfinite(columns["share"]).all() and (columns["share"] >= 0).all() and np.isfinite(columns["effect"]).all()
     assert (columns["share"] > 0).all() and (np.diff(columns["aware"], axis=1) <= 1e-7).all()
 
@@ -103,7 +103,7 @@ def test_a_planless_stop_is_measured():
     meter = Meter(model, every=0)
     meter.begin(1)
     meter.end(1, .1, now=True)
-    (step, sigma, columns), = meter.ready(wait=True)
+    (step, sigma, columns), = meter.frames_ready(wait=True)
     assert step == 1 and "share" not in columns and not sigma.any()
 
 
@@ -137,6 +137,6 @@ def test_alarms_are_told_once(tmp_path):
     run._modules = [dict(name=f"layers.{i}.q", m=8, n=8, r=2, scaling=1., error=0.) for i in range(3)]
     for step in range(10, 60, 10):
         sigma = np.array([[1., .5], [0, 0], [1., .9 if step < 50 else .01]])
-        run._seen(step, sigma, dict(drift=np.array([.5, .5, .5])))
+        run._on_frame(step, sigma, dict(drift=np.array([.5, .5, .5])))
     told = run.of_type("alarm")
     assert [(e["step"], e["kind"], e["modules"]) for e in told] == [(20, "still", ["layers.1.q"]), (50, "spike", ["layers.2.q"])]

@@ -5,13 +5,13 @@ import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from loranb.models import petit
-from loranb.models.hub import load_tokenizer, quiet
+from loranb.models.hub import load_tokenizer, quiet_libraries
 from loranb.models.loading import load_base
 from loranb.models.lora import attach
-from loranb.memory.ledger import KINDS, Ledger, repeat, rounded
+from loranb.memory.ledger import KINDS, Ledger, repeat_layers, served_bytes
 from loranb.models.loss import token_loss
 from loranb.memory.plans import _states, optimizer_bytes, plan
-from loranb.train.measure import held
+from loranb.train.measure import bytes_held
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 
@@ -30,7 +30,7 @@ def maker(root, kind, configs):
     @functools.cache
     def make(family):
         torch.manual_seed(0)
-        with quiet(): kind.from_config(AutoConfig.for_model(family, **configs[family])).save_pretrained(root/family)
+        with quiet_libraries(): kind.from_config(AutoConfig.for_model(family, **configs[family])).save_pretrained(root/family)
         load_tokenizer(petit.path()).save_pretrained(root/family)
         return str(root/family)
     return make
@@ -145,7 +145,7 @@ def test_optimizer_states_are_the_real_ones(folders):
         for p in trained:
             own = sorted(t.untyped_storage().nbytes() for k, t in optimizer.state[p].items() if torch.is_tensor(t) and not k.startswith("qmap"))
             assert own == sorted(_states(tuple(p.shape), name, 4)), name
-        assert held(model, optimizer)["optimizer"] == optimizer_bytes([tuple(p.shape) for p in trained], name), name
+        assert bytes_held(model, optimizer)["optimizer"] == optimizer_bytes([tuple(p.shape) for p in trained], name), name
 
 
 def profiled(step):
@@ -240,8 +240,8 @@ def test_mistakes_have_one_message(tmp_path, monkeypatch):
 
 
 def kinds():
-    from loranb.models.shapes import table
-    return {str((c.get("model_type"), sorted(c))): n for n, d in table().items() for c in [d["config"]]}.values()
+    from loranb.models.shapes import model_table
+    return {str((c.get("model_type"), sorted(c))): n for n, d in model_table().items() for c in [d["config"]]}.values()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quant", ("none", "int8", "nf4"))

@@ -3,10 +3,10 @@ import gc, weakref
 
 import pytest, torch
 
-from loranb.train.measure import clear, held
+from loranb.train.measure import drop_frames, bytes_held
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
-from loranb.train.loop import generators
+from loranb.train.loop import random_states
 from loranb.train.run import Run
 
 SHORT = Recipe(r=4, max_steps=3, per_device_train_batch_size=4, test_size=4, eval_steps=0, lora_dropout=.1)
@@ -29,7 +29,7 @@ def test_the_trial_leaves_no_trace(tmp_path):
 @pytest.mark.parametrize("optim", ["adamw_8bit", pytest.param("paged_adamw_8bit", marks=pytest.mark.slow)])
 def test_the_trial_puts_everything_back(optim, tmp_path, monkeypatch):
     seen, real = [], Run._first_try
-    def state(run): return [p.detach().clone() for p in run._model.parameters() if p.requires_grad], generators(), repr([{k: v for k, v in g.items() if k != "params"} for g in run._trainer.optimizer.param_groups])
+    def state(run): return [p.detach().clone() for p in run._model.parameters() if p.requires_grad], random_states(), repr([{k: v for k, v in g.items() if k != "params"} for g in run._trainer.optimizer.param_groups])
     def first_try(self):
         before = state(self)
         real(self)
@@ -83,8 +83,8 @@ def test_held_counts_a_storage_once():
     w = torch.nn.Parameter(torch.ones(8, 8), requires_grad=False)
     model = torch.nn.Module()
     model.a, model.b = w, torch.nn.Parameter(w[:4], requires_grad=False)
-    assert held(model)["weights"] == 256
-    clear(ValueError())
+    assert bytes_held(model)["weights"] == 256
+    drop_frames(ValueError())
 
 
 def test_a_classifiers_memory_is_measured_beside_its_plan(tmp_path):

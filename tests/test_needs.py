@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from loranb.models import petit
 from loranb.models.hub import load_tokenizer
 from loranb.data.batches import Encoded, collate
-from loranb.data.encoding import encode, ends_learned, prepare, tokens
-from loranb.spectra.factors import factors
+from loranb.data.encoding import encode_row, ends_learned, prepare, tokens
+from loranb.spectra.factors import read_factors
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.adapters.trimming import trim
@@ -55,7 +55,7 @@ def test_5_stock_templates_give_no_mask(name):
     "trl#4879, #3586, PR #4201; marin#7237; liquid-finetune#37: the assistant's mask is zero everywhere"
     tok = tokenizer(ALL[name])
     assert stock_mask(tok, MANY).learned == 0
-    row = encode(tok, dict(messages=MANY))
+    row = encode_row(tok, dict(messages=MANY))
     assert 0 < row.learned < len(row.input_ids) and "Yo" in learned(tok, row) and "And?" not in learned(tok, row)
 
 
@@ -65,9 +65,9 @@ def test_6_padding_with_the_end_token_hides_it(name):
     tok = tokenizer(ALL[name])
     tok.pad_token = tok.eos_token
     assert tok.eos_token_id in naive(tok, MANY).input_ids and tok.eos_token_id not in naive(tok, MANY).labels
-    row = encode(tok, dict(messages=MANY))
+    row = encode_row(tok, dict(messages=MANY))
     assert row.labels.count(tok.eos_token_id) == 2 and ends_learned(tok, row)
-    batch = collate([encode(tok, dict(messages=ONE)), row], tok.pad_token_id)
+    batch = collate([encode_row(tok, dict(messages=ONE)), row], tok.pad_token_id)
     assert (batch["labels"] == tok.eos_token_id).sum(1).tolist() == [1, 2]
     short = int(batch["attention_mask"][0].sum())
     assert (batch["labels"][0, short:] == -100).all() and batch["labels"][0, :short].ne(-100).any()
@@ -77,13 +77,13 @@ def test_6_padding_with_the_end_token_hides_it(name):
 def test_6_a_template_without_an_end(name):
     "unsloth#416; trl#1623: nothing ends the answer, so nothing is learned about ending it"
     tok = tokenizer(ALL[name])
-    assert not ends_learned(tok, naive(tok, MANY)) and ends_learned(tok, encode(tok, dict(messages=MANY)))
+    assert not ends_learned(tok, naive(tok, MANY)) and ends_learned(tok, encode_row(tok, dict(messages=MANY)))
 
 
 def test_6_marks_that_leave_the_end_out():
     "trl#2059: the marks of the template enclose the words only"
     tok = tokenizer(ALL["chatml, the marks leave the end token out"])
-    assert not ends_learned(tok, stock_mask(tok, ONE)) and ends_learned(tok, encode(tok, dict(messages=ONE)))
+    assert not ends_learned(tok, stock_mask(tok, ONE)) and ends_learned(tok, encode_row(tok, dict(messages=ONE)))
 
 
 @pytest.mark.parametrize("name", ["Llama 3", "Gemma 2, no system", "Mistral v1, roles alternate", "InternLM 2, a start token before ChatML"])
@@ -94,10 +94,10 @@ def test_7_two_start_tokens(name):
     tok.backend_tokenizer.post_processor = TemplateProcessing(single=f"{tok.bos_token} $A", special_tokens=[(tok.bos_token, tok.bos_token_id)])
     starts = lambda row: row.input_ids.count(tok.bos_token_id)
     once = tok.apply_chat_template(ONE, tokenize=False).count(tok.bos_token)
-    assert starts(naive(tok, ONE)) == once + 1 and starts(encode(tok, dict(messages=ONE))) == once == 1
+    assert starts(naive(tok, ONE)) == once + 1 and starts(encode_row(tok, dict(messages=ONE))) == once == 1
     pair = dict(prompt="a =", completion=" b")
-    assert starts(encode(tok, pair)) == starts(encode(tok, dict(pair, prompt=tok.bos_token + "a ="))) == 1
-    assert encode(tok, pair).input_ids[0] == tok.bos_token_id and encode(tok, pair).input_ids[:-1] == tok("a = b")["input_ids"]
+    assert starts(encode_row(tok, pair)) == starts(encode_row(tok, dict(pair, prompt=tok.bos_token + "a ="))) == 1
+    assert encode_row(tok, pair).input_ids[0] == tok.bos_token_id and encode_row(tok, pair).input_ids[:-1] == tok("a = b")["input_ids"]
 
 
 def adapted(**kw):
@@ -112,7 +112,7 @@ def change(model, name="model.layers.0.self_attn.q_proj"): return model.get_base
 def test_14_scaling_of_rank_stabilized_adapters():
     "14 is about adapters. peft PR #3449, PR #3111: scaled by alpha/r where it is alpha/sqrt(r), or twice"
     _, model = adapted(use_rslora=True, rank_pattern={"q_proj": 2}, alpha_pattern={"q_proj": 3})
-    f = next(f for f in factors(model) if f.name.endswith("q_proj"))
+    f = next(f for f in read_factors(model) if f.name.endswith("q_proj"))
     assert not torch.allclose(8/4*(f.B @ f.A).double(), change(model), atol=1e-2)
     assert torch.allclose(f.delta().double(), change(model), atol=1e-6)
 
@@ -126,7 +126,7 @@ def test_14_the_sum_of_two_adapters_has_no_cross_terms():
     truth = sum(layer.get_delta_weight(a).detach().double() for a in ("default", "other"))
     one, two = ((layer.lora_A[a].weight.detach(), layer.lora_B[a].weight.detach()) for a in ("default", "other"))
     wrong = 2*(one[1][:, :2] + two[1]) @ (one[0][:2] + two[0])
-    both = next(f for f in factors(model, ["default", "other"]) if f.name == name)
+    both = next(f for f in read_factors(model, ["default", "other"]) if f.name == name)
     assert not torch.allclose(wrong.double(), truth, atol=1e-2) and torch.allclose(both.delta().double(), truth, atol=1e-6)
 
 
@@ -135,7 +135,7 @@ def test_14_ranks_that_differ_by_module_are_read_back(tmp_path):
     import json
     _, model = adapted(rank_pattern={"q_proj": 2})
     folder = trim(model, energy=.8).save(tmp_path/"adapter")
-    config, kept = json.loads((folder/"adapter_config.json").read_text()), {f.name: f for f in factors(str(folder))}
+    config, kept = json.loads((folder/"adapter_config.json").read_text()), {f.name: f for f in read_factors(str(folder))}
     assert len({f.r for f in kept.values()}) == 2
     again = PeftModel.from_pretrained(adapted()[1].unload(), folder)
     for name, f in kept.items(): assert torch.allclose(f.delta().double(), change(again, name), atol=1e-6)

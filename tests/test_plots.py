@@ -84,7 +84,7 @@ def test_smoothing_keeps_a_constant_and_its_length(smooth_n):
 
 
 def test_numbers_as_the_browser_writes_them():
-    assert [texts.num(v) for v in (0.1, 0.00002, 1234.5, 999.96, 1e-9, -3.14159, 0.5625, -0.5625, math.nan, None)] == ["0.1", "0.00002", "1,235", "1000", "1e-9", "-3.14", "0.563", "-0.563", "–", "–"]
+    assert [texts.number_text(v) for v in (0.1, 0.00002, 1234.5, 999.96, 1e-9, -3.14159, 0.5625, -0.5625, math.nan, None)] == ["0.1", "0.00002", "1,235", "1000", "1e-9", "-3.14", "0.563", "-0.563", "–", "–"]
 
 
 def big(layers=80, r=64):

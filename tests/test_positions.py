@@ -4,7 +4,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from loranb import Recipe, plan
 from loranb.models import petit
-from loranb.models.hub import load_tokenizer, quiet
+from loranb.models.hub import load_tokenizer, quiet_libraries
 from loranb.models.shapes import max_positions
 from loranb.evaluate.answers import generate
 from loranb.core.fields import RecipeError
@@ -22,7 +22,7 @@ JUDGES = dict(bert=dict(BERT, max_position_embeddings=24), roberta=dict(BERT, ma
 
 def built(kind, family, config):
     torch.manual_seed(0)
-    with quiet(): return kind.from_config(AutoConfig.for_model(family, **config)).eval()
+    with quiet_libraries(): return kind.from_config(AutoConfig.for_model(family, **config)).eval()
 
 def runs(model, length):
     ids = torch.full((1, length), 5)

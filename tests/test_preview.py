@@ -12,7 +12,7 @@ from loranb.data.chips import chips_html, chips_text
 from loranb.data.previews import (ORDERS, Preview, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview)
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
-from loranb.widgets.data.rows import Rows
+from loranb.widgets.data.rows import RowsPanel
 
 KINDS = ["learned", "context", "special", "special-learned", "truncated", "special-truncated", "padding"]
 HOSTILE = [dict(prompt="<script>alert(1)</script>", completion="<img src=x onerror=alert(1)>"), dict(prompt="a\"'><b>", completion="\u202e</details></div>\n\x00&lt;")]
@@ -131,7 +131,7 @@ def test_any_text_stays_text(text, kind):
 def test_hostile_rows_in_preview_and_panel():
     recipe = Recipe(data=HOSTILE*8, test_size=0)
     seen = preview(recipe)
-    panel = Rows()
+    panel = RowsPanel()
     panel.show(seen)
     for page in (seen._repr_html_(), seen[0], seen[1], panel.still()):
         assert not re.search(r"<(script|img|b)\b|<[^>]*\son\w+=", page, re.I) and "</details></div>" not in re.sub(r"</details></div>$", "", page)

@@ -176,6 +176,13 @@ def test_no_room_below_the_widgets_knows_a_widget():
         assert not roots & {"ipywidgets", "anywidget"}, short(p)
 
 
+def test_no_module_bears_the_name_of_what_it_exports():
+    for p in MODULES:
+        if p.name == "__init__.py": continue
+        names = {n.name for n in ast.parse(p.read_text(encoding="utf-8")).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        assert p.stem not in names, short(p)
+
+
 def test_import_is_light():
     heavy = "torch transformers peft bitsandbytes datasets plotly ipywidgets anywidget pandas numpy".split()
     done = python(f"import sys, loranb; print([m for m in {heavy} if m in sys.modules])", cwd=ROOT)

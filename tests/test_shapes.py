@@ -6,7 +6,7 @@ from huggingface_hub.utils import _http
 
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
-from loranb.models.shapes import count, find_config, in_table, outline, skeleton, stored, table
+from loranb.models.shapes import count_parameters, find_config, in_table, layer_outline, skeleton, stored_tensors, model_table
 
 httpx = next(v for k, v in vars(_http).items() if k in ("httpx", "httpx2"))  # the Hub's own client, by either of its names
 LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96, dtype="bfloat16")
@@ -14,16 +14,16 @@ LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_size
 
 def test_the_table_counts_as_published():
     "Each shape has the parameters that its page on the Hub states: within half a percent is asked, and all are equal"
-    shapes = {row["names"][0]: row for row in table().values()}
-    assert len(shapes) >= 40 and len(table()) >= 100
+    shapes = {row["names"][0]: row for row in model_table().values()}
+    assert len(shapes) >= 40 and len(model_table()) >= 100
     kinds = {row["config"]["model_type"] for row in shapes.values()}
     assert {"llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "gemma2", "phi3", "gpt_oss", "olmo2", "granite"} <= kinds
-    for name, row in shapes.items(): assert count(skeleton(find_config(Recipe(model=name)))) == row["params"], name
+    for name, row in shapes.items(): assert count_parameters(skeleton(find_config(Recipe(model=name)))) == row["params"], name
     for row in shapes.values(): assert row["config"]["dtype"] in ("bfloat16", "float16", "float32")
 
 
 def test_the_table_asks_nobody(hub):
-    for name in ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B"): assert outline(Recipe(model=name))["targets"]
+    for name in ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B"): assert layer_outline(Recipe(model=name))["targets"]
     assert not hub.asked
     assert not in_table(Recipe(model="meta-llama/Llama-3.1-8B", revision="main")) and not in_table(Recipe())
 
@@ -72,10 +72,10 @@ def header(**shapes):
 def test_from_the_hub_configuration_and_headers_only(hub):
     hub.models["some/llama"] = {"config.json": json.dumps(LLAMA).encode(), "tokenizer.json": b"{}", "model.safetensors": header(a=[96, 32], b=[32, 32]), "pytorch_model.bin": b"x"}, False
     recipe = Recipe(model="some/llama")
-    shape = outline(recipe)
-    assert shape["params"] == count(skeleton(find_config(recipe))) and [t["name"] for t in shape["targets"]][:2] == ["q_proj", "k_proj"]
+    shape = layer_outline(recipe)
+    assert shape["params"] == count_parameters(skeleton(find_config(recipe))) and [t["name"] for t in shape["targets"]][:2] == ["q_proj", "k_proj"]
     assert {p.rpartition("/")[2] for m, p in hub.asked if "/resolve/" in p} == {"config.json"}
-    assert stored(recipe) == dict(BF16=96*32 + 32*32, bytes=2*(96*32 + 32*32))
+    assert stored_tensors(recipe) == dict(BF16=96*32 + 32*32, bytes=2*(96*32 + 32*32))
     assert {p.rpartition("/")[2] for m, p in hub.asked if m == "GET" and "/resolve/" in p} == {"config.json", "model.safetensors"}
 
 
@@ -87,21 +87,21 @@ CASES = [(dict(), True, "'some/model' is gated. Accept its licence"), (b"{not js
 @pytest.mark.parametrize("config,gated,words", CASES)
 def test_one_message_for_what_cannot_be_planned(hub, config, gated, words):
     hub.models["some/model"] = {"README.md": b""} if config is None else {"config.json": config if isinstance(config, bytes) else json.dumps(config).encode()}, gated
-    with pytest.raises(RecipeError, match=words) as e: outline(Recipe(model="some/model"))
+    with pytest.raises(RecipeError, match=words) as e: layer_outline(Recipe(model="some/model"))
     assert "\n" not in str(e.value) or "cannot be used" in str(e.value) or "no model can" in str(e.value)
 
 
 def test_missing_on_the_hub(hub):
     with pytest.raises(RecipeError, match="the Hub has no model 'nobody/nothing'"): find_config(Recipe(model="nobody/nothing"))
     hub.models["no/tensors"] = {"config.json": json.dumps(LLAMA).encode(), "pytorch_model.bin": b"x"}, False
-    with pytest.raises(RecipeError, match="no .safetensors file on the Hub"): stored(Recipe(model="no/tensors"))
+    with pytest.raises(RecipeError, match="no .safetensors file on the Hub"): stored_tensors(Recipe(model="no/tensors"))
 
 
 def test_from_a_folder(tmp_path):
     with pytest.raises(RecipeError, match="has no config.json"): find_config(Recipe(model=str(tmp_path)))
     (tmp_path/"config.json").write_text(json.dumps(LLAMA))
     model = skeleton(find_config(Recipe(model=str(tmp_path))))
-    assert {p.device.type for p in model.parameters()} == {"meta"} and outline(Recipe(model=str(tmp_path)))["params"] == count(model)
+    assert {p.device.type for p in model.parameters()} == {"meta"} and layer_outline(Recipe(model=str(tmp_path)))["params"] == count_parameters(model)
 
 
 @pytest.mark.parametrize("name", ["meta-llama/llama-3.1-8b", "Llama-3.1-8B"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from loranb.spectra.layouts import Factors, change, summed
+from loranb.spectra.layouts import Factors, difference, sum_factors
 from loranb.core.fields import RecipeError
 from loranb.spectra.values import TOLERANCE, singular_values, singular_vectors
 from loranb.spectra.metrics import (
@@ -211,11 +211,11 @@ def test_concatenated_factors_are_sums_and_differences(m, n, r, r0, size, s, see
     g = torch.Generator().manual_seed(seed)
     f = Factors("x", torch.randn(r, n, generator=g), torch.randn(m, r, generator=g), s)
     h = Factors("x", torch.randn(r0, n, generator=g), torch.randn(m, r0, generator=g), 3.)
-    total = summed([f, h])
+    total = sum_factors([f, h])
     assert total.r == r + r0 and torch.allclose(total.delta(), f.delta() + h.delta(), atol=1e-12)
     near = Factors("x", f.A + size*torch.randn(r, n, generator=g), f.B + size*torch.randn(m, r, generator=g), s)
     for before in (f, h):
-        learned, true = change(near, before), near.delta() - before.delta()
+        learned, true = difference(near, before), near.delta() - before.delta()
         assert (learned.delta() - true).norm() <= 1e-13*(near.delta().norm() + before.delta().norm()) + 1e-12*true.norm()
         S, spectra = torch.linalg.svdvals(true)[:learned.r].numpy(), Spectra.of([learned])
         k = min(len(S), learned.r)
@@ -227,7 +227,7 @@ def test_inner_product_and_frobenius_identities():
     inner = ((B1 @ A1)*(B2 @ A2)).sum()
     assert torch.isclose(inner, ((B1.T @ B2)*(A1 @ A2.T)).sum(), rtol=1e-12)
     one, two = Factors("x", A1, B1, 1.), Factors("x", A2, B2, 1.)
-    size = np.linalg.norm(Spectra.of([summed([one, two])])[0])**2
+    size = np.linalg.norm(Spectra.of([sum_factors([one, two])])[0])**2
     assert math.isclose(size, one.delta().norm()**2 + two.delta().norm()**2 + 2*inner, rel_tol=1e-9)
 
 # --- ranks -----------------------------------------------------------------------------------------------------------------------------------

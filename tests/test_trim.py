@@ -11,12 +11,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from loranb.adapters.adapter import Adapter
 from loranb.spectra.layouts import AdapterError, Factors
-from loranb.spectra.factors import factors
-from loranb.evaluate.watch import functional
+from loranb.spectra.factors import read_factors
+from loranb.evaluate.watch import measure_directions
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.spectra.spectra import Spectra
-from loranb.adapters.trimming import choose, cut, rank_budget, residual, scores, trim, trim_curve, worn
+from loranb.adapters.trimming import choose_directions, keep_directions, rank_budget, residual_bounds, direction_scores, trim, trim_curve, wearing
 
 def llama():
     torch.manual_seed(0)
@@ -44,19 +44,19 @@ def test_energy_keeps_the_share_and_no_more():
     fs = parts()
     spectra = Spectra.of(fs)
     for p in (.5, .9, .99, 1.):
-        for s, o in zip(spectra.sigma, choose(spectra, energy=p)[1]):
+        for s, o in zip(spectra.sigma, choose_directions(spectra, energy=p)[1]):
             e, k = s**2/np.sum(s**2), int(o.sum())
             assert (o[:k]).all() and e[:k].sum() >= p - 1e-9 and (k == 1 or e[:k - 1].sum() < p)
 
 def test_uniform_and_budget():
     spectra = Spectra.of(parts())
-    assert [int(o.sum()) for o in choose(spectra, k=2)[1]] == [2, 2, 2]
+    assert [int(o.sum()) for o in choose_directions(spectra, k=2)[1]] == [2, 2, 2]
     costs, last = [o["m"] + o["n"] for o in spectra.modules], None
     for budget in (1., 900, .7, 500, 200, .2, 60):
-        kept = choose(spectra, parameters=budget)[1]
+        kept = choose_directions(spectra, parameters=budget)[1]
         spent = sum(c*o.sum() for c, o in zip(costs, kept))
         assert spent <= (budget if budget > 1 else budget*sum(6*c for c in costs)) + .5
-    small, large = choose(spectra, parameters=.3)[1], choose(spectra, parameters=.6)[1]
+    small, large = choose_directions(spectra, parameters=.3)[1], choose_directions(spectra, parameters=.6)[1]
     assert all((s <= l).all() for s, l in zip(small, large))
 
 @pytest.mark.parametrize("how", [{}, dict(energy=.9, k=2), dict(energy=0), dict(energy=1.5), dict(k=0), dict(k=1.5), dict(k=True), dict(parameters=0), dict(parameters=-1), dict(energy=.9, rule="x"),
@@ -66,17 +66,17 @@ def test_wrong_asks(how):
 
 def test_fisher_pools_by_effect():
     model = adapted()
-    found = functional(None, model, [batch(seed=i) for i in range(4)])
-    rule, kept = choose(Spectra.of(model), parameters=.3, functional=found)
+    found = measure_directions(None, model, [batch(seed=i) for i in range(4)])
+    rule, kept = choose_directions(Spectra.of(model), parameters=.3, functional=found)
     assert rule == "fisher"
     value = [f/(o["m"] + o["n"]) for f, o in zip(found.fisher, found.modules)]
     inside, outside = (np.concatenate([v[o == b] for v, o in zip(value, kept)]) for b in (True, False))
     assert inside.min() >= outside.max()
-    rule, kept = choose(Spectra.of(model), energy=.9, rule="output", functional=found)
+    rule, kept = choose_directions(Spectra.of(model), energy=.9, rule="output", functional=found)
     for e, o in zip(found.energy, kept): assert e[o].sum() >= .9*e.sum()*(1 - 1e-9) and e[o].min() >= e[~o].max(initial=0)
-    plain = functional(None, model, [{k: v for k, v in batch().items() if k != "labels"}])
-    assert choose(Spectra.of(model), parameters=.3, functional=plain)[0] == "energy"
-    with pytest.raises(RecipeError, match="labels"): choose(Spectra.of(model), parameters=.3, functional=plain, rule="fisher")
+    plain = measure_directions(None, model, [{k: v for k, v in batch().items() if k != "labels"}])
+    assert choose_directions(Spectra.of(model), parameters=.3, functional=plain)[0] == "energy"
+    with pytest.raises(RecipeError, match="labels"): choose_directions(Spectra.of(model), parameters=.3, functional=plain, rule="fisher")
 
 # --- the certificate --------------------------------------------------------------------------------------------------------------------------
 
@@ -86,12 +86,12 @@ def test_fisher_pools_by_effect():
 def test_residual_is_that_of_the_stored_tensors(m, n, r, k, dtype, s, graded, seed):
     g = torch.Generator().manual_seed(seed)
     f = Factors("x", torch.randn(r, n, generator=g), torch.randn(m, r, generator=g)*(torch.logspace(0, -3, r) if graded else 1), s)
-    small = cut(f, np.arange(r) < k, dtype)
+    small = keep_directions(f, np.arange(r) < k, dtype)
     assert small.A.dtype == small.B.dtype == dtype and small.scaling == 1 and small.r == min(k, r)
     R = f.delta() - small.delta()
     S = torch.linalg.svdvals(R)
     top = torch.linalg.matrix_norm(f.delta(), 2).item()
-    spectral, frobenius = residual(f, small)
+    spectral, frobenius = residual_bounds(f, small)
     assert S[0].item() <= spectral*(1 + 1e-12) + 1e-13*top and R.norm().item() <= frobenius*(1 + 1e-12) + 1e-13*top
     assert spectral <= S[0].item()*1.01 + 1e-11*top and frobenius <= R.norm().item()*1.01 + 1e-10*top
     x = torch.randn(n, 40, generator=g, dtype=torch.float64)
@@ -101,7 +101,7 @@ def test_residual_is_that_of_the_stored_tensors(m, n, r, k, dtype, s, graded, se
 def test_certificate_covers_the_measured_error(dtype):
     model = adapted()
     batches = [batch(seed=i) for i in range(4)]
-    found, inputs = functional(None, model, batches), {}
+    found, inputs = measure_directions(None, model, batches), {}
     trimmed = trim(model, parameters=.4, functional=found, dtype=dtype)
     table = trimmed.summary().set_index("module")
     for f in trimmed.before:
@@ -141,21 +141,21 @@ def test_round_trip(case, how, tmp_path):
         config = json.loads((path/"adapter_config.json").read_text())
         assert config["r"] == config["lora_alpha"] and config["rank_pattern"] == config["alpha_pattern"] and not config["use_rslora"]
         again = PeftModel.from_pretrained(llama(), path)
-        got = {f.name: f for f in factors(again)}
+        got = {f.name: f for f in read_factors(again)}
         kept = {f.name: o for f, o in zip(trimmed.before, trimmed.kept)}
         assert {n for n, f in got.items() if f.B.any()} == {n for n, o in kept.items() if o.any()}
         assert {n: f.r for n, f in got.items()} == {n: int(o.sum()) for n, o in kept.items() if o.any()}
         for f in trimmed.before:
             if f.name in got: assert got[f.name].scaling == 1 and torch.allclose(got[f.name].delta(), delta_k(f, kept[f.name]), atol=1e-5*f.delta().norm())
-        with torch.no_grad(), worn(model, trimmed.parts): assert torch.allclose(model.eval()(**batch()).logits, again.eval()(**batch()).logits, atol=1e-5)
-        assert [f.r for f in factors(path)] == [f.r for f in trimmed.parts if f.r]
+        with torch.no_grad(), wearing(model, trimmed.parts): assert torch.allclose(model.eval()(**batch()).logits, again.eval()(**batch()).logits, atol=1e-5)
+        assert [f.r for f in read_factors(path)] == [f.r for f in trimmed.parts if f.r]
 
 def test_gpt2_and_nested_names(tmp_path):
     base = lambda: (torch.manual_seed(0), GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=12, n_head=4, n_positions=32)))[1]
     model = adapted(base, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
     trimmed = trim(model, parameters=.2)
     again = PeftModel.from_pretrained(base(), trimmed.save(tmp_path/"small"))
-    for f, g in zip([f for f in trimmed.parts if f.r], factors(again)): assert f.name == g.name and torch.allclose(f.delta(), g.delta())
+    for f, g in zip([f for f in trimmed.parts if f.r], read_factors(again)): assert f.name == g.name and torch.allclose(f.delta(), g.delta())
 
 def test_bfloat16_halves_and_is_certified(tmp_path):
     model = adapted()
@@ -215,7 +215,7 @@ def test_other_methods_are_refused_or_become_plain(kind, tmp_path):
     with pytest.raises(AdapterError): trim(model, energy=.9)
     if kind != "LoHa": return
     model = model.double().eval()
-    again = PeftModel.from_pretrained(llama(), trim(factors(model), energy=1.).save(tmp_path/"lora")).eval()
+    again = PeftModel.from_pretrained(llama(), trim(read_factors(model), energy=1.).save(tmp_path/"lora")).eval()
     with torch.no_grad(): assert torch.allclose(model(**batch()).logits, again(**batch()).logits.double(), atol=1e-4)
 
 def test_file_named_adapter_and_pickle(tmp_path):
@@ -225,15 +225,15 @@ def test_file_named_adapter_and_pickle(tmp_path):
     model.save_pretrained(tmp_path)
     for source in (model, tmp_path/"mine", tmp_path/"mine"/"adapter_model.safetensors"):
         trimmed = trim(source, k=2)
-        assert {f.r for f in factors(PeftModel.from_pretrained(llama(), trimmed.save(tmp_path/"small")))} == {2}
-    assert trim(model, k=2, functional=functional(None, model, [batch()])).measure(model, [batch()])["kl"] > 0
+        assert {f.r for f in read_factors(PeftModel.from_pretrained(llama(), trimmed.save(tmp_path/"small")))} == {2}
+    assert trim(model, k=2, functional=measure_directions(None, model, [batch()])).measure(model, [batch()])["kl"] > 0
     with pytest.raises(AdapterError): trim(tmp_path/"nothing", k=2)
 
 def test_untrained_has_nothing_to_keep():
     with pytest.raises(RecipeError, match="B is zero"): trim(get_peft_model(llama(), LoraConfig(r=4, target_modules="all-linear")), energy=.99)
 
 def test_figures_of_another_adapter_are_refused():
-    found = functional(None, adapted(), [batch()])
+    found = measure_directions(None, adapted(), [batch()])
     other = adapted()
     with torch.no_grad():
         for n, p in other.named_parameters():
@@ -248,7 +248,7 @@ def test_measure_against_two_models(tmp_path):
     trimmed, b = trim(model, k=2), batch()
     before = [p.clone() for p in model.parameters()]
     found = trimmed.measure(model, [b, batch(seed=1)])
-    assert model.training and all(torch.equal(p, q) for p, q in zip(before, model.parameters())) and {f.r for f in factors(model)} == {6}
+    assert model.training and all(torch.equal(p, q) for p, q in zip(before, model.parameters())) and {f.r for f in read_factors(model)} == {6}
     again, kls, sizes = PeftModel.from_pretrained(llama(), trimmed.save(tmp_path/"small")).eval(), [], []
     model.eval()
     with torch.no_grad():
@@ -269,7 +269,7 @@ def test_students_t():
 
 def test_curve():
     model = adapted()
-    found = functional(None, model, [batch(seed=i) for i in range(3)])
+    found = measure_directions(None, model, [batch(seed=i) for i in range(3)])
     for table in (trim_curve(model), trim_curve(model, functional=found), trim_curve(model, functional=found, rule="output")):
         assert (table.parameters.diff().dropna() <= 0).all() and table.share.iloc[0] <= 1 and (table.relative_frobenius.diff().dropna() >= -1e-9).all()
         assert (table.worst_case_gain.diff().dropna() >= -1e-9).all() and all(len(k) == 14 for k in table.k)
@@ -281,12 +281,12 @@ def test_curve():
 
 def test_rank_budget():
     model = adapted(use_rslora=True)
-    found = functional(None, model, [batch(seed=i) for i in range(4)])
+    found = measure_directions(None, model, [batch(seed=i) for i in range(4)])
     for share in (.5, .3):
         got = rank_budget(found, share)
         recipe = Recipe(**got)
         again = get_peft_model(llama(), LoraConfig(target_modules="all-linear", **got))
-        fs, old = factors(again), factors(model)
+        fs, old = read_factors(again), read_factors(model)
         assert sum(f.r*(f.m + f.n) for f in fs) <= share*sum(f.r*(f.m + f.n) for f in old) + 1 and min(f.r for f in fs) >= 1 and recipe.r == max(f.r for f in fs)
         assert all(f.scaling == pytest.approx(g.scaling) for f, g in zip(fs, old))
     with pytest.raises(RecipeError, match="one direction in every module"): rank_budget(found, .05)

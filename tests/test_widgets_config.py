@@ -9,16 +9,16 @@ from loranb.core.fields import COLUMNS, RecipeError
 from loranb.core.recipe import Recipe
 from loranb.widgets.choose.code import Code
 from loranb.widgets.data.columns import Columns
-from loranb.widgets.data.doctor import Doctor
+from loranb.widgets.data.doctor import FindingsPanel
 from loranb.widgets.watch.flow import Flow
-from loranb.widgets.panel import Field, static
+from loranb.widgets.panel import Field, asset_text
 from loranb.widgets.choose.quantize import LEVELS, Quantize
 from loranb.widgets.choose.rank import Rank
-from loranb.widgets.data.rows import Rows
+from loranb.widgets.data.rows import RowsPanel
 from loranb.widgets.choose.settings import Settings
 
 TABLE = ("table", "thead", "tbody", "tr", "th", "td")
-PANELS = [Quantize, Rank, Columns, Rows, Doctor, Settings, Code, Flow]
+PANELS = [Quantize, Rank, Columns, RowsPanel, FindingsPanel, Settings, Code, Flow]
 TARGETS = [dict(name="q_proj", short="q", m=192, n=192, count=4), dict(name="down_proj", short="down", m=192, n=512, count=4)]
 BAD = dict(model=["", " ", None, 3], quant=["nf5", None], bnb_4bit_use_double_quant=[1, "yes"], r=[0, -1, "eight", 2.5, True, None], lora_alpha=[0, -3, math.nan, "x"], use_rslora=["no"], use_dora=["yes"], optim=["adam"],
            target_modules=[[], "", [1]], data=[""], columns=[3, "user", dict(who="a")], acknowledged=["code", [1]], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"], warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0],
@@ -78,13 +78,13 @@ def test_rank_counts_and_draws_any_choice(r, alpha, rs, on):
 @settings(max_examples=50, deadline=None)
 def test_data_panels_escape_any_text(text, kind):
     finding = dict(code=text, severity="error", count=1, rows=[0], remedy=text)
-    for panel, inside in ((Rows(total=1, tokens=[[text, kind, 7]]), ("div", "bdi", "br")), (Columns(names=[text], examples=[[text]], taken={"user": text}), TABLE), (Doctor(findings=[finding], looked=1, total=1), TABLE)):
+    for panel, inside in ((RowsPanel(total=1, tokens=[[text, kind, 7]]), ("div", "bdi", "br")), (Columns(names=[text], examples=[[text]], taken={"user": text}), TABLE), (FindingsPanel(findings=[finding], looked=1, total=1), TABLE)):
         assert set(re.findall(r"<(?:/?)([^ >]*)", panel.still())) <= set(inside) and panel.text()
 
 
 def test_rows_show_a_preview_and_turn_in_its_order():
     seen = preview(Recipe(data="petit/chat", max_length=50), 40)
-    panel = Rows()
+    panel = RowsPanel()
     panel.show(seen)
     assert (panel.total, panel.places, panel.row) == (4000, 4000, 1) and panel.tokens == seen.chips(0) and panel.lengths["label"] in panel.still()
     panel.order, panel.place = "truncated", 2
@@ -102,9 +102,9 @@ def test_a_column_can_be_all_that_the_recipe_knows(): assert {r for r, _ in Colu
 
 def test_doctor_words():
     finding = lambda code, severity: dict(code=code, severity=severity, count=2, rows=[0, 4], remedy="Mend it.")
-    panel = Doctor(findings=[finding("a", "error"), finding("b", "error"), finding("c", "warning")], acknowledged=["b"], looked=5, total=5)
+    panel = FindingsPanel(findings=[finding("a", "error"), finding("b", "error"), finding("c", "warning")], acknowledged=["b"], looked=5, total=5)
     assert panel.open_errors() == ["a"] and panel.text() == "all 5 rows: error: a, 2 rows; error (acknowledged): b, 2 rows; warning: c, 2 rows"
-    assert Doctor(looked=5, total=9).text() == "the first 5 of 9 rows: nothing found"
+    assert FindingsPanel(looked=5, total=9).text() == "the first 5 of 9 rows: nothing found"
 
 
 def test_settings_words():
@@ -148,7 +148,7 @@ def test_quantize_words():
 
 def test_every_panel_is_small_and_shows_itself_without_javascript():
     for cls, name in zip(PANELS, "quantize rank columns rows doctor settings code flow".split()):
-        assert len(static(f"{name}.js")) < 8000 and static(f"{name}.js").rstrip().endswith("export default { render };") and "innerHTML" not in static(f"{name}.js")
+        assert len(asset_text(f"{name}.js")) < 8000 and asset_text(f"{name}.js").rstrip().endswith("export default { render };") and "innerHTML" not in asset_text(f"{name}.js")
         bundle = cls()._repr_mimebundle_()
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         assert data["text/plain"] == cls().text() and "application/vnd.jupyter.widget-view+json" in data

@@ -9,5 +9,6 @@ __all__ = []
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
     proving="proof reload_difference took_from_base",
-    trimming="Trimmed choose trim trim_curve",
+    trimming="Trimmed choose_directions trim trim_curve",
+    budget="draw_rank_budget",
     adapter="Adapter Merged save_adapter")

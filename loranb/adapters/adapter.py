@@ -9,22 +9,20 @@ __all__ = ['Adapter', 'save_adapter', 'TrimmedAdapter', 'Merged']
 import gc, json
 from dataclasses import dataclass
 from pathlib import Path
-
 import torch
 from fastcore.basics import patch
-
-from ..models.hub import quiet
-from ..models.loading import load_base
-from ..models.lora import reattach
-from ..data.encoding import prepare
-from ..core.disk import check_replaceable, whole_folder
-from ..evaluate.scores import logits
-from .proving import took_from_base
-from ..evaluate.directions import Functional
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
+from ..core.disk import check_replaceable, whole_folder
+from ..models.hub import quiet_libraries
+from ..models.loading import load_base
+from ..models.lora import load_adapter_on
+from ..data.encoding import prepare
 from ..spectra.spectra import Spectra
-from .trimming import Trimmed, trim as cut_down
+from ..evaluate.scores import row_logits
+from ..evaluate.directions import Functional
+from .proving import took_from_base
+from .trimming import trim as cut_down, Trimmed
 
 # %% ../../nbs/07_adapters/04_adapter.ipynb #c409f886
 class Adapter:
@@ -119,7 +117,7 @@ def trim(self: Adapter,
     k: int = None,  # Keep the first k directions of every module
     parameters: float = None,  # Keep within so many parameters, or within this share of them when at most 1
     rule: str = None,  # energy, output or fisher; with `parameters`, fisher unless it was not measured, else energy
-    functional: Functional = None,  # What the directions do on data, by `loranb.evaluate.watch.functional`
+    functional: Functional = None,  # What the directions do on data, by `loranb.evaluate.measure_directions`
     dtype=None,  # The type to store; as it is unless given
 ) -> TrimmedAdapter:
     "A smaller adapter that does nearly the same"
@@ -138,7 +136,7 @@ class Merged:
         return f"Merged({str(self.path)!r}); against the model as it was trained:{rows}"
 
 # %% ../../nbs/07_adapters/04_adapter.ipynb #d3c1a533
-def _seen(model, rows): return [torch.log_softmax(logits(model, r), -1) for r in rows]
+def _seen(model, rows): return [torch.log_softmax(row_logits(model, r), -1) for r in rows]
 
 def _drift(ours, theirs):
     kl = torch.cat([(p.exp()*(p - q)).sum(-1).flatten() for p, q in zip(ours, theirs)]).mean()
@@ -164,15 +162,15 @@ def merge(self: Adapter,
     if rows is None:
         data = prepare(recipe, tok)
         rows = (data.test or data.train)[:8]
-    lora = reattach(model, self.path)
+    lora = load_adapter_on(model, self.path)
     trained = _seen(lora, rows)
     if recipe.quant != "none":
-        with quiet(): rounded = lora.merge_and_unload()
+        with quiet_libraries(): rounded = lora.merge_and_unload()
         drift[f"merged into {recipe.quant} (not saved)"] = _drift(trained, _seen(rounded, rows))
         del model, lora, rounded; gc.collect()
-        lora = reattach(load_base(recipe.replace(quant="none", init_lora_weights=True))[0], self.path)
+        lora = load_adapter_on(load_base(recipe.replace(quant="none", init_lora_weights=True))[0], self.path)
         drift["adapter on the full weights"] = _drift(trained, _seen(lora, rows))
-    with quiet(): merged = lora.merge_and_unload(safe_merge=True)
+    with quiet_libraries(): merged = lora.merge_and_unload(safe_merge=True)
     drift["merged into the full weights"] = _drift(trained, _seen(merged, rows))
-    with whole_folder(path) as new, quiet(): merged.save_pretrained(new), tok.save_pretrained(new)
+    with whole_folder(path) as new, quiet_libraries(): merged.save_pretrained(new), tok.save_pretrained(new)
     return Merged(Path(path), drift)

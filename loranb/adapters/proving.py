@@ -7,9 +7,9 @@ __all__ = ['took_from_base', 'reload_difference', 'proof']
 
 # %% ../../nbs/07_adapters/01_proving.ipynb #9279195a
 import torch
-from ..models.lora import adapted
+from ..models.lora import adapted_modules
 from ..evaluate.answers import undisturbed
-from ..evaluate.scores import logits
+from ..evaluate.scores import row_logits
 
 # %% ../../nbs/07_adapters/01_proving.ipynb #d3c1a511
 def took_from_base(
@@ -38,9 +38,9 @@ def reload_difference(
     with undisturbed(model): model.load_adapter(str(path), adapter_name="reloaded")
     if took_from_base(model): _without_start(model)
     try:
-        here = logits(model, row)
+        here = row_logits(model, row)
         model.set_adapter("reloaded")
-        return (logits(model, row) - here).abs().max().item()
+        return (row_logits(model, row) - here).abs().max().item()
     finally:
         model.set_adapter(active); model.delete_adapter("reloaded")
 
@@ -52,11 +52,11 @@ def proof(
     expected: int,  # Modules that the targets name
 ) -> list:  # [passed, sentence] for each question
     "Whether an adapter was placed, was trained, acts, and comes back from the disk"
-    n, B, start = len(adapted(model)), {name: p for name, p in model.named_parameters() if "lora_B" in name}, getattr(model, "loranb_start", {})
+    n, B, start = len(adapted_modules(model)), {name: p for name, p in model.named_parameters() if "lora_B" in name}, getattr(model, "loranb_start", {})
     begun = {f"base_model.model.{name}.lora_B.default.weight": b for name, (_, b) in start.items()}
     moved = sum(bool(torch.count_nonzero(p - begun.get(name, 0))) for name, p in B.items())
-    with model.disable_adapter(): base = logits(model, row)
-    change, back = (logits(model, row) - base).abs().max().item(), reload_difference(model, path, row)
+    with model.disable_adapter(): base = row_logits(model, row)
+    change, back = (row_logits(model, row) - base).abs().max().item(), reload_difference(model, path, row)
     same = back == 0 or took_from_base(model) and back <= 1e-5*float(base.abs().max())
     return [[n == expected > 0, f"{n} of {expected} modules adapted"], [moved == len(B) > 0, f"B {'has moved' if start else 'is not zero'} in {moved} of {len(B)}"],
             [change > 0, f"logits moved by up to {change:.3g}"], [same, f"reload {'equals' if back == 0 else f'equals within {back:.1g}' if same else f'differs by {back:.3g}'}"]]

@@ -9,8 +9,8 @@ __all__ = []
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
     fields="RecipeError check_field",
-    recipe="Recipe check_recipe PRESETS",
-    texts="num percent size duration",
-    disk="write_whole whole_folder",
-    html="Html Svg tag svg table_html",
+    recipe="PRESETS Recipe check_recipe",
+    texts="bytes_text duration_text number_text percent_text",
+    disk="whole_folder write_whole",
+    html="Html Svg svg table_html tag",
     charts="Figure")

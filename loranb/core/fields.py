@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUANTS', 'DTYPES', 'TASKS', 'SCHEDULES', 'OPTIMS', 'COLUMNS', 'TRAIN_ON', 'TRACKERS', 'RULES', 'STARTS',
-           'NOT_OFFERED', 'RecipeError', 'nearest', 'check_field', 'check_together']
+           'NOT_OFFERED', 'RecipeError', 'did_you_mean', 'check_field', 'check_together']
 
 # %% ../../nbs/01_core/01_fields.ipynb #c2e92034
 import difflib, math
@@ -16,7 +16,7 @@ class RecipeError(ValueError):
     def _render_traceback_(self): return [f"{type(self).__name__}: {self}"]
 
 # %% ../../nbs/01_core/01_fields.ipynb #2f6eaf81
-def nearest(
+def did_you_mean(
     word: str,  # What was written
     known,  # The names that exist
 ) -> str:  # A hint to append to a message, empty when nothing is near
@@ -81,7 +81,7 @@ def check_field(
     ok, words = RULES[name]
     if ok(value): return
     known = words.partition(" of ")[2].split(", ") if words.startswith("one of") or name == "report_to" else []
-    hint = nearest(next((o for o in value if o not in known), "") if isinstance(value, list) else value, known) if known else ""
+    hint = did_you_mean(next((o for o in value if o not in known), "") if isinstance(value, list) else value, known) if known else ""
     raise RecipeError(f"{name} must be {words}, but it is {value!r}.{hint}")
 
 # %% ../../nbs/01_core/01_fields.ipynb #0177b9d6
@@ -94,7 +94,7 @@ def _check_start(r):
     start = str(r.init_lora_weights)
     if start.lower() in NOT_OFFERED: raise RecipeError(f"init_lora_weights: {start!r} is not offered: {NOT_OFFERED[start.lower()]}.")
     kind = "pissa_niter_N" if start.removeprefix("pissa_niter_").isdecimal() and start.startswith("pissa_niter_") else start
-    if kind not in STARTS: raise RecipeError(f"init_lora_weights: there is no start {start!r}.{nearest(start, STARTS)} There are {', '.join(STARTS)}.")
+    if kind not in STARTS: raise RecipeError(f"init_lora_weights: there is no start {start!r}.{did_you_mean(start, STARTS)} There are {', '.join(STARTS)}.")
     if r.quant not in STARTS[kind]: raise RecipeError(f"init_lora_weights: {start!r} needs quant={' or '.join(map(repr, STARTS[kind]))}, but it is {r.quant!r}.")
     odd = next((v for v in (r.r, *r.rank_pattern.values()) if v % 2), None)
     if kind == "orthogonal" and odd: raise RecipeError(f"init_lora_weights: 'orthogonal' needs an even r, but it is {odd}.")

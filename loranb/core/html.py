@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from .fields import RecipeError
-from .texts import num
+from .texts import number_text
 
 # %% ../../nbs/01_core/05_html.ipynb #f55f870b
 class Html(str):
@@ -32,7 +32,7 @@ def escape(
 ) -> str:  # Safe inside a tag and inside quotes
     "Text with `<`, `>`, `&` and quotes escaped and control characters dropped"
     if isinstance(text, Html): return text
-    if isinstance(text, float): text = num(text)
+    if isinstance(text, float): text = number_text(text)
     return html.escape(re.sub("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "", str(text)))
 
 # %% ../../nbs/01_core/05_html.ipynb #db4cd2bb
@@ -135,7 +135,7 @@ def grid(self:Axes,
     label_y: float = 6,  # How far above the lower edge of the picture their labels stand
 ) -> list:  # Elements
     "Lines and labels of both axes"
-    rows = [(_line(self.x0, self.y(t), self.x1, self.y(t), stroke_opacity=".14"), _text(self.x0-6, self.y(t)+4, num(t), "end")) for t in log_ticks(*self.ylim)]
+    rows = [(_line(self.x0, self.y(t), self.x1, self.y(t), stroke_opacity=".14"), _text(self.x0-6, self.y(t)+4, number_text(t), "end")) for t in log_ticks(*self.ylim)]
     return [o for r in rows for o in r] + [_text(self.x(t), self.height-label_y, f"{t:,}", "middle") for t in ticks]
 
 # %% ../../nbs/01_core/05_html.ipynb #894df6c9

@@ -8,13 +8,13 @@ __all__ = []
 # %% ../../nbs/03_data/index.ipynb #14ee3a9b
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
-    sources="DataError source",
-    formats="Layout recognize",
+    sources="DataError find_source",
+    formats="Layout recognize_layout",
     rows="Rows find_rows held_out rows_of",
     chat="Template",
     batches="Encoded Packed collate",
-    labels="encode_label label_names label_of labelled",
-    encoding="Data Encoder encode encode_all prepare tokens",
+    labels="encode_label label_names label_of rows_with_label",
+    encoding="Data Encoder encode_all encode_row prepare tokens",
     findings="Finding Findings doctor",
     chips="chips_html chips_of chips_text",
     previews="Preview preview")

@@ -6,7 +6,7 @@
 __all__ = ['LOOKS', 'chips_of', 'chips_html', 'chips_text']
 
 # %% ../../nbs/03_data/09_chips.ipynb #c41b5003
-from ..core.html import GREY, LEARN, WARM, Html, tag
+from ..core.html import GREY, Html, LEARN, tag, WARM
 
 # %% ../../nbs/03_data/09_chips.ipynb #c41b5006
 def chips_of(

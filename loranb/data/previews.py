@@ -7,20 +7,17 @@ __all__ = ['ORDERS', 'length_bins', 'lengths_svg', 'lengths_reading', 'longest_o
 
 # %% ../../nbs/03_data/10_previews.ipynb #212d3495
 import math
-from dataclasses import dataclass
-
 import numpy as np
 from fastcore.basics import patch
-
-from ..models.hub import find_model, load_tokenizer
-from .batches import ByLength, Encoded, best_fit
-from .chips import chips_html, chips_of, chips_text
-from .encoding import BATCH, encode_all, encoder_of
-from ..core.html import ACCENT, WARM, Html, Svg, _line, _text, lin_ticks, svg, tag
-from ..core.texts import percent
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
+from ..core.texts import percent_text
+from ..core.html import ACCENT, Html, lin_ticks, svg, Svg, tag, WARM, _line, _text
+from ..models.hub import find_model, load_tokenizer
 from .rows import find_rows, rows_of
+from .batches import best_fit, ByLength, Encoded
+from .encoding import BATCH, encode_all, encoder_of
+from .chips import chips_html, chips_of, chips_text
 
 # %% ../../nbs/03_data/10_previews.ipynb #a0a47c10
 def length_bins(
@@ -202,13 +199,13 @@ def reading(self: Preview) -> str:  # Two sentences
     "What the shares say"
     s, cut, none, r = self.shares(), int((self.cut > 0).sum()), int((self.learned == 0).sum()), self.recipe
     rows = lambda n, one, more: f"{n:,} row {one}" if n == 1 else f"{n:,} rows {more}"
-    said = [f"{percent(s['learned'])} of the tokens are learned", f"{rows(cut, 'is', 'are')} cut, {percent(s['truncated'])} of all tokens" if cut else "nothing is cut"]
+    said = [f"{percent_text(s['learned'])} of the tokens are learned", f"{rows(cut, 'is', 'are')} cut, {percent_text(s['truncated'])} of all tokens" if cut else "nothing is cut"]
     if none: said.append(rows(none, "has nothing to learn and is", "have nothing to learn and are") + " left out")
     plain, packed, now = self.padded(False), self.padded(True), s["padding"]
-    less = lambda p: percent(1 - (1 - plain)/(1 - p))
-    saved = f", {less(now)} less to compute than without" if now < plain and (r.packing or r.group_by_length) else f"; packing would leave {percent(packed)}, {less(packed)} less to compute" if packed < now else ""
+    less = lambda p: percent_text(1 - (1 - plain)/(1 - p))
+    saved = f", {less(now)} less to compute than without" if now < plain and (r.packing or r.group_by_length) else f"; packing would leave {percent_text(packed)}, {less(packed)} less to compute" if packed < now else ""
     how = "Packed, in" if r.packing else "Sorted by length, in" if r.group_by_length else "In"
-    return f"{', '.join(said)}. {how} batches of {r.per_device_train_batch_size}, {percent(now)} is padding{saved}."
+    return f"{', '.join(said)}. {how} batches of {r.per_device_train_batch_size}, {percent_text(now)} is padding{saved}."
 
 # %% ../../nbs/03_data/10_previews.ipynb #84687628
 @patch

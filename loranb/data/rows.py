@@ -12,14 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-
 import numpy as np
 from fastcore.basics import patch
-
-from .formats import ROLES, Normalizer, shape
 from ..core.fields import RecipeError
-from ..core.recipe import Recipe, check_recipe
-from .sources import REPAIRS, Bad, DataError, Notes, source
+from ..core.recipe import check_recipe, Recipe
+from .sources import BadRow, DataError, find_source, REPAIRS
+from .formats import Normalizer
 
 # %% ../../nbs/03_data/03_rows.ipynb #a532ee26
 @dataclass
@@ -165,7 +163,7 @@ def _read(src, columns, start, stop, place):
     about, normal, writer = About(src.name), Normalizer(columns, src.table), _Writer(place)
     for n, (line, raw) in enumerate(islice(src.read(normal.notes), start, stop), start + 1):
         row = normal(raw, n)
-        if not isinstance(row, Bad):
+        if not isinstance(row, BadRow):
             if writer.add(_encode(row), n): normal.notes.add("letters", n)
             continue
         about.bad_rows += 1
@@ -214,7 +212,7 @@ def find_rows(
     "The rows of a data set, wherever it is, in one of the three shapes"
     if isinstance(data, Rows): return data
     name, start, stop = _part(split)
-    src, ahead = source(data, name), all(isinstance(v, int) and v >= 0 or v is None for v in (start, stop))
+    src, ahead = find_source(data, name), all(isinstance(v, int) and v >= 0 or v is None for v in (start, stop))
     rows = _once(src, columns or None, *((start or 0, stop) if ahead else (0, None)))
     if not ahead: rows = rows.select(np.arange(*slice(*(_place(v, len(rows)) for v in (start, stop))).indices(len(rows))))
     a = rows.about

@@ -5,31 +5,27 @@
 # %% auto #0
 __all__ = ['overlap', 'principal_angles', 'distance', 'inner', 'cosine', 'cancellation', 'relative_size', 'amplification',
            'base_gain', 'magnitude_direction', 'alignment', 'from_start', 'drift', 'critical_spike', 'outlier',
-           'gaussian_spike', 'intruders', 'forgetting', 'functional']
+           'gaussian_spike', 'intruders', 'forgetting']
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #2eb3f5ef
 import math
-
 import numpy as np
 import pandas as pd
 import torch
-
-from ..spectra.layouts import AdapterError, Factors, summed
-from ..spectra.factors import factors
-from .watch import evaluating, functional
 from ..core.fields import RecipeError
+from ..spectra.layouts import AdapterError, Factors, sum_factors
+from ..spectra.factors import read_factors
 from ..spectra.values import singular_vectors
 from ..spectra.spectra import Spectra
-from .base_weights import Weight, weights
-
-_all_ = ["functional"]
+from .watch import evaluating
+from .base_weights import iter_base_weights, Weight
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #2dffed54
 def _parts(x, model=None):
     parts = x if isinstance(x, list) else x.parts
     if parts is not None: return parts
     if model is None: raise AdapterError("these spectra hold singular values and no directions; make them from the model or the saved adapter with Spectra.of")
-    return [f for f in factors(model) if f.name in set(x.names)]
+    return [f for f in read_factors(model) if f.name in set(x.names)]
 
 def _svd(f):
     U, S, V = (o.cpu() for o in singular_vectors(f.A, f.B, f.scaling))
@@ -115,7 +111,7 @@ def cancellation(
     parts: list,  # `Factors` of one module
 ) -> dict:  # ratio, null, sd, and sigma: singular values of the sum
     "What is left of several updates when they are added"
-    total, sizes = summed(parts), np.array([max(0., inner(f, f)) for f in parts])
+    total, sizes = sum_factors(parts), np.array([max(0., inner(f, f)) for f in parts])
     pairs = (sizes.sum()**2 - (sizes**2).sum())/2
     scale = sizes.sum() or math.nan
     return dict(ratio=inner(total, total)/scale, null=1., sd=2*math.sqrt(pairs/(total.m*total.n))/scale, sigma=_svd(total)[1].numpy())
@@ -123,7 +119,7 @@ def cancellation(
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #c7d61ebe
 def _weights(spectra, model):
     parts = _parts(spectra, model)
-    for f, W in zip(parts, weights(model, [f.name for f in parts])):
+    for f, W in zip(parts, iter_base_weights(model, [f.name for f in parts])):
         if (W.m, W.n) != (f.m, f.n): raise AdapterError(f"{f.name}: the update is {f.m}x{f.n} and the weight {W.m}x{W.n}; this is another base")
         yield f, W
 
@@ -214,7 +210,7 @@ def alignment(
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #8c9d2685
 def from_start(
     now,  # `Spectra`, or a list of `Factors`
-    start,  # The same before training, from `start_of(model)`
+    start,  # The same before training, from `starting_factors(model)`
 ):  # DataFrame: one row a module
     "How much of each update lies in the space that A read at the start, and how far A has moved"
     def row(f, g):

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/04_memory/index.ipynb #54b9c650
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
-    gpus="GPU find_gpu gpus here pace",
+    gpus="GPU estimate_time find_gpu gpu_table this_gpu",
     ledger="Ledger replay",
     rehearsal="Rehearsal find_layers",
     ladder="Ladder climb",

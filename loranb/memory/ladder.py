@@ -7,13 +7,12 @@ __all__ = ['LEVERS', 'Lever', 'Rung', 'climb', 'Ladder']
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #bb626119
 from dataclasses import dataclass
-
-from .gpus import GPU, find_gpu, gpus
-from ..core.html import Html, table_html, tag
-from ..core.texts import size
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
-from ..models.shapes import outline
+from ..core.texts import bytes_text
+from ..core.html import Html, table_html, tag
+from ..models.shapes import layer_outline
+from .gpus import find_gpu, GPU, gpu_table
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #eaf5fecc
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def _shorter(r): return dict(max_length=max(256, r.max_length//2)) if r.max_leng
 
 def _attention(r):
     if r.target_modules != "all-linear": return {}
-    names = [n for t in outline(r)["targets"] if (n := t["name"]) not in (r.exclude_modules or ())]
+    names = [n for t in layer_outline(r)["targets"] if (n := t["name"]) not in (r.exclude_modules or ())]
     some = [n for n in names if any(w in n.lower() for w in ("q_proj", "v_proj", "qkv", "query_key_value", "c_attn"))]
     return dict(target_modules=some) if some and len(some) < len(names) else {}
 
@@ -82,7 +81,7 @@ class Rung:
     @property
     def words(self) -> str: return ", ".join(f"{k}={v!r}" for k, v in self.changes.items())
 
-    def __str__(self): return f"{self.words} saves {size(self.saves)}, down to {size(self.peak)}. Time: {self.lever.time}. Quality: {self.lever.quality} ({self.lever.source})."
+    def __str__(self): return f"{self.words} saves {bytes_text(self.saves)}, down to {bytes_text(self.peak)}. Time: {self.lever.time}. Quality: {self.lever.quality} ({self.lever.source})."
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #977203c6
 def _pulled(recipe, gpu, plan):
@@ -142,14 +141,14 @@ class Ladder:
 
     @property
     def verdict(self) -> str:
-        room = f"{size(self.gpu.usable)} of the {self.gpu}"
-        if self.fits and not self.rungs: return f"It fits: {size(self.peak)} at the peak, in the {room}."
-        if self.fits: return f"It fits after {len(self.rungs)} step{'s'*(len(self.rungs) > 1)}: {size(self.peak)} at the peak instead of {size(self.before)}, in the {room}."
-        larger = min((g for g in gpus().values() if g.tflops and g.usable >= self.peak), key=lambda g: g.usable, default=None)
-        return f"It does not fit: {size(self.peak)} at the peak is the least, {size(self.peak - self.gpu.usable)} more than the {room}. " + (f"The {larger} would hold it." if larger else "No single card in the table holds it.")
+        room = f"{bytes_text(self.gpu.usable)} of the {self.gpu}"
+        if self.fits and not self.rungs: return f"It fits: {bytes_text(self.peak)} at the peak, in the {room}."
+        if self.fits: return f"It fits after {len(self.rungs)} step{'s'*(len(self.rungs) > 1)}: {bytes_text(self.peak)} at the peak instead of {bytes_text(self.before)}, in the {room}."
+        larger = min((g for g in gpu_table().values() if g.tflops and g.usable >= self.peak), key=lambda g: g.usable, default=None)
+        return f"It does not fit: {bytes_text(self.peak)} at the peak is the least, {bytes_text(self.peak - self.gpu.usable)} more than the {room}. " + (f"The {larger} would hold it." if larger else "No single card in the table holds it.")
 
     def __repr__(self): return "\n".join([*map(str, self.rungs), self.verdict])
 
     def _repr_html_(self) -> Html:
-        rows = [[tag("code", r.words), size(r.saves), size(r.peak), r.lever.time, r.lever.quality, r.lever.source] for r in self.rungs]
+        rows = [[tag("code", r.words), bytes_text(r.saves), bytes_text(r.peak), r.lever.time, r.lever.quality, r.lever.source] for r in self.rungs]
         return tag("div", table_html(rows, ["change", "saves", "peak", "costs time", "costs quality", "source"]) if rows else None, tag("p", self.verdict))

@@ -7,26 +7,22 @@ __all__ = ['IDLE', 'optimizer_bytes', 'optimizer_room', 'configuration', 'Plan',
 
 # %% ../../nbs/04_memory/08_plans.ipynb #9189ea6d
 import contextlib, dataclasses, functools, json, math
-from dataclasses import dataclass
-
+from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-
-from pathlib import Path
-from ..models.shapes import check_length
-from ..models.quantization import compute_dtype
-from .bill import WORDS, bars_svg, course_of_step
-from .rehearsal import evaluation, generation, Rehearsal, train_step
-from .gpus import GPU, find_gpu, gpus, here
-from .cuda import CONTEXT, cublas, cuda
-from .ladder import Ladder, climb
-from .ledger import KINDS, Ledger, join, replay, rounded
-from ..core.html import table_html, tag
-from ..core.texts import size
 from ..core.fields import RecipeError
-from ..core.recipe import Recipe, check_recipe
-from ..models.shapes import find_config
+from ..core.recipe import check_recipe, Recipe
+from ..core.texts import bytes_text
+from ..core.html import tag
+from ..models.quantization import compute_dtype
+from ..models.shapes import check_length, find_config
+from .gpus import find_gpu, GPU, gpu_table, this_gpu
+from .ledger import join_ledgers, KINDS, Ledger, replay, served_bytes
+from .rehearsal import evaluation, generation, Rehearsal, train_step
+from .cuda import CONTEXT, cublas_workspaces, cuda_world
+from .ladder import climb, Ladder
+from .bill import bars_svg, course_of_step, WORDS
 
 # %% ../../nbs/04_memory/08_plans.ipynb #a95ae376
 def _states(shape, optim, item):
@@ -85,7 +81,7 @@ def configuration(
 # %% ../../nbs/04_memory/08_plans.ipynb #4f587173
 @functools.lru_cache(8)
 def _rehearsal(where, key, dtype, capability, full):
-    return Rehearsal(_config(*where), Recipe(**json.loads(key)), dtype, full, functools.partial(cuda, capability) if capability else contextlib.nullcontext)
+    return Rehearsal(_config(*where), Recipe(**json.loads(key)), dtype, full, functools.partial(cuda_world, capability) if capability else contextlib.nullcontext)
 
 @functools.lru_cache(256)
 def _trace(model, do, rows, length, *more):
@@ -134,18 +130,18 @@ def trained(self: Plan) -> int:
 
 def _served(plan, ledger):
     "Rounded as the card's allocator does it"
-    return Ledger(rounded(ledger.size), ledger.kind, ledger.events, ledger.marks) if plan.cuda else ledger
+    return Ledger(served_bytes(ledger.size), ledger.kind, ledger.events, ledger.marks) if plan.cuda else ledger
 
 # %% ../../nbs/04_memory/08_plans.ipynb #cb326847
 def _served_by(plan, limit):
     t = plan.step
     held = optimizer_bytes(t.trained, plan.optim, 2 if plan.full else 4)
-    return replay(join(t.base, Ledger([held], [KINDS.index("optimizer")], [1]), t.step), limit)
+    return replay(join_ledgers(t.base, Ledger([held], [KINDS.index("optimizer")], [1]), t.step), limit)
 
 @functools.lru_cache(512)
 def _margin(model, args, held):
     t = _trace(model, *args)
-    both = join(t.base, Ledger([held], [KINDS.index("optimizer")], [1]), t.step)
+    both = join_ledgers(t.base, Ledger([held], [KINDS.index("optimizer")], [1]), t.step)
     return max(0, replay(both) - both.peak())
 
 def _parts(plan):
@@ -157,7 +153,7 @@ def _parts(plan):
     after = {**kept, "optimizer": held, "gradients": item*plan.trained, "workspace": room}
     parts, moment = max((during, _moment(t.step)), (after, "optimizer step"), key=lambda o: sum(o[0].values()))
     if plan.full: parts = dict(parts, weights=parts.get("weights", 0) + parts.pop("adapter", 0))
-    if card: parts = dict(parts, workspace=parts.get("workspace", 0) + cublas(plan.card.capability), context=CONTEXT + _margin(plan.key, plan.args, held))
+    if card: parts = dict(parts, workspace=parts.get("workspace", 0) + cublas_workspaces(plan.card.capability), context=CONTEXT + _margin(plan.key, plan.args, held))
     return {k: int(parts.get(k, 0)) for k in KINDS}, moment
 
 # %% ../../nbs/04_memory/08_plans.ipynb #c7808a57
@@ -193,7 +189,7 @@ def plan(
 ) -> Plan:
     "The bill of memory of a recipe"
     check_recipe(recipe)
-    card = here() if gpu is None else find_gpu(gpu)
+    card = this_gpu() if gpu is None else find_gpu(gpu)
     key = _text(recipe, ("data",)), card, full, _where(recipe)
     if key not in _plans:
         while len(_plans) > 255: _plans.pop(next(iter(_plans)))
@@ -215,7 +211,7 @@ def fits(self: Plan,
     p = self if card == self.card else plan(self.recipe, card, self.full)
     if p.peak <= card.usable: return True
     if not p.cuda or p.peak - p.parts["context"] + CONTEXT > card.usable: return False
-    return _served_by(p, card.usable - CONTEXT - cublas(card.capability)) is not None
+    return _served_by(p, card.usable - CONTEXT - cublas_workspaces(card.capability)) is not None
 
 @patch
 def fit(self: Plan,
@@ -228,13 +224,13 @@ def fit(self: Plan,
 @patch(as_prop=True)
 def cards(self: Plan) -> list:
     "The cards of the table that it fits"
-    return [n for n, g in gpus().items() if g.capability and self.fits(g)]
+    return [n for n, g in gpu_table().items() if g.capability and self.fits(g)]
 
 # %% ../../nbs/04_memory/08_plans.ipynb #11bd2285
 def _other(self, do, *args):
     t = _trace(self.key, do, *args)
     held = 0 if self.full else optimizer_bytes(t.trained, self.optim)
-    return sum(t.kept.values()) + held + _served(self, t.step).peak() + (CONTEXT + cublas(self.card.capability) if self.cuda else 0)
+    return sum(t.kept.values()) + held + _served(self, t.step).peak() + (CONTEXT + cublas_workspaces(self.card.capability) if self.cuda else 0)
 
 @patch(as_prop=True)
 def evaluation(self: Plan) -> int:
@@ -274,7 +270,7 @@ def frame(self: Plan):
 def _course(plan):
     t, out = plan.step, []
     held = {"optimizer": optimizer_bytes(t.trained, plan.optim, 2 if plan.full else 4)}
-    fixed = {"context": plan.parts["context"], "workspace": cublas(plan.card.capability) if plan.cuda else 0}
+    fixed = {"context": plan.parts["context"], "workspace": cublas_workspaces(plan.card.capability) if plan.cuda else 0}
     kept, names = t.kept, {"begin": "forward", "after forward": "loss", "turn": "loss", "end": "backward"}
     for share in np.linspace(0, 1, 25): out.append(("load", fixed | {k: v*share for k, v in kept.items()}))
     places = np.unique(np.r_[np.linspace(1, len(t.step.events), 300).astype(int), t.step.curve().argmax() + 1])
@@ -297,14 +293,14 @@ def timeline(self: Plan):
 def verdict(self: Plan) -> str:
     "The bill in a sentence"
     where = f"the {self.card}" if self.card else "this CPU"
-    text = f"{size(self.peak)} at the peak, in the {self.moment}, on {where}"
+    text = f"{bytes_text(self.peak)} at the peak, in the {self.moment}, on {where}"
     if not self.card: return text + "."
     room = self.card.usable - self.peak
-    return text + (f": it fits, with {size(room)} to spare." if room >= 0 else f": it fits just, when the allocator gives free segments back." if self.fits() else f": it does not fit, {size(-room)} are missing.")
+    return text + (f": it fits, with {bytes_text(room)} to spare." if room >= 0 else f": it fits just, when the allocator gives free segments back." if self.fits() else f": it does not fit, {bytes_text(-room)} are missing.")
 
 @patch
 def __repr__(self: Plan):
-    lines = [f"{WORDS[k]:<32}{size(v):>10}" for k, v in self.parts.items() if v]
+    lines = [f"{WORDS[k]:<32}{bytes_text(v):>10}" for k, v in self.parts.items() if v]
     return "\n".join([self.verdict, *lines])
 
 @patch

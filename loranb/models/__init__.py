@@ -9,9 +9,9 @@ __all__ = []
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
     petit="petit",
-    quantization="bits choices compute_dtype levels quantized_layers relative_error roundtrip",
-    hub="find_model load_config load_tokenizer quiet",
-    shapes="find_config linear_names max_positions outline skeleton",
+    quantization="bits_per_weight compare_quants compute_dtype quant_levels quantized_layers relative_error roundtrip",
+    hub="find_model load_config load_tokenizer quiet_libraries",
+    shapes="find_config layer_outline linear_names max_positions skeleton",
     loading="load_base one_matrix",
-    lora="adapted attach reattach",
+    lora="adapted_modules attach load_adapter_on",
     loss="check_tiles token_loss")

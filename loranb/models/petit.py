@@ -10,9 +10,8 @@ __all__ = ['SPECIAL', 'TEMPLATE', 'TASKS', 'path', 'train_tokenizer', 'wrap_toke
 # %% ../../nbs/02_models/01_petit.ipynb #e5fa75be
 import random
 from pathlib import Path
-
+from ..core.fields import did_you_mean, RecipeError
 from . import world
-from ..core.fields import RecipeError, nearest
 
 # %% ../../nbs/02_models/01_petit.ipynb #8cc0dcdf
 def path()->Path:   # folder with config, weights and tokenizer
@@ -229,7 +228,7 @@ def _chat(rng, split):
     return f'Read this story: {world.tell(s)} {q}', a
 
 def _check(name):
-    if name not in TASKS: raise RecipeError(f"data is 'petit/{name}': petit has the tasks {', '.join(TASKS)}.{nearest(name, TASKS)}")
+    if name not in TASKS: raise RecipeError(f"data is 'petit/{name}': petit has the tasks {', '.join(TASKS)}.{did_you_mean(name, TASKS)}")
 
 _MAKERS = dict(translate=_translate, summarize=_summarize, classify=_classify, chat=_chat)
 

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/08_runs/index.ipynb #dfb39139
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
-    lock="Lock holder",
+    lock="Lock who_works_in",
     logs="read_frames write_frame",
     checkpoint="checkpoints newest_whole",
     hub="Mirror",

@@ -8,11 +8,9 @@ __all__ = ['Mirror']
 # %% ../../nbs/08_runs/04_hub.ipynb #90b9684b
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
 from fastcore.basics import patch
-
-from ..core.disk import manifest
 from ..core.fields import RecipeError
+from ..core.disk import read_manifest
 
 # %% ../../nbs/08_runs/04_hub.ipynb #9ead829f
 class Mirror:
@@ -42,7 +40,7 @@ def operations(self: Mirror,
     for p in (*checkpoint.rglob("*"), *(self.path/"start").rglob("*")): sent[name(p)] = str(p)
     for p in (*(self.path/"adapter").glob("*.md"), *self.path.glob("adapter/*.yaml"), *(self.path/n for n in ("recipe.yaml", "run.json", "data.jsonl"))): sent[name(p)] = p
     for n in ("adapter_config.json", "adapter_model.safetensors"): sent[f"adapter/{n}"] = str(checkpoint/n)
-    for n, (size, _) in manifest(checkpoint)["logs"].items(): sent[n] = (self.path/n, size)
+    for n, (size, _) in read_manifest(checkpoint)["logs"].items(): sent[n] = (self.path/n, size)
     if (card := self.path/"adapter"/"README.md").exists(): sent["README.md"] = card
     gone = {o.split("/")[0] + "/" for o in self.api.list_repo_files(self.repo_id) if o.startswith("checkpoint-")} - {name(checkpoint) + "/"}
     return [*[CommitOperationAdd(n, _content(p)) for n, p in sent.items() if _there(p)], *[CommitOperationDelete(o, is_folder=True) for o in sorted(gone)]]

@@ -8,10 +8,8 @@ __all__ = ['LOGS', 'whole_lines', 'write_frame', 'read_frames', 'log_state', 'cu
 # %% ../../nbs/08_runs/02_logs.ipynb #1df80592
 import json, math, os
 from pathlib import Path
-
 import numpy as np
-
-from ..core.disk import sha256, sync
+from ..core.disk import flush_to_disk, sha256
 
 # %% ../../nbs/08_runs/02_logs.ipynb #d56166c1
 def whole_lines(
@@ -61,7 +59,7 @@ def log_state(
     path,  # A run's folder
 ) -> dict:  # Size and hash of each file
     "How far the logs are; they are on the disk for good after this"
-    for p in (files := [Path(path)/n for n in LOGS if (Path(path)/n).exists()]): sync(p)
+    for p in (files := [Path(path)/n for n in LOGS if (Path(path)/n).exists()]): flush_to_disk(p)
     return {p.name: [n := p.stat().st_size, sha256(p, n)] for p in files}
 
 def cut_logs(
@@ -74,5 +72,5 @@ def cut_logs(
         size, digest = logs.get(p.name, (0, None))
         if not p.exists() and not size: continue
         if not p.exists() or p.stat().st_size < size or digest and sha256(p, size) != digest: wrong.append(p.name)
-        elif p.stat().st_size > size: os.truncate(p, size); sync(p)
+        elif p.stat().st_size > size: os.truncate(p, size); flush_to_disk(p)
     return wrong

@@ -12,14 +12,14 @@ import numpy as np
 from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.recipe import check_recipe, Recipe
-from ..core.texts import duration, num, size
-from ..core.disk import mend, whole_folder, write_whole
+from ..core.texts import bytes_text, duration_text, number_text
+from ..core.disk import undo_swap, whole_folder, write_whole
 from ..data.rows import find_rows
 from ..spectra.files import adapter_files
 from ..spectra.spectra import Spectra
 from ..spectra.readings import modules_of
 from ..adapters.adapter import Adapter
-from .lock import holder
+from .lock import who_works_in
 from .logs import cut_logs, read_frames, whole_lines, write_frame
 from .report import card_html, report_html
 
@@ -82,7 +82,7 @@ def emit(self: Record,
     **facts,  # What the event says
 ):
     "Write an event down and tell it to the subscribers"
-    self._tell(self._note(type, **facts))
+    self._publish(self._note(type, **facts))
 
 @patch
 def _note(self: Record, type, **facts):
@@ -93,18 +93,18 @@ def _note(self: Record, type, **facts):
 
 # %% ../../nbs/08_runs/06_record.ipynb #2911b837
 @patch
-def _tell(self: Record, e):
+def _publish(self: Record, e):
     self._untold.append(e)
     if self._telling: return
     self._telling = True
     try:
         while self._untold:
             e = self._untold.pop(0)
-            for fn in list(self.subscribers): self._tell_one(fn, e)
+            for fn in list(self.subscribers): self._publish_to(fn, e)
     finally: self._telling, self._untold = False, []
 
 @patch
-def _tell_one(self: Record, fn, e):
+def _publish_to(self: Record, fn, e):
     try: fn(e)
     except Exception as err:
         if fn in self.subscribers: self.subscribers.remove(fn)
@@ -146,7 +146,7 @@ def history(self: Record):  # A `pandas.DataFrame`, indexed by step
 @patch(as_prop=True)
 def adapter(self: Record) -> Adapter:
     "The adapter that the run has saved"
-    mend(self.path/"adapter")
+    undo_swap(self.path/"adapter")
     if not (self.path/"adapter").is_dir(): raise RecipeError(f"adapter: the run in {str(self.path)!r} has saved none yet (it is {self.state}).")
     return Adapter(self.path/"adapter")
 
@@ -229,7 +229,7 @@ def write_head(self: Record,
 
 # %% ../../nbs/08_runs/06_record.ipynb #7651336b
 @patch
-def head(self: Record) -> dict:
+def machine_info(self: Record) -> dict:
     "What `run.json` says of the machine"
     try: return json.loads((self.path/"run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): return {}
@@ -247,12 +247,12 @@ def open(cls: Record,
     if recipe.adapter_name_or_path == "start": recipe = recipe.replace(adapter_name_or_path=str(path/"start"))
     run = cls(recipe, path)
     run._read_logs()
-    run.state = run._left()
+    run.state = run._state_in_folder()
     return run
 
 @patch
-def _left(self: Record):
-    return "training" if holder(self.path) else self._ending()
+def _state_in_folder(self: Record):
+    return "training" if who_works_in(self.path) else self._ending()
 
 @patch
 def _ending(self: Record):
@@ -266,7 +266,7 @@ def _read_logs(self: Record):
 
 @patch
 def _read_spectra(self: Record):
-    modules = self.head().get("modules")
+    modules = self.machine_info().get("modules")
     if modules is None or not (self.path/"spectra.jsonl").is_file() or not (self.path/"spectra.bin").is_file(): return
     for s, columns in read_frames(self.path, len(self.spectra_history)):
         self.spectra_history.append((s, Spectra.from_arrays(modules, columns.pop("sigma"), columns)))
@@ -284,14 +284,14 @@ def follow(self: Record,
         self.on(view)
     until, raw = time.monotonic() + (math.inf if seconds is None else seconds), None
     try:
-        while (who := holder(self.path)) and who["pid"] != os.getpid() and time.monotonic() < until:
+        while (who := who_works_in(self.path)) and who["pid"] != os.getpid() and time.monotonic() < until:
             self.state = "training"
             raw = self._catch_up(raw)
             time.sleep(every)
     except KeyboardInterrupt: pass
     finally:
         self._catch_up(raw)
-        self.state = self._left()
+        self.state = self._state_in_folder()
         self.subscribers = [s for s in self.subscribers if s is not view]
         if view: view.close()
     return self
@@ -307,7 +307,7 @@ def _catch_up(self: Record, seen):
     self.events = now[:same]
     if same < len(old): self.spectra_history = []
     self._read_spectra()
-    for e in now[same:]: self.events.append(e); self._tell(e)
+    for e in now[same:]: self.events.append(e); self._publish(e)
     return raw
 
 # %% ../../nbs/08_runs/06_record.ipynb #29f9a3d8
@@ -319,25 +319,25 @@ def noise_bands(self: Record,
     return self.spectra.noise_band(self.learning_rates(step), lr_ratio=self.recipe.loraplus_lr_ratio or 1.)
 
 @patch
-def figures(self: Record) -> dict:  # Words and values
+def summary(self: Record) -> dict:  # Words and values
     "The run in a few figures"
     steps, evals, spectra = self.of_type("step"), self.of_type("eval"), self.of_type("spectra")
     seconds, match = sum(e["seconds"] for e in steps), [e["exact_match"] for e in evals if "exact_match" in e]
     start = (self.of_type("start") or [{}])[-1]
-    d = {"steps": f"{self.steps} of {start.get('max_steps', '?')}", "held-out loss": num(evals[-1]["loss"]) if evals else None,
+    d = {"steps": f"{self.steps} of {start.get('max_steps', '?')}", "held-out loss": number_text(evals[-1]["loss"]) if evals else None,
          "exact match": f"{match[-1]:.0%}" if match else None, "trained parameters": f"{start.get('trainable_parameters', 0):,}",
-         "time": duration(seconds), "tokens a second": num(sum(e["tokens"] for e in steps)/seconds) if seconds else None,
-         "peak memory": size(m["measured"]) if (m := self.memory) else size(max(e["memory"] for e in steps)) if steps else None,
-         "by the plan": f"{size(m['predicted'])} ({m['error']:+.0%})" if m.get("predicted") else None,
+         "time": duration_text(seconds), "tokens a second": number_text(sum(e["tokens"] for e in steps)/seconds) if seconds else None,
+         "peak memory": bytes_text(m["measured"]) if (m := self.memory) else bytes_text(max(e["memory"] for e in steps)) if steps else None,
+         "by the plan": f"{bytes_text(m['predicted'])} ({m['error']:+.0%})" if m.get("predicted") else None,
          "measuring": f"{spectra[-1]['cost']/seconds:.1%} of the time" if spectra and seconds else None}
     return {k: v for k, v in d.items() if v is not None}
 
 # %% ../../nbs/08_runs/06_record.ipynb #b4ead4b7
 @patch
-def __repr__(self: Record): return f"{type(self).__name__}({str(self.path)!r}: {self.state}" + "".join(f", {v} {k}" for k, v in self.figures().items() if self.events and k in ("steps", "held-out loss", "exact match")) + ")"
+def __repr__(self: Record): return f"{type(self).__name__}({str(self.path)!r}: {self.state}" + "".join(f", {v} {k}" for k, v in self.summary().items() if self.events and k in ("steps", "held-out loss", "exact match")) + ")"
 
 @patch
-def curves(self: Record) -> dict:  # steps, loss, evals and max_steps
+def loss_curves(self: Record) -> dict:  # steps, loss, evals and max_steps
     "The losses, as the pictures take them"
     steps, evals = self.of_type("step"), self.of_type("eval")
     return dict(steps=[e["step"] for e in steps], loss=[e["loss"] for e in steps], evals=[(e["step"], e["loss"]) for e in evals],
@@ -355,7 +355,7 @@ def _repr_html_(self: Record):
         more = dict(modules=modules, sigmas=sigma, module=modules[best]["name"], sigma=sigma[best, :r], band=bands[best])
     r = self.recipe
     title = f"{r.model} · {r.data if isinstance(r.data, str) else 'rows'} · {r.quant} · r = {r.r} · {self.state}"
-    return str(card_html(title, **self.curves(), **more, figures=list(self.figures().items()), line=f"Adapter in {self.path/'adapter'}"))
+    return str(card_html(title, **self.loss_curves(), **more, figures=list(self.summary().items()), line=f"Adapter in {self.path/'adapter'}"))
 
 # %% ../../nbs/08_runs/06_record.ipynb #54fd9679
 @patch
@@ -381,7 +381,7 @@ def report(self: Record,
     fields = [(k, v if isinstance(v, (str, int, float)) else str(v)[:200]) for k, v in r.changed().items()]
     spectra = dict(modules=modules_of(self.spectra), sigmas=self.spectra.to_arrays()[1], bands=self.noise_bands())
     title = f"{r.model} on {r.data if isinstance(r.data, str) else 'rows'}"
-    text = report_html(title, fields, list(self.figures().items()), **self.curves(), **spectra, samples=self.samples(), checks=self.checks, code=r.to_python())
+    text = report_html(title, fields, list(self.summary().items()), **self.loss_curves(), **spectra, samples=self.samples(), checks=self.checks, code=r.to_python())
     try: path.write_text(text, encoding="utf-8")
     except OSError as e: raise RecipeError(f"path: the report cannot be written to {str(path)!r} ({e.strerror}). Give another file.") from None
     return path

@@ -8,8 +8,8 @@ __all__ = ['smooth', 'loss_reading', 'loss_svg', 'card_html', 'report_html']
 # %% ../../nbs/08_runs/05_report.ipynb #cb64b18d
 import math
 import numpy as np
-from ..core.texts import num
-from ..core.html import (ACCENT, Axes, Html, LEARN, lin_ticks, log_range, Svg, svg, table_html, tag, _line, _path, _text)
+from ..core.texts import number_text
+from ..core.html import (ACCENT, Axes, Html, LEARN, lin_ticks, log_range, svg, Svg, table_html, tag, _line, _path, _text)
 from ..spectra.readings import map_reading, spectrum_reading
 from ..spectra.pictures import model_map, multiples_svg, spectrum_svg
 
@@ -45,9 +45,9 @@ def loss_reading(
         w = min(then, now-then)
         falls = w > 0 and loss[now-w:now].mean() < 0.99*loss[then-w:then].mean()
         why = "while training loss fell: it is memorizing." if falls else "and training loss did not fall: a lower learning rate may help."
-        return f"Held-out loss has risen since step {best_at:.0f}, from {num(best)} to {num(last)}, {why}"
-    if last < 0.99*before: return f"Still falling on held-out text: {num(last)}, from {num(before)} at step {s0:.0f}. No memorizing yet."
-    return f"Held-out loss is level at {num(last)} since step {s0:.0f}. More steps will change little."
+        return f"Held-out loss has risen since step {best_at:.0f}, from {number_text(best)} to {number_text(last)}, {why}"
+    if last < 0.99*before: return f"Still falling on held-out text: {number_text(last)}, from {number_text(before)} at step {s0:.0f}. No memorizing yet."
+    return f"Held-out loss is level at {number_text(last)} since step {s0:.0f}. More steps will change little."
 
 # %% ../../nbs/08_runs/05_report.ipynb #b9cac143
 def _spread(ys, gap, hi):
@@ -84,8 +84,8 @@ def loss_svg(
     ends = [(n, v[-1], c) for n, v, c in (("train", line, ACCENT), ("held out", ye, LEARN)) if len(v)]
     for (n, v, c), at in zip(ends, _spread([ax.y(v) for _, v, _ in ends], 14, ax.y0-2) if ends else ()):
         marks += [_line(ax.x1+9, at, ax.x1+19, at, c, stroke_width=2), tag("circle", cx=float(ax.x1+14), cy=float(at), r=3, fill=c) if n == "held out" else None,
-                  _text(ax.x1+23, at+4, f"{n} {num(v)}", fill_opacity=1)]
-    said = ", ".join(f"{n} loss {num(v)}" for n, v, _ in ends) or "no step yet"
+                  _text(ax.x1+23, at+4, f"{n} {number_text(v)}", fill_opacity=1)]
+    said = ", ".join(f"{n} loss {number_text(v)}" for n, v, _ in ends) or "no step yet"
     return svg(width, height, ax.grid(lin_ticks(last) if ends or last > 1 else []), marks, None if ends else _text(width/2, height*0.4, said, "middle"), label=f"Loss by step: {said}")
 
 # %% ../../nbs/08_runs/05_report.ipynb #af45cd89

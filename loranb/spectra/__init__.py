@@ -8,9 +8,9 @@ __all__ = []
 # %% ../../nbs/05_spectra/index.ipynb #c07dfd4f
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
-    layouts="AdapterError Factors MadeFactors",
+    layouts="AdapterError Factors MadeFactors difference sum_factors",
     files="LIMIT adapter_files read_config read_tensors tensor_header",
-    factors="change factors others start_of summed",
+    factors="other_changes read_factors starting_factors",
     values="TOLERANCE gram_singular_values singular_values singular_vectors",
     metrics="a_at_start a_init_band energy energy_entropy_rank entropy_rank gavish_donoho hard_threshold noise_band noise_ranks nuclear_rank participation_null participation_ratio rank_for_energy stable_rank walk_variance",
     spectra="Spectra",

@@ -10,10 +10,8 @@ __all__ = ['energy', 'rank_for_energy', 'entropy_rank', 'energy_entropy_rank', '
 # %% ../../nbs/05_spectra/05_metrics.ipynb #15b5e48a
 import math
 from functools import cache
-
 import numpy as np
 import torch
-
 from ..core.fields import RecipeError
 from .values import _tensor
 

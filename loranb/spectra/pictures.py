@@ -8,8 +8,8 @@ __all__ = ['spectrum_svg', 'course_svg', 'map_svg', 'model_map', 'multiples_svg'
 # %% ../../nbs/05_spectra/08_pictures.ipynb #3d97e508
 import math
 import numpy as np
-from ..core.texts import num
-from ..core.html import (ACCENT, Axes, GREY, LEARN, lin_ticks, log_range, log_ticks, Svg, svg, tag, WARM, _line, _path, _text)
+from ..core.texts import number_text
+from ..core.html import (ACCENT, Axes, GREY, LEARN, lin_ticks, log_range, log_ticks, svg, Svg, tag, WARM, _line, _path, _text)
 from .readings import (
     course_alarms, course_reading, directions_reading, map_format, map_reading, map_scale, map_values, METRICS,
     module_grid, noise_rank, spectrum_figures, spectrum_reading, trim_reading)
@@ -29,7 +29,7 @@ def _glyph(kind, x, y, colour="currentColor", a=4):
     return tag("path", d=d, fill="none" if hollow else colour, stroke=colour if hollow else None, stroke_width=1.3 if hollow else None, fill_opacity=None if hollow else ".75")
 
 def _rank_marks(ax, f, y):
-    places = [(kind, at + .5, word) for kind, at, word in (("k90", f["k90"], f"90 %: {f['k90']}"), ("k99", f["k99"], f"99 %: {f['k99']}"), ("rank", f["entropy_rank"], f"entropy rank {num(f['entropy_rank'])}"))]
+    places = [(kind, at + .5, word) for kind, at, word in (("k90", f["k90"], f"90 %: {f['k90']}"), ("k99", f["k99"], f"99 %: {f['k99']}"), ("rank", f["entropy_rank"], f"entropy rank {number_text(f['entropy_rank'])}"))]
     return [o for i, (kind, at, word) in enumerate(places) for o in (_glyph(kind, float(ax.x(at)), ax.y0+7), _glyph(kind, 8 + 67.*i, y-4), _text(17 + 67.*i, y, word))]
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #2ed949d8
@@ -75,8 +75,8 @@ def _strips(t, s, b, at, shape, ax):
     f = [spectrum_figures(o) for o in s]
     rank, norm = (np.array([o[k] if o["norm"] else np.nan for o in f]) for k in ("entropy_rank", "norm"))
     null, noise = noise_rank(*shape, s.shape[1]) if shape else math.nan, math.sqrt(s.shape[1])*b.mean(1)
-    said = lambda v: "" if math.isnan(v) else f" · noise {num(v)}"
-    return [*_strip(t, rank, np.full(len(t), null), ax, 230, 22, 1, f"entropy rank {num(rank[at])}{said(null)}"), *_strip(t, norm, noise, ax, 274, 22, 0, f"size ‖ΔW‖ {num(norm[at])}{said(noise[at])}")]
+    said = lambda v: "" if math.isnan(v) else f" · noise {number_text(v)}"
+    return [*_strip(t, rank, np.full(len(t), null), ax, 230, 22, 1, f"entropy rank {number_text(rank[at])}{said(null)}"), *_strip(t, norm, noise, ax, 274, 22, 0, f"size ‖ΔW‖ {number_text(norm[at])}{said(noise[at])}")]
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #10bbd1bf
 def _course_lines(t, s, ax, top):
@@ -123,7 +123,7 @@ def map_svg(
     columns,  # Column labels
     values,  # One figure a cell, `nan` where there is none, shape (rows, columns)
     title: str = "",  # What the figure is
-    fmt=num,  # How the scale writes it
+    fmt=number_text,  # How the scale writes it
     selected: tuple = None,  # Row and column to outline
     scale: tuple = None,  # Ends of the scale and where noise lies on it, as `map_scale` gives them
     label: str = "",  # The picture in one sentence
@@ -187,7 +187,7 @@ def multiples_svg(
             tag("path", d=stems, stroke=ACCENT, stroke_width=max(.6, min(3., 50/r))), _line(cut, ax.y1-2, cut, ax.y0, WARM, stroke_dasharray="3 2") if f["k99"] else None,
             None if grid else _text(2, 9, modules[m]["name"][-18:], font_size=8), transform=f"translate({left+j*w} {18*grid+i*h})"))
     if grid: kids += [_text(left-6, 18+i*h+h/2+4, r, "end") for i, r in enumerate(rows)]
-    return svg(left+w*len(columns), 18*grid+h*len(place)+2, kids, label=f"Singular values of {len(s)} modules from {num(ylim[0])} to {num(ylim[1])}")
+    return svg(left+w*len(columns), 18*grid+h*len(place)+2, kids, label=f"Singular values of {len(s)} modules from {number_text(ylim[0])} to {number_text(ylim[1])}")
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #2abdd3fe
 def _dots(x, y): return "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(x, y))
@@ -205,7 +205,7 @@ def directions_svg(
     xlim, ylim = _sigma_range(s[use], ()), _sigma_range(e[use], ())
     ax = Axes(width, height, np.log10(xlim), ylim, left=48, bottom=44)
     x, y = ax.x(np.log10(np.clip(np.where(use, s, xlim[0]), *xlim))), ax.y(np.where(use, e, ylim[0]))
-    kids = ax.grid(()) + [_text(ax.x(math.log10(t)), height-28, num(t), "middle") for t in log_ticks(*xlim)] + [_text(ax.x1, height-10, "singular value σ", "end"), _text(2, 8, "effect on the loss |σ·g|")]
+    kids = ax.grid(()) + [_text(ax.x(math.log10(t)), height-28, number_text(t), "middle") for t in log_ticks(*xlim)] + [_text(ax.x1, height-10, "singular value σ", "end"), _text(2, 8, "effect on the loss |σ·g|")]
     if use.any():
         g = float(np.median(e[use]/s[use]))
         ends = np.clip(np.array(xlim), ylim[0]/g, ylim[1]/g)

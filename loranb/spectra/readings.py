@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'MEASURED', 'modules_of', 'spectrum_figures', 'noise_rank', 'trim_figures', 'equal_ranks', 'adapter_size',
-           'spectrum_reading', 'course_alarms', 'course_reading', 'module_grid', 'short', 'map_values', 'map_format',
-           'map_scale', 'map_reading', 'directions_reading', 'trim_reading']
+           'spectrum_reading', 'course_alarms', 'course_reading', 'module_grid', 'short_kind', 'map_values',
+           'map_format', 'map_scale', 'map_reading', 'directions_reading', 'trim_reading']
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #ef386917
 import math
 import numpy as np
-from ..core.texts import num, percent, size
+from ..core.texts import bytes_text, number_text, percent_text
 from .spectra import Spectra
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #2869be77
@@ -87,8 +87,8 @@ def spectrum_reading(
     if not f["norm"]: return "All singular values are zero: nothing has been learned here yet."
     carry, k = lambda k: "carry" if k > 1 else "carries", k or f["k99"]
     text, cut = f"{f['k90']} of {f['r']} direction{'s' * (f['r'] > 1)} {carry(f['k90'])} 90 % of the update, {f['k99']} {carry(f['k99'])} 99 %.", trim_figures(sigma, k, aware)
-    if k < f["r"]: text += f" Trimmed to r = {k}, it would " + (f"err by at most {num(cut['worst'])}·‖x‖" if cut["worst"] else "stay the same")
-    if k < f["r"]: text += "." if cut["expected"] is None or not cut["worst"] else f", on this data by {percent(cut['expected'])} of its output."
+    if k < f["r"]: text += f" Trimmed to r = {k}, it would " + (f"err by at most {number_text(cut['worst'])}·‖x‖" if cut["worst"] else "stay the same")
+    if k < f["r"]: text += "." if cut["expected"] is None or not cut["worst"] else f", on this data by {percent_text(cut['expected'])} of its output."
     if f["noise"] is None: return text
     if f["noise"] == f["r"]: return text + " All lie within the noise."
     return text + (f" {f['noise']} lie{'s' if f['noise'] == 1 else ''} within the noise." if f["noise"] else " None lies within the noise.")
@@ -106,7 +106,7 @@ def course_alarms(
     if len(bad): return [(t[bad[0]], "nan", f"Singular values are not numbers since step {t[bad[0]]:.0f}: the training diverged.")]
     if not len(t) or t[-1] < 20: return []
     if not s[-1].any(): return [(t[-1], "still", f"B is still zero after {t[-1]:.0f} steps: nothing is being learned here.")]
-    if drift is not None and drift < 0.01: return [(t[-1], "still", f"A is still at its start after {t[-1]:.0f} steps: it moved by {percent(drift)}.")]
+    if drift is not None and drift < 0.01: return [(t[-1], "still", f"A is still at its start after {t[-1]:.0f} steps: it moved by {percent_text(drift)}.")]
     return _spikes(t, s, bands)
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #17511fad
@@ -117,7 +117,7 @@ def _spikes(t, s, bands):
     for j in range(4, len(t)):
         before = float(np.median(q[j-4:j]))
         if s[j, 0] > top[j] and q[j] > 2*before and q[j] > 3:
-            out.append((t[j], "spike", f"At step {t[j]:.0f} σ1/σ2 jumped from {num(before, 2)} to {num(float(q[j]), 2)}: one direction took over."))
+            out.append((t[j], "spike", f"At step {t[j]:.0f} σ1/σ2 jumped from {number_text(before, 2)} to {number_text(float(q[j]), 2)}: one direction took over."))
     return out[:1]
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #baab9b4e
@@ -140,7 +140,7 @@ def course_reading(
     change = np.divide(s[-1], s[i], out=np.full(len(above), np.inf), where=s[i] > 0)[above] - 1
     settled, n, since = int((np.abs(change) < 0.05).sum()), len(change), f"since step {t[i]:.0f}"
     if settled == n: return f"{alarm}Settled: the {f'{n} directions' if n > 1 else 'direction'} above the noise changed by less than 5 % {since}.{noise}"
-    first = f"σ1 {'grew' if change[0] > 0 else 'shrank'} by {num(100*abs(change[0]), 2)} % {since}" if np.isfinite(change[0]) else f"σ1 appeared {since}"
+    first = f"σ1 {'grew' if change[0] > 0 else 'shrank'} by {number_text(100*abs(change[0]), 2)} % {since}" if np.isfinite(change[0]) else f"σ1 appeared {since}"
     return f"{alarm}{first}; {settled} of {n} direction{'s' if n > 1 else ''} above the noise {'has' if settled == 1 else 'have'} settled.{noise}"
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #c3b35e83
@@ -153,10 +153,10 @@ def module_grid(
         return [m["name"] for m in modules], [""], np.arange(len(modules))[:, None]
     layers, kinds = sorted({l for l, _ in pairs}, reverse=True), list(dict.fromkeys(k for _, k in pairs))
     place = {p: i for i, p in enumerate(pairs)}
-    return [f"layer {l}" for l in layers], [short(k) for k in kinds], np.array([[place.get((l, k), -1) for k in kinds] for l in layers])
+    return [f"layer {l}" for l in layers], [short_kind(k) for k in kinds], np.array([[place.get((l, k), -1) for k in kinds] for l in layers])
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #9e87d7b9
-def short(
+def short_kind(
     kind: str,  # A module kind such as `up_proj`
 ) -> str:  # Without what all kinds have in common
     "A module kind as a column is headed: `up_proj` is up"
@@ -185,7 +185,7 @@ def map_format(
     metric: str,  # A key of `METRICS`
 ):  # A function of one number
     "How a figure of the map is written"
-    return (lambda v: "–" if v != v else f"{math.floor(100*v + 0.5)} %") if metric == "top_share" else percent if metric in ("share", "relative") else num
+    return (lambda v: "–" if v != v else f"{math.floor(100*v + 0.5)} %") if metric == "top_share" else percent_text if metric in ("share", "relative") else number_text
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #8ff9092e
 def map_scale(
@@ -228,11 +228,11 @@ def map_reading(
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #1f02cf92
 def _fits(modules): return module_grid(modules)[1] != [""]
-def _called(modules, i): return f"{short(modules[i]['kind'])} of layer {modules[i]['layer']}" if _fits(modules) else modules[i]["name"]
+def _called(modules, i): return f"{short_kind(modules[i]['kind'])} of layer {modules[i]['layer']}" if _fits(modules) else modules[i]["name"]
 
 def _holders(modules, energy):
     by = {}
-    for m, e in zip(modules, energy): by[short(m["kind"])] = by.get(short(m["kind"]), 0) + float(e)
+    for m, e in zip(modules, energy): by[short_kind(m["kind"])] = by.get(short_kind(m["kind"]), 0) + float(e)
     if len(by) < 3: return ""
     names, total, held = [], sum(by.values()), 0
     for k in sorted(by, key=lambda k: -by[k]):
@@ -270,8 +270,8 @@ def trim_reading(
     "What the chosen cut keeps, errs and was measured to do"
     if not curves.get(rule): return "No cut has been computed yet."
     kept, error = curves[rule][at]
-    text = f"{percent(kept/total)} of the parameters, {size(kept*itemsize)} of {size(total*itemsize)}, keep the output of the updates to within {percent(error)}."
+    text = f"{percent_text(kept/total)} of the parameters, {bytes_text(kept*itemsize)} of {bytes_text(total*itemsize)}, keep the output of the updates to within {percent_text(error)}."
     other = [e for p, e in curves.get("uniform", ()) if p <= kept]
-    if rule != "uniform" and other: text += f" The same rank everywhere would err by {percent(min(other))}."
+    if rule != "uniform" and other: text += f" The same rank everywhere would err by {percent_text(min(other))}."
     kl = next((v for name, p, v in measured if name == rule and p == kept), None)
-    return text + (" Not measured at this size." if kl is None else f" Measured: the answers move by {num(kl)} nats.")
+    return text + (" Not measured at this size." if kl is None else f" Measured: the answers move by {number_text(kl)} nats.")

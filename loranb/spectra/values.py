@@ -8,10 +8,8 @@ __all__ = ['TOLERANCE', 'singular_values', 'gram_singular_values', 'singular_vec
 # %% ../../nbs/05_spectra/04_values.ipynb #5b1a4bea
 import math
 from contextlib import contextmanager
-
 import numpy as np
 import torch
-
 from ..core.fields import RecipeError
 
 # %% ../../nbs/05_spectra/04_values.ipynb #114fa1a4

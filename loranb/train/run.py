@@ -6,47 +6,46 @@
 __all__ = ['Run']
 
 # %% ../../nbs/09_train/06_run.ipynb #02b867f2
-import gc, platform, shutil, sys, time, weakref
+import gc, platform, shutil, sys, weakref
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-
 import numpy as np
 import torch
 from fastcore.basics import patch
-
+from ..core.fields import RecipeError
+from ..core.recipe import Recipe, short_repr
+from ..core.disk import find_damage, read_manifest, write_whole
+from ..models.quantization import is_repacked
+from ..models.hub import find_model, load_config, load_tokenizer, quiet_libraries
+from ..models.shapes import check_length, max_positions, skeleton
+from ..models.loading import load_base
+from ..models.lora import adapted_modules, attach, load_adapter_on
+from ..models.loss import check_tiles
+from ..data.rows import rows_of
+from ..data.batches import check_packing, collate, Packed
+from ..data.labels import encode_label, label_names
+from ..data.encoding import prepare
+from ..data.findings import doctor
+from ..spectra.spectra import Spectra
+from ..spectra.readings import course_alarms
+from ..evaluate.answers import exact_match, generate, is_right, question_and_answer, undisturbed
 from ..evaluate.scores import accuracy, classify, held_out_loss
-from ..evaluate.answers import ask, exact_match, generate, is_right, undisturbed
 from ..adapters.proving import proof
 from ..adapters.adapter import save_adapter
-from ..models.quantization import is_repacked
-from ..models.hub import find_model, load_config, load_tokenizer, quiet
-from ..models.shapes import check_length, max_positions
-from ..models.loading import load_base
-from ..models.lora import adapted, attach, reattach
-from ..data.batches import Packed, check_packing, collate
-from ..runs.checkpoint import checkpoints, commit, newest_whole, rotate, set_aside
-from ..data.encoding import prepare
-from ..core.disk import damage, manifest, write_whole
-from .failures import NotFinite, check_finite, explain, out_of_memory
-from ..data.findings import doctor
-from .guard import Guard
-from ..runs.hub import Mirror
-from ..data.labels import encode_label, label_names
-from .meter import Meter, current
-from ..runs.lock import Lock, holder, words
+from ..runs.lock import active_message, Lock, who_works_in
 from ..runs.logs import write_frame
-from ..models.loss import check_tiles
-from .loop import (StopNow, callback_class, check_schedule, check_trackers, generators, memory, memory_peak, Trackers, trainer_class)
-from .measure import Peak, advice, against, clear, probe, read
-from ..spectra.readings import course_alarms
-from ..core.fields import RecipeError
-from ..core.recipe import Recipe, brief
-from ..runs.record import Record, check_folder
-from ..data.rows import rows_of
-from ..models.shapes import skeleton
-from ..spectra.spectra import Spectra
+from ..runs.checkpoint import checkpoints, commit_checkpoint, newest_whole, rotate_checkpoints, set_aside
+from ..runs.hub import Mirror
+from ..runs.record import check_folder, Record
+from .guard import Guard
+from .meter import current_factors, Meter
+from .measure import compare_with_plan, drop_frames, memory_advice, Peak, read_peak, try_longest_batch
+from .failures import check_finite, explain_failure, NotFinite, out_of_memory
+from loranb.train.loop import (
+    bytes_in_use, callback_class, check_schedule, check_trackers, most_bytes_in_use, random_states, StopNow, Trackers,
+    trainer_class)
 
 # %% ../../nbs/09_train/06_run.ipynb #6e75de11
 class Run(Record):
@@ -117,7 +116,7 @@ Run.probing = None  # Try the longest batch before the first step? On a GPU unle
 def _first_try(self: Run):
     self._room = Peak()
     if not (torch.cuda.is_available() if self.probing is None else self.probing): return
-    try: probe(self._trainer)
+    try: try_longest_batch(self._trainer)
     except Exception as e:
         if out_of_memory(e): raise
         self._warn(f"the longest batch could not be tried: {type(e).__name__}: {str(e)[:200]}")
@@ -126,7 +125,7 @@ def _first_try(self: Run):
 def _remember_memory(self: Run):
     if not hasattr(self, "_room"): return
     longest = max(len(r.input_ids) for r in self._data.train)
-    try: found = against(read(self._room, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer)), self.recipe.replace(max_length=longest))
+    try: found = compare_with_plan(read_peak(self._room, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer)), self.recipe.replace(max_length=longest))
     except Exception as e: return self._warn(f"the memory could not be read: {type(e).__name__}: {str(e)[:200]}")
     self.emit("memory", step=self._trainer.state.global_step, **found)
 
@@ -141,18 +140,18 @@ def step_ends(self: Run,
     t, lr = self._trainer, self._lr
     norm = torch.as_tensor(0. if t.norm is None else t.norm, device=t.sums.device).double()
     (loss, tokens, norm), t.sums, t.norm = torch.cat([t.sums, norm.reshape(1)]).tolist(), 0, None
-    self._lr, self._peak = t.lr_scheduler.get_last_lr()[0], memory_peak(self._peak)
-    figures = dict(loss=loss, learning_rate=lr, grad_norm=norm, tokens=int(tokens), seconds=seconds, memory=memory(), memory_peak=self._peak)
+    self._lr, self._peak = t.lr_scheduler.get_last_lr()[0], most_bytes_in_use(self._peak)
+    figures = dict(loss=loss, learning_rate=lr, grad_norm=norm, tokens=int(tokens), seconds=seconds, memory=bytes_in_use(), memory_peak=self._peak)
     self.emit("step", step=step, **figures)
     self._trackers.log(**figures)
     if not np.isfinite(loss): raise NotFinite(f"the loss of step {step} is {loss}")
     self._meter.end(step, seconds, now=last or bool(self.asked))
     saved = bool(self.recipe.save_steps) and step % self.recipe.save_steps == 0
-    try: frames = self._meter.ready(wait=last or bool(self.asked) or saved)
+    try: frames = self._meter.frames_ready(wait=last or bool(self.asked) or saved)
     except np.linalg.LinAlgError:
         check_finite(self._model, step)
         raise
-    for frame in frames: self._seen(*frame)
+    for frame in frames: self._on_frame(*frame)
     if self._eval_due(step, last): self._evaluate(step)
     if not last and self._sample_due(step): self._sample(step)
 
@@ -176,7 +175,7 @@ def _evaluate(self: Run, step, **figures):
 
 # %% ../../nbs/09_train/06_run.ipynb #678ced9d
 @patch
-def _seen(self: Run, step, sigma, columns):
+def _on_frame(self: Run, step, sigma, columns):
     write_frame(self.path, step, dict(sigma=sigma, **columns))
     self.spectra_history.append((step, Spectra.from_arrays(self._modules, sigma, columns)))
     self.emit("spectra", step=step, frame=len(self.spectra_history) - 1, cost=self._meter.spent if self._meter else 0.)
@@ -237,7 +236,7 @@ def _sample(self: Run, step, n=6):
     rows = self._data.test_rows[:n] or self._data.rows[:n]
     if not rows: return
     if self.recipe.task_type == "SEQ_CLS": return self._guess(step, rows)
-    prompts, targets = zip(*[ask(r) for r in rows])
+    prompts, targets = zip(*[question_and_answer(r) for r in rows])
     answers = self._unless_left(f"answering {len(rows)} prompts", lambda: generate(self._model, self._tok, list(prompts), min(64, self.recipe.max_length)))
     if answers is None: return
     text = lambda p: p if isinstance(p, str) else p[-1]["content"]
@@ -270,11 +269,11 @@ def write_checkpoint(self: Run,
         write()
         save_adapter(self._model, self.path/"adapter", self.recipe)
         e = self._note("save", step=step, path=name)
-        commit(part/name, self.path, step=step)
+        commit_checkpoint(part/name, self.path, step=step)
     finally: shutil.rmtree(part, ignore_errors=True)
-    self._tell(e)
+    self._publish(e)
     if self._mirror and (wrong := self._mirror.push(self.path/name)): self._warn(wrong)
-    rotate(self.path, spare={self._mirror.sending} if self._mirror else ())
+    rotate_checkpoints(self.path, spare={self._mirror.sending} if self._mirror else ())
     self._say("")
 
 @patch
@@ -292,7 +291,7 @@ def _load(self: Run):
     if self.recipe.hub_model_id and self._mirror is None:
         self._say(f"asking for {self.recipe.hub_model_id} on the Hub")
         self._mirror = Mirror(self.recipe.hub_model_id, self.path)
-    if self._data is None: self._look(); self._check_rows()
+    if self._data is None: self._check_first(); self._check_rows()
     self._say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
         self._model = None
@@ -306,7 +305,7 @@ def _load(self: Run):
 
 
 @patch
-def _look(self: Run):
+def _check_first(self: Run):
     "Look at the model's shape, read the data and ask the doctor, before anything large is loaded"
     path = find_model(self.recipe, self._say, weights=False)
     check_length(max_positions(skeleton(load_config(path, self.recipe.trust_remote_code), self.recipe)), self.recipe.model, self.recipe.max_length)
@@ -321,10 +320,10 @@ def _look(self: Run):
 @patch
 def _check_rows(self: Run):
     "Are the rows those that the run began with, and are some held out where they are needed?"
-    r, data, began = self.recipe, self._data, self.head().get("rows")
+    r, data, began = self.recipe, self._data, self.machine_info().get("rows")
     if self.of_type("start") and began not in (None, data.rows.fingerprint):
         self._data = None
-        raise RecipeError(f"data: {brief(r.data)} holds other rows than when the run began. Put those back, or begin another run from here with run.clone(adapter=True).")
+        raise RecipeError(f"data: {short_repr(r.data)} holds other rows than when the run began. Put those back, or begin another run from here with run.clone(adapter=True).")
     name = "early_stopping_patience" if r.early_stopping_patience else "load_best_model_at_end" if r.load_best_model_at_end else ""
     if name and not len(data.test): raise RecipeError(f"{name} goes by the held-out loss, and of {len(data.rows):,} rows none is held out. Give test_size as a share, such as 0.2, or a test_split.")
 
@@ -371,7 +370,7 @@ def _build(self: Run):
 def train(self: Run) -> Run:
     "Train from the beginning"
     check_folder(self.path)
-    return self._go(False)
+    return self._run(False)
 
 @patch
 def resume(self: Run) -> Run:
@@ -379,7 +378,7 @@ def resume(self: Run) -> Run:
     if self._working: raise RecipeError(f"run: it is {self.state} now; it can be resumed once it has stopped.")
     if self.state == "done": raise RecipeError("run: it is done. To train longer, start another one with run.clone(max_steps=...).")
     if not (self.path/"recipe.yaml").exists(): return self.train()
-    return self._go(True)
+    return self._run(True)
 
 # %% ../../nbs/09_train/06_run.ipynb #5cf23c90
 @patch
@@ -394,7 +393,7 @@ def pause(self: Run):
 
 @patch
 def _ask(self: Run, what, state):
-    if not self._working and (who := holder(self.path)): raise RecipeError(f"run: {words(who, self.path)}")
+    if not self._working and (who := who_works_in(self.path)): raise RecipeError(f"run: {active_message(who, self.path)}")
     if not self._working or self.asked == "stop": return
     loading, self.asked = self.state == "loading", what
     if self.state != "finishing": self.state = state
@@ -413,7 +412,7 @@ def clone(self: Run,
 
 # %% ../../nbs/09_train/06_run.ipynb #9bbdc1e9
 @patch
-def _go(self: Run, again):
+def _run(self: Run, again):
     last = Run._last() if Run._last else None
     if last is not None and last is not self: last.release()
     Run._last = weakref.ref(self)
@@ -454,7 +453,7 @@ def _train(self: Run, again, held):
     if not again:
         held.enter_context(Lock(self.path))
         check_folder(self.path)
-    with quiet():
+    with quiet_libraries():
         self._start(checkpoint, broken)
         if self.state == "loading": self.state = "training"
         try: self._build().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -487,19 +486,19 @@ def _differs(self: Run, before, now):
 # %% ../../nbs/09_train/06_run.ipynb #a4fde9c7
 @patch
 def _start(self: Run, checkpoint, broken):
-    step, model, before, now = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model, self.head(), self.machine()
+    step, model, before, now = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model, self.machine_info(), self.machine()
     with undisturbed(model):
         check_tiles(model, self._data.train[0].input_ids)
         if isinstance(self._data.train, Packed): check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
-    self._modules = Spectra.of(current(model)).to_arrays()[0]
+    self._modules = Spectra.of(current_factors(model)).to_arrays()[0]
     self.write_head(**now, modules=self._modules, rows=self._data.rows.fingerprint)
     notes = [f"{p.name} is damaged ({why}) and was moved to {set_aside(p).name}" for p, why in broken]
     if broken: notes.append(f"the run goes on from {checkpoint.name if checkpoint else 'the beginning'}")
-    notes += [f"{name} was damaged; what could be read of it is kept" for name in self.start_files(manifest(checkpoint)["logs"] if checkpoint else {}, step)]
+    notes += [f"{name} was damaged; what could be read of it is kept" for name in self.start_files(read_manifest(checkpoint)["logs"] if checkpoint else {}, step)]
     if checkpoint and (odd := self._differs(before, now)): notes.append(f"the last bits may differ from a run that never stopped: {'; '.join(odd)}")
     self._peak = max((e["memory_peak"] for e in self.of_type("step")), default=0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted(model)), trainable_parameters=trained)
+    self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted_modules(model)), trainable_parameters=trained)
     if self.findings and not self.of_type("findings"): self.emit("findings", step=0, findings=[asdict(f) for f in self.findings])
     for text in notes: self._warn(text)
     if not self.of_type("sample"): self._sample(0)
@@ -542,13 +541,13 @@ def _end(self: Run):
 def proof(self: Run) -> list:  # [passed, sentence] for each question
     "Were all modules adapted, did B move, do the logits differ, does the saved adapter reload equal?"
     row = (self._data.test or self._data.train)[0] if self._data else self._encoded().train[0]
-    return proof(self.model, self.adapter.path, row, len(adapted(self.model)))
+    return proof(self.model, self.adapter.path, row, len(adapted_modules(self.model)))
 
 @patch
 def _save_now(self: Run):
     step = self._trainer.state.global_step
-    if not damage(self.path/f"checkpoint-{step}"): return
-    generators(self.draws)
+    if not find_damage(self.path/f"checkpoint-{step}"): return
+    random_states(self.draws)
     self._trainer._save_checkpoint(self._trainer.model, None)
 
 # %% ../../nbs/09_train/06_run.ipynb #0b0a78c1
@@ -556,14 +555,14 @@ def _save_now(self: Run):
 def _advised(self: Run):
     self.release()
     when = f" in step {self.steps + 1}" if self.steps else " before the first step, on the longest rows" if self.probing or torch.cuda.is_available() else ""
-    try: return when, advice(self.recipe)
+    try: return when, memory_advice(self.recipe)
     except Exception: return when, ""
 
 @patch
 def _failed(self: Run, e):
-    kept = next((p.name for p in reversed(checkpoints(self.path)) if not damage(p)), "")
-    if not isinstance(e, (RecipeError, KeyboardInterrupt)) and (text := explain(e, self.recipe, self.path, kept, self._advised)):
-        clear(e)
+    kept = next((p.name for p in reversed(checkpoints(self.path)) if not find_damage(p)), "")
+    if not isinstance(e, (RecipeError, KeyboardInterrupt)) and (text := explain_failure(e, self.recipe, self.path, kept, self._advised)):
+        drop_frames(e)
         e = RecipeError(text)
     self.state = "stopped" if isinstance(e, KeyboardInterrupt) else "failed"
     what = dict(type="stop" if self.state == "stopped" else "error", step=self.steps, message="interrupted" if self.state == "stopped" else str(e) or type(e).__name__)
@@ -586,7 +585,7 @@ def model(self: Run):
     "The adapted model, a `PeftModel`"
     if self._model is None:
         model, self._tok = load_base(self.recipe)
-        self._model = reattach(model, self.adapter.path)
+        self._model = load_adapter_on(model, self.adapter.path)
     return self._model
 
 # %% ../../nbs/09_train/06_run.ipynb #55623b93

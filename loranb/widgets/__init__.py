@@ -10,5 +10,5 @@ from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
     panel="Panel",
     see__explorer="Explorer",
-    live="Live finetune in_notebook",
+    live="RunView finetune in_notebook",
     studio="Studio")

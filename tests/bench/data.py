@@ -17,8 +17,8 @@ from datasets import Dataset, disable_progress_bars
 from loranb.models import petit
 from loranb.models.hub import load_tokenizer
 from loranb.models.loading import load_base
-from loranb.data.batches import collate, real
-from loranb.data.encoding import encode, prepare
+from loranb.data.batches import collate, not_padding
+from loranb.data.encoding import encode_row, prepare
 from loranb.models.loss import token_loss
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
@@ -116,7 +116,7 @@ def packing(steps=12):
         for kind, (items, b) in kinds.items():
             batch = collate([items[i] for i in orders[kind][step*b:(step + 1)*b]], tok.pad_token_id)
             _, cpu, _ = clock(lambda: token_loss(model, batch).backward())
-            if step > 1: took[kind], useful[kind] = took[kind] + cpu, useful[kind] + int(real(batch).sum())
+            if step > 1: took[kind], useful[kind] = took[kind] + cpu, useful[kind] + int(not_padding(batch).sum())
     rate = {k: useful[k]/took[k] for k in kinds}
     print("useful tokens a second of forward and backward, rows of 3 to 30 words and one in twenty of 200, batches of 16 rows or of 2 packed ones: " + ", ".join(f"{k} {v:,.0f}" for k, v in rate.items()))
     print(f"ratio packed to padded {rate['packed']/rate['padded']:.2f} x to be at least 2 x; grouped to padded {rate['grouped']/rate['padded']:.2f} x; full: {packed.lengths.mean()/256:.0%}")

@@ -32,7 +32,7 @@ def trained(shape, batch, r=8):
         optimizer.step()
         optimizer.zero_grad()
         if meter: meter.end(n, time.perf_counter() - began)
-        if meter: meter.ready()
+        if meter: meter.frames_ready()
         return time.perf_counter() - began
     return model, step
 
@@ -42,10 +42,10 @@ def measure(shape, batch, pairs):
     meter = Meter(model, every=1)
     for _ in range(3): step(), step(meter)
     without, with_ = zip(*[(step(), step(meter)) for _ in range(pairs)])
-    meter.ready(wait=True)
+    meter.frames_ready(wait=True)
     auto, n, began = Meter(model), 0, time.perf_counter()
     while n < pairs*4: n += 1; step(auto, n)
-    auto.ready(wait=True)
+    auto.frames_ready(wait=True)
     median = statistics.median(without)
     return median, statistics.median(b - a for a, b in zip(without, with_))/median, auto.measured, n, auto.spent/auto.elapsed, len(meter.start)
 

@@ -7,11 +7,11 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.conversion import _convert_module_to_lora
 
 from loranb.spectra.layouts import Factors
-from loranb.spectra.factors import factors
+from loranb.spectra.factors import read_factors
 from loranb.evaluate.directions import Functional
 from loranb.evaluate.watch import Watch
 from loranb.spectra.spectra import Spectra
-from loranb.adapters.trimming import choose, cut, residual
+from loranb.adapters.trimming import choose_directions, keep_directions, residual_bounds
 
 def timed(f, repeat):
     "Least and median milliseconds of CPU time on one thread"
@@ -27,12 +27,12 @@ def against_peft(d, r, repeat):
     model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(d, d, bias=False)), LoraConfig(r=r, lora_alpha=2*r, target_modules=["0"]))
     layer = model.base_model.model[0]
     layer.lora_B["default"].weight.data = 1e-3*torch.randn(d, r)*torch.logspace(0, -1, r)
-    part, keep = factors(model)[0], np.arange(r) < r//2
+    part, keep = read_factors(model)[0], np.arange(r) < r//2
     def ours():
-        choose(Spectra.of([part]), energy=0.99)
-        return cut(part, keep)
+        choose_directions(Spectra.of([part]), energy=0.99)
+        return keep_directions(part, keep)
     least, median = timed(ours, repeat)
-    certificate, _ = timed(lambda: residual(part, ours()), repeat)
+    certificate, _ = timed(lambda: residual_bounds(part, ours()), repeat)
     start = time.process_time()
     with torch.no_grad(): A, B, k = _convert_module_to_lora(layer, rank=r//2)
     dense = 1e3*(time.process_time() - start)

@@ -3,7 +3,7 @@ import argparse, statistics, time
 
 import torch
 
-from loranb.models.hub import quiet
+from loranb.models.hub import quiet_libraries
 from loranb.evaluate.base_weights import Weight
 
 def nf4(m, n, dtype):
@@ -49,4 +49,4 @@ if __name__ == "__main__":
     p.add_argument("--size", type=int, default=4096)
     p.add_argument("--r", type=int, default=16)
     p.add_argument("--repeat", type=int, default=5)
-    with quiet(): main(**vars(p.parse_args()))
+    with quiet_libraries(): main(**vars(p.parse_args()))

@@ -7,11 +7,11 @@ from loranb.core.recipe import Recipe
 from loranb.widgets.choose.bill import Bill
 from loranb.widgets.choose.code import Code
 from loranb.widgets.data.columns import Columns
-from loranb.widgets.data.doctor import Doctor
+from loranb.widgets.data.doctor import FindingsPanel
 from loranb.widgets.watch.flow import Flow
 from loranb.widgets.choose.quantize import Quantize
 from loranb.widgets.choose.rank import Rank
-from loranb.widgets.data.rows import Rows
+from loranb.widgets.data.rows import RowsPanel
 from loranb.widgets.choose.settings import Settings
 from page import panel_page, receive, state
 
@@ -39,8 +39,8 @@ def bill():
     return panel
 def full(): return [Quantize(model="meta-llama/Llama-3.1-8B-Instruct", params=8.03e9, layer="model.layers.31.mlp.down_proj", histogram=[0, .5, 1, .5, 0]), rank(),
                     Columns(data="org/a-very-long-name-of-a-data-set", total=123456, format="nothing that is known", names=["id", "a_very_long_name_of_a_column", "c"], columns=dict(user="c"), examples=[["1", "W"*300, ""]], note="id and others are not used"),
-                    Rows(total=123456, row=100000, place=99999, places=123456, tokens=HOSTILE*20, shares=SHARES, lengths=LENGTHS, reading="40 % of the tokens are learned, nothing is cut. In batches of 16, 27.1 % is padding."),
-                    Doctor(findings=FINDINGS, looked=500, total=123456, acknowledged=["gone"]),
+                    RowsPanel(total=123456, row=100000, place=99999, places=123456, tokens=HOSTILE*20, shares=SHARES, lengths=LENGTHS, reading="40 % of the tokens are learned, nothing is cut. In batches of 16, 27.1 % is padding."),
+                    FindingsPanel(findings=FINDINGS, looked=500, total=123456, acknowledged=["gone"]),
                     Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3), bill()]
 def sent(page, i=0): return page.evaluate(f"models[{i}].sent")
 def get(page, name, i=0): return page.evaluate(f"models[{i}].get('{name}')")
@@ -159,9 +159,9 @@ def test_two_panels_of_one_kind_do_not_share_radios(show):
 
 
 def test_hostile_text_stays_text(show):
-    page = show(Rows(total=2, tokens=HOSTILE, reading="<b>no</b>", message="<i>x</i>", lengths=dict(LENGTHS, label="<b>")),
+    page = show(RowsPanel(total=2, tokens=HOSTILE, reading="<b>no</b>", message="<i>x</i>", lengths=dict(LENGTHS, label="<b>")),
                 Columns(data="<img src=x onerror=window.hit=1>", names=["<b>x</b>"], examples=[["<script>window.hit=1</script>"]], roles=[["<b>", "<img src=x onerror=window.hit=1>"]], format="<b>", note="<b>"),
-                Doctor(findings=[dict(FINDINGS[0], code="<b>x</b>", remedy="<img src=x onerror=window.hit=1>")], looked=1, total=1, busy="<b>", message="<i>x</i>"),
+                FindingsPanel(findings=[dict(FINDINGS[0], code="<b>x</b>", remedy="<img src=x onerror=window.hit=1>")], looked=1, total=1, busy="<b>", message="<i>x</i>"),
                 Quantize(model="<script>window.hit=1</script>", layer="<img src=x onerror=window.hit=1>"), Flow(items=[["<b>", "<img src=x onerror=window.hit=1>"]], state="<b>"),
                 Code(python="<img src=x onerror=window.hit=1>"), Rank(targets=[dict(name="<b>x</b>", short="<img src=x onerror=window.hit=1>", m=2, n=2, count=1)]))
     page.wait_for_timeout(100)
@@ -170,7 +170,7 @@ def test_hostile_text_stays_text(show):
 
 
 def test_rows_turn_over(show):
-    page = show(Rows(total=3, places=3, place=1, row=2, tokens=HOSTILE))
+    page = show(RowsPanel(total=3, places=3, place=1, row=2, tokens=HOSTILE))
     page.get_by_role("button", name="Next row").click()
     assert get(page, "place") == 2
     page.wait_for_function("document.querySelector('[aria-label=\"Next row\"]').disabled")
@@ -189,7 +189,7 @@ def test_rows_turn_over(show):
 
 
 def test_tokens_tell_their_id_and_position(show):
-    page = show(Rows(total=1, places=1, tokens=HOSTILE))
+    page = show(RowsPanel(total=1, places=1, tokens=HOSTILE))
     detail = lambda: page.locator(".detail").inner_text()
     page.locator(".token").nth(3).hover()
     assert detail() == "position 3 · id 3 · learned"
@@ -203,7 +203,7 @@ def test_tokens_tell_their_id_and_position(show):
 
 def test_the_histogram_of_the_page_is_that_of_the_still(show):
     bins = length_bins([3, 12, 25, 25, 38, 41, 80], 40, 12)
-    page = show(Rows(total=7, lengths=dict(bins, label=lengths_reading(bins))), width=446)
+    page = show(RowsPanel(total=7, lengths=dict(bins, label=lengths_reading(bins))), width=446)
     still = lengths_svg(bins, width=page.evaluate("document.querySelector('.lengths svg').viewBox.baseVal.width"), height=78)
     bars = lambda at: [[float(b.get_attribute(k)) for k in ("x", "width")] for b in page.locator(f"rect.{at}").all()]
     there = [[float(v) for v in m] for m in re.findall(r'<rect x="([\d.]+)"[^>]* width="([\d.]+)"', still)]
@@ -226,7 +226,7 @@ def test_columns_are_mapped_by_clicks(show):
 
 
 def test_errors_wait_for_a_tick_and_rows_are_asked_for(show):
-    page = show(Doctor(findings=FINDINGS, looked=500, total=4000))
+    page = show(FindingsPanel(findings=FINDINGS, looked=500, total=4000))
     state = lambda: page.locator(".state").inner_text()
     assert state() == "✗ 2 errors: Train waits"
     page.locator("[data-code='no-end']").get_by_role("checkbox").check()
@@ -245,7 +245,7 @@ def test_errors_wait_for_a_tick_and_rows_are_asked_for(show):
 
 
 def test_rows_of_a_right_to_left_language_flow_from_the_right(show):
-    page = show(Rows(tokens=[[w, "learned", 1] for w in "البقرة تحب البطة".split()], total=1))
+    page = show(RowsPanel(tokens=[[w, "learned", 1] for w in "البقرة تحب البطة".split()], total=1))
     assert page.locator(".tokens").get_attribute("dir") == "rtl"
 
 
@@ -293,7 +293,7 @@ def test_a_value_that_arrives_under_a_selection_is_typed_over(show):
 
 
 def test_code_tabs_and_copy(show):
-    page = show(Code(), Rows())
+    page = show(Code(), RowsPanel())
     page.get_by_role("tab", name="python").focus()
     page.keyboard.press("ArrowRight")
     assert page.get_by_role("tab", name="yaml").get_attribute("aria-selected") == "true" and page.locator("pre").inner_text() == Recipe().to_yaml()

@@ -233,7 +233,7 @@ def test_values_are_read_by_pointer_and_arrows(show):
     page.locator(".spectrum .chart").focus()
     page.keyboard.press("ArrowRight")
     s = spectrum._last()[0]
-    assert tip(1) == f"σ1 = {texts.num(s[0])}, {texts.num(100*s[0]**2/np.sum(s.astype(float)**2))} % of the energy up to here"
+    assert tip(1) == f"σ1 = {texts.number_text(s[0])}, {texts.number_text(100*s[0]**2/np.sum(s.astype(float)**2))} % of the energy up to here"
     page.locator(".course .chart").focus()
     page.keyboard.press("ArrowDown")
     assert tip(2).startswith("σ1 = ") and tip(2).endswith("at step 300") and page.locator(".course .unseen").text_content() == tip(2)
@@ -246,7 +246,7 @@ def test_the_table_has_the_values(show):
     page.get_by_text("show table").click()
     page.wait_for_timeout(40)
     cells = page.locator(".monitor table td").all_text_contents()
-    assert cells[0] == "30" and cells[2] == texts.num(0.22 + 2*np.exp(-30/28)) and len(cells) == 12
+    assert cells[0] == "30" and cells[2] == texts.number_text(0.22 + 2*np.exp(-30/28)) and len(cells) == 12
 
 
 def test_text_from_data_stays_text(show):

@@ -78,8 +78,8 @@ def test_the_k_slider(linked):
         page.wait_for_timeout(60)
         spectrum.k, row = k, None
         row = spectrum.frame().iloc[k-1]
-        worst = f"{texts.num(row.worst)}·‖x‖" if row.worst else "0"
-        assert figures() == [worst, texts.percent(row.expected), "not measured", f"{texts.num(100*row.share)} %", texts.size(row.bytes), texts.size(row.adapter_bytes)]
+        worst = f"{texts.number_text(row.worst)}·‖x‖" if row.worst else "0"
+        assert figures() == [worst, texts.percent_text(row.expected), "not measured", f"{texts.number_text(100*row.share)} %", texts.bytes_text(row.bytes), texts.bytes_text(row.adapter_bytes)]
         assert text(page, ".spectrum svg text.cut") == f"cut at k = {k}" or k == k99
         agree(page, views)
     receive(page, 1, errors={"layers.2.up_proj": {"2": 0.0312}})
@@ -127,7 +127,7 @@ def test_the_card_of_a_module(linked):
     page.locator("[role=gridcell][aria-label^='layers.3.v_proj']").hover()
     row = layers.frame().set_index("module").loc["layers.3.v_proj"]
     said = text(page, ".peek")
-    for words in ("layers.3.v_proj", "192 × 512", "r 16 · scaling 2", f"size ‖ΔW‖ {texts.num(row.norm)}", f"output share {texts.percent(row.share)}*", f"* measured at step {frames[12][0]}"): assert words in said
+    for words in ("layers.3.v_proj", "192 × 512", "r 16 · scaling 2", f"size ‖ΔW‖ {texts.number_text(row.norm)}", f"output share {texts.percent_text(row.share)}*", f"* measured at step {frames[12][0]}"): assert words in said
     assert page.locator(".peek .stems").get_attribute("d").count("M") == 16
     page.mouse.move(5, 5)
     assert page.locator(".peek").is_hidden()
@@ -272,7 +272,7 @@ def test_directions_follow(show):
     assert np.abs(dots - np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', still), float)).max() <= 0.11 and page.locator(".directions .others").get_attribute("d").count("M") == 28*16
     page.locator(".directions .chart").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator(".directions .unseen").text_content() == f"σ1 = {texts.num(float(sigma[1, 0]))}, effect {texts.num(float(effect[1, 0]))}"
+    assert page.locator(".directions .unseen").text_content() == f"σ1 = {texts.number_text(float(sigma[1, 0]))}, effect {texts.number_text(float(effect[1, 0]))}"
     for i, v in enumerate(views): v.at = 20; receive(page, i, at=20)
     agree(page, views)
     assert "not measured yet" in text(page, ".directions svg")

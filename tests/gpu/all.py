@@ -48,11 +48,11 @@ def run_stage(name, minutes, root):
 def tried(check):
     "What a check found, or how it failed"
     import traceback
-    from loranb.train.measure import clear
+    from loranb.train.measure import drop_frames
     try: return check()
     except Exception as e:
         where = traceback.extract_tb(e.__traceback__)[-1]
-        clear(e)
+        drop_frames(e)
         return dict(ok=False, error=f"{type(e).__name__}: {str(e)[:300]} ({pathlib.Path(where.filename).name}:{where.lineno})")
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from loranb.models import petit
-from loranb.models.hub import quiet
+from loranb.models.hub import quiet_libraries
 from loranb.memory.rehearsal import find_layers
 from loranb.core.recipe import Recipe
 from loranb.models.shapes import find_config
@@ -79,7 +79,7 @@ def make(config, quant, dtype):
     small, depth = copy.deepcopy(config), config.num_hidden_layers
     small.num_hidden_layers = 1
     torch.manual_seed(0)
-    with torch.device(DEVICE), quiet(): model = AutoModelForCausalLM.from_config(small, dtype=dtype)
+    with torch.device(DEVICE), quiet_libraries(): model = AutoModelForCausalLM.from_config(small, dtype=dtype)
     layers, _ = find_layers(model)
     kind = type(layers[0])
     model.requires_grad_(False)

@@ -6,8 +6,8 @@ import torch
 from bases import CUDA, base_folder, fresh, gb, most, pace, rows, used
 
 from loranb.models.quantization import compute_dtype
-from loranb.evaluate.scores import logits
-from loranb.spectra.factors import factors
+from loranb.evaluate.scores import row_logits
+from loranb.spectra.factors import read_factors
 from loranb.core.recipe import Recipe
 from loranb.spectra.spectra import Spectra
 from loranb.train.run import Run
@@ -40,7 +40,7 @@ def interrupted(recipe, folder):
 def true_error(model, spectra):
     "The largest error of the singular values against QR and SVD in float64 on the CPU, relative to the largest of each module"
     worst = 0.
-    for f, s in zip(factors(model), spectra.sigma):
+    for f, s in zip(read_factors(model), spectra.sigma):
         R_B, R_A = (torch.linalg.qr(X.detach().cpu().double(), mode="r").R for X in (f.B, f.A.mT))
         true = torch.linalg.svdvals(f.scaling*R_B @ R_A.mT)
         worst = max(worst, float((true - torch.tensor(s)).abs().max())/max(float(s[0]), 1e-30))
@@ -66,9 +66,9 @@ def case(root, quant, dtype):
     spectra, ms = timed_spectra(whole.model)
     stated, measured = float(spectra.error.max()), true_error(whole.model, spectra)
     row = whole._data.train[0]
-    said, checks = logits(whole.model, row), list(whole.checks)
+    said, checks = row_logits(whole.model, row), list(whole.checks)
     whole.release()
-    again = float((logits(whole.model, row) - said).abs().max())
+    again = float((row_logits(whole.model, row) - said).abs().max())
     whole.release()
     resumed, obeyed = interrupted(recipe, folder/"stopped")
     gap = max(abs(x - y).max()/max(x[0], 1e-30) for x, y in zip(spectra.sigma, Spectra.of(resumed.adapter.path).sigma))

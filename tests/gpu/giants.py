@@ -8,14 +8,14 @@ from bases import CUDA, config_of, gb, make
 from first_light import true_error, timed_spectra
 
 from loranb.models.lora import attach
-from loranb.memory.gpus import here
+from loranb.memory.gpus import this_gpu
 from loranb.core.recipe import Recipe
 
 
 def trained_65b(root):
     "Two steps of QLoRA on a model of LLaMA-65B's shape, made layer by layer on the card; its peak against the plan"
     c = memory.case("65B", "nf4", 512, 1, r=64, optim="paged_adamw_32bit")
-    if not memory.fits(c, root): return dict(ok=True, left_out=f"the plan needs more than the {here()} has")
+    if not memory.fits(c, root): return dict(ok=True, left_out=f"the plan needs more than the {this_gpu()} has")
     began = time.perf_counter()
     row = memory.check(c, root)
     return dict(row, predicted_gb=gb(row["predicted"]["allocated"]), seconds_in_all=round(time.perf_counter() - began, 1))

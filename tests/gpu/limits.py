@@ -7,7 +7,7 @@ import torch
 from bases import CUDA, base_folder, free, fresh, gb, held_to, most, pace, rows, used
 
 from loranb.train import run as training
-from loranb.memory.gpus import here
+from loranb.memory.gpus import this_gpu
 from loranb.memory.cuda import CONTEXT
 from loranb.memory.plans import optimizer_bytes, plan
 from loranb.core.fields import RecipeError
@@ -54,7 +54,7 @@ def survives(root):
     said = runs_out(recipe(root, **large), root/"full", (before or 0) + 4*10**9)
     after = used()
     small = trained(recipe(root, per_device_train_batch_size=1, gradient_accumulation_steps=4), root/"small")
-    right = {"one sentence": bool(said) and "out of memory" in said and "\n" not in said, "memory back within 1 %": None if before is None else after - before <= .01*here().usable,
+    right = {"one sentence": bool(said) and "out of memory" in said and "\n" not in said, "memory back within 1 %": None if before is None else after - before <= .01*this_gpu().usable,
         "the smaller run works": not small["wrong"]}
     return dict(ok=all(v is not False for v in right.values()), wrong=[k for k, v in right.items() if v is False], said=said,
         before_gb=gb(before), after_gb=gb(after))
@@ -89,7 +89,7 @@ TIGHT = [memory.case("8B", "nf4", 512, 4), memory.case("3B", "none", 1024, 4), m
 
 def fits_as_planned(root, c, gib=15):
     "Under a cap: what the plan calls fitting runs, and what it calls not fitting does not"
-    card = here() and dataclasses.replace(here(), name=f"{gib} GiB", usable=gib*2**30)
+    card = this_gpu() and dataclasses.replace(this_gpu(), name=f"{gib} GiB", usable=gib*2**30)
     r, bill = memory.planned(c, root, card)
     said = bill.fits() if card else None
     with held_to(gib*2**30 - CONTEXT): ran = memory.run_cell(c, r, bill) is not None

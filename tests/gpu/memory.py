@@ -6,11 +6,11 @@ import torch
 from bases import CUDA, config_of, fresh, make, most, taken
 
 from loranb.models.lora import attach
-from loranb.memory.gpus import here
+from loranb.memory.gpus import this_gpu
 from loranb.memory.cuda import CONTEXT
 from loranb.models.loss import token_loss
 from loranb.memory.plans import optimizer_bytes, plan
-from loranb.train.measure import clear, held
+from loranb.train.measure import drop_frames, bytes_held
 from loranb.core.recipe import Recipe
 
 QV = ["q_proj", "v_proj"]
@@ -85,7 +85,7 @@ def profiled(step):
 
 def measured_on_cpu(step):
     "Bytes in use, where torch's profiler can tell"
-    base = sum(v for k, v in held(step.model).items() if k in ("weights", "constants", "adapter"))
+    base = sum(v for k, v in bytes_held(step.model).items() if k in ("weights", "constants", "adapter"))
     return base + profiled(step.backward)
 
 
@@ -94,7 +94,7 @@ def measured(step, evaluate):
     for _ in range(2): step()
     fresh()
     for _ in range(2): step()
-    found = dict(allocated=most(), **taken()) | {f"at_rest_{k}": v for k, v in held(step.model, step.optimizer.optimizer).items()}
+    found = dict(allocated=most(), **taken()) | {f"at_rest_{k}": v for k, v in bytes_held(step.model, step.optimizer.optimizer).items()}
     if not evaluate: return found
     fresh()
     step.evaluate()
@@ -131,12 +131,12 @@ def run_cell(c, recipe, bill):
         step = Step(model, recipe, bill.dtype, bill.optim)
         found = measured(step, c["evaluate"])
         return found if CUDA else dict(found, allocated=measured_on_cpu(step))
-    except torch.OutOfMemoryError as e: clear(e)
+    except torch.OutOfMemoryError as e: drop_frames(e)
 
 
 def check(c, root):
     "A cell: planned, measured, and how far apart"
-    recipe, bill = planned(c, root, here())
+    recipe, bill = planned(c, root, this_gpu())
     said, found = predicted(bill), run_cell(c, recipe, bill)
     error = {k: said[k]/found[k] - 1 for k in said if found and found.get(k)}
     return dict(ok=found is not None and abs(error["allocated"]) <= .05, predicted=said, measured=found, error=error)
@@ -144,7 +144,7 @@ def check(c, root):
 
 def fits(c, root):
     "Is the cell small enough for this card?"
-    return not CUDA or planned(c, root, here())[1].peak < .97*here().usable
+    return not CUDA or planned(c, root, this_gpu())[1].peak < .97*this_gpu().usable
 
 
 def whole(errors):

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import torch
 from bases import CUDA, base_folder, free, fresh, gb, most
 
-from loranb.models.hub import find_model, load_tokenizer, quiet
+from loranb.models.hub import find_model, load_tokenizer, quiet_libraries
 from loranb.data.encoding import prepare
 from loranb.core.recipe import Recipe
 from loranb.train.run import Run
@@ -62,7 +62,7 @@ def theirs(recipe, folder):
     args = SFTConfig(output_dir=str(folder), max_steps=recipe.max_steps, per_device_train_batch_size=recipe.per_device_train_batch_size, bf16=CUDA, use_cpu=not CUDA,
         learning_rate=recipe.learning_rate, optim=recipe.optim, gradient_checkpointing=recipe.gradient_checkpointing, max_length=None, report_to="none",
         save_strategy="no", logging_strategy="no", disable_tqdm=True, dataset_kwargs=dict(skip_prepare_dataset=True), seed=recipe.seed, data_seed=recipe.seed)
-    with quiet():
+    with quiet_libraries():
         trainer = SFTTrainer(model=plain_model(recipe), args=args, train_dataset=prepare(recipe, tok).train.dataset, processing_class=tok, callbacks=[Clock()])
         trainer.train()
     return dict(rate=rate(ends, [ROWS*LENGTH]*STEPS), peak=most())

@@ -92,12 +92,12 @@ def story(path):
 def verify(path, whole, log):
     "What is wrong with a run that was killed and resumed; empty when nothing is"
     from loranb.runs.checkpoint import checkpoints
-    from loranb.core.disk import damage
+    from loranb.core.disk import find_damage
     wrong = []
     if fingerprint(path) != fingerprint(whole): wrong.append("another adapter")
     for name, a, b in zip(("events", "spectra", "state"), story(path), story(whole)):
         if a != b: wrong.append(f"other {name}: {next((x, y) for x, y in zip(a, b) if x != y) if len(a) == len(b) else (len(a), len(b))}")
-    if bad := [p.name for p in checkpoints(path) if damage(p)]: wrong.append(f"damaged checkpoints kept: {bad}")
+    if bad := [p.name for p in checkpoints(path) if find_damage(p)]: wrong.append(f"damaged checkpoints kept: {bad}")
     if left := sorted(p.name for p in path.iterdir() if p.name.startswith(".") or p.name.endswith((".new", ".old", ".part")) or p.name == "run.lock"): wrong.append(f"left behind: {left}")
     if "Traceback" in log.read_text(): wrong.append(f"an error: {log.read_text()[-600:]}")
     return wrong

@@ -8,10 +8,9 @@ __all__ = ['SHOWN', 'Bill']
 # %% ../../../nbs/10_widgets/choose/bill.ipynb #eea097c2
 import traitlets
 from fastcore.basics import patch
-
+from ...core.texts import bytes_text
+from ...memory.gpus import find_gpu, gpu_table, this_gpu
 from ...memory.bill import bars_svg
-from ...memory.gpus import find_gpu, gpus, here
-from ...core.texts import size
 from ..panel import Panel
 
 # %% ../../../nbs/10_widgets/choose/bill.ipynb #1518a7b8
@@ -22,7 +21,7 @@ class Bill(Panel, js="bill"):
     sides = traitlets.List().tag(sync=True)
     cards = traitlets.List().tag(sync=True)
     gpu = traitlets.Unicode("T4").tag(sync=True)
-    names = traitlets.List(list(gpus())).tag(sync=True)
+    names = traitlets.List(list(gpu_table())).tag(sync=True)
     rungs = traitlets.List().tag(sync=True)
     verdict = traitlets.Unicode().tag(sync=True)
     notes = traitlets.List().tag(sync=True)
@@ -39,14 +38,14 @@ def show(self: Bill,
 ):
     "Show a plan"
     parts = lambda p: [[k, round(v)] for k, v in p.parts.items() if v]
-    card, own = find_gpu(self.gpu), here()
+    card, own = find_gpu(self.gpu), this_gpu()
     cards = list(dict.fromkeys([*([own] if own else []), *map(find_gpu, SHOWN), card]))
     with self.hold_sync():
         self.sides = [*(dict(name=n, parts=parts(p), yours=False) for n, p in beside), dict(name=name, parts=parts(plan), yours=True)]
         self.cards = [dict(name=g.name, usable=g.usable, over=round(plan.peak - g.usable)) for g in cards]
         self.rungs = [dict(words=r.words, saves=r.saves, peak=r.peak, time=r.lever.time, quality=r.lever.quality, source=r.lever.source, fits=r.peak <= ladder.gpu.usable) for r in ladder.rungs] if ladder else []
-        room = f"in the {size(card.usable)} of the {card}"
-        self.verdict = ladder.verdict if ladder else f"It fits: {size(plan.peak)} at the peak, {room}." if plan.peak <= card.usable else f"It does not fit: {size(plan.peak)} at the peak, {size(plan.peak - card.usable)} too much {room}."
+        room = f"in the {bytes_text(card.usable)} of the {card}"
+        self.verdict = ladder.verdict if ladder else f"It fits: {bytes_text(plan.peak)} at the peak, {room}." if plan.peak <= card.usable else f"It does not fit: {bytes_text(plan.peak)} at the peak, {bytes_text(plan.peak - card.usable)} too much {room}."
         self.notes = [list(o) for o in notes]
 
 # %% ../../../nbs/10_widgets/choose/bill.ipynb #4263f7b3
@@ -55,8 +54,8 @@ def text(self: Bill) -> str:
     "Peak, parts and cards in one line"
     own = next((o for o in self.sides if o["yours"]), None)
     if not own: return "Fit: nothing is planned yet."
-    parts, fits = ", ".join(f"{k} {size(v)}" for k, v in own["parts"]), [g["name"] for g in self.cards if g["over"] <= 0]
-    return f"Fit: {size(sum(v for _, v in own['parts']))} at the peak ({parts}). {'Fits ' + ', '.join(fits) if fits else 'Fits none of the cards'}. {self.verdict}"
+    parts, fits = ", ".join(f"{k} {bytes_text(v)}" for k, v in own["parts"]), [g["name"] for g in self.cards if g["over"] <= 0]
+    return f"Fit: {bytes_text(sum(v for _, v in own['parts']))} at the peak ({parts}). {'Fits ' + ', '.join(fits) if fits else 'Fits none of the cards'}. {self.verdict}"
 
 # %% ../../../nbs/10_widgets/choose/bill.ipynb #88114465
 @patch

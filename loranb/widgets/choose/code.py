@@ -8,7 +8,6 @@ __all__ = ['Code']
 # %% ../../../nbs/10_widgets/choose/code.ipynb #3e9a1989
 import traitlets
 from fastcore.basics import patch
-
 from ...core.recipe import Recipe
 from ..panel import Panel
 

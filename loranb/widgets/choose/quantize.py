@@ -7,14 +7,13 @@ __all__ = ['LEVELS', 'nf4', 'Quantize']
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #f33b241c
 from statistics import NormalDist
-
-import numpy as np, traitlets
+import numpy as np
+import traitlets
 from fastcore.basics import patch
-
-from ...models.quantization import levels_svg
 from ...core.recipe import Recipe
-from ...core.texts import human
-from ..panel import Field, Fields
+from ...core.texts import count_text
+from ...models.quantization import levels_svg
+from ..panel import Field, FormPanel
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #9a5ce6c9
 def nf4() -> list:  # 16 numbers in [-1, 1], ascending
@@ -30,7 +29,7 @@ LEVELS = dict(none=[], int8=[], fp4=[-v for v in reversed(_half)] + [0., 0.] + _
 _bits = dict(none=(16, 16), int8=(8, 8), fp4=(4.5, 4 + 65/512), nf4=(4.5, 4 + 65/512))
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #a04a3ed9
-class Quantize(Fields, js="quantize"):
+class Quantize(FormPanel, js="quantize"):
     "The base model and the bits of its frozen weights"
     model = Field(Recipe.model).tag(sync=True)
     models = traitlets.List(["petit"]).tag(sync=True)
@@ -57,7 +56,7 @@ def text(self: Quantize) -> str:
     "Base, code, bits, error and bytes in one line"
     c, d = self.choices.get(self.quant, {}), "_double" if self.bnb_4bit_use_double_quant and self.quant.endswith("4") else ""
     error, size = c.get("error" + d, c.get("error")), c.get("bytes" + d)
-    parts = [f"{self.model}{f' · {human(self.params)}' if self.params else ''}: {self.quant}{' + double' if d else ''}"]
+    parts = [f"{self.model}{f' · {count_text(self.params)}' if self.params else ''}: {self.quant}{' + double' if d else ''}"]
     if c: parts.append(f"{c['bits' + d]:.3g} bits a weight")
     if error is not None: parts.append(f"error of {self.layer or 'a layer'} {100*error:.2g} %")
     if size: parts.append(f"frozen base {_size(size, self.choices.get('none', {}).get('bytes') or size)}")

@@ -7,17 +7,14 @@ __all__ = ['Rank']
 
 # %% ../../../nbs/10_widgets/choose/rank.ipynb #e4656b4e
 import math
-
 import traitlets
 from fastcore.basics import patch
-
-from ...core.html import ACCENT, GREY, WARM, svg, tag
 from ...core.recipe import Recipe
-from ...core.texts import human
-from ..panel import Field, Fields
+from ...core.html import ACCENT, GREY, svg, tag, WARM
+from ..panel import Field, FormPanel
 
 # %% ../../../nbs/10_widgets/choose/rank.ipynb #12838199
-class Rank(Fields, js="rank"):
+class Rank(FormPanel, js="rank"):
     "Rank, scale and targets of the update"
     r = Field(Recipe.r).tag(sync=True)
     lora_alpha = Field(2*Recipe.r).tag(sync=True)

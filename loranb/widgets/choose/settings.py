@@ -7,18 +7,16 @@ __all__ = ['Settings']
 
 # %% ../../../nbs/10_widgets/choose/settings.ipynb #0047f1ed
 import math
-
 import traitlets
 from fastcore.basics import patch
-
-from ...core.html import ACCENT, svg, tag
 from ...core.recipe import Recipe
-from ..panel import Field, Fields
+from ...core.html import ACCENT, svg, tag
+from ..panel import Field, FormPanel
 
 # %% ../../../nbs/10_widgets/choose/settings.ipynb #3eb2ec58
 _start = Recipe()
 
-class Settings(Fields, js="settings"):
+class Settings(FormPanel, js="settings"):
     "The numbers of the training loop"
     learning_rate = Field(_start.learning_rate).tag(sync=True)
     lr_scheduler_type = Field(_start.lr_scheduler_type).tag(sync=True)

@@ -8,17 +8,16 @@ __all__ = ['WORDS', 'Columns']
 # %% ../../../nbs/10_widgets/data/columns.ipynb #84d00531
 import traitlets
 from fastcore.basics import patch
-
-from ...core.html import table_html
 from ...core.recipe import Recipe
-from ..panel import Field, Fields
+from ...core.html import table_html
+from ..panel import Field, FormPanel
 
 # %% ../../../nbs/10_widgets/data/columns.ipynb #53171ad2
 WORDS = dict(user="user asks", assistant="assistant answers", system="system", messages="the chat itself", prompt="prompt, as it is", completion="completion, as it is", text="plain text", label="label", tools="tools")
 
 def _named(data, panel=None): return data if isinstance(data, str) else f"{len(data):,} rows" if hasattr(data, "__len__") else type(data).__name__
 
-class Columns(Fields, js="columns"):
+class Columns(FormPanel, js="columns"):
     "The data set, the format of its rows, and which column is what"
     data = Field(Recipe.data).tag(sync=True, to_json=_named)
     columns = Field({}).tag(sync=True)

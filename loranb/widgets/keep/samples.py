@@ -8,7 +8,6 @@ __all__ = ['Samples']
 # %% ../../../nbs/10_widgets/keep/samples.ipynb #347ebaed
 from fastcore.basics import patch
 from traitlets import List, Unicode
-
 from ...core.html import table_html
 from ..panel import Panel
 

@@ -8,22 +8,20 @@ __all__ = ['Explorer']
 # %% ../../../nbs/10_widgets/see/explorer.ipynb #cff89957
 from html import escape
 from pathlib import Path
-
 import ipywidgets as widgets
-from fastcore.basics import patch
 from IPython import get_ipython
 from IPython.display import display
-
-from ...spectra.factors import factors
-from ...evaluate.directions import Functional
-from ...spectra.readings import modules_of
-from ...runs.record import Record
+from fastcore.basics import patch
 from ...core.fields import RecipeError
+from ...spectra.factors import read_factors
 from ...spectra.spectra import Spectra
+from ...spectra.readings import modules_of
+from ...evaluate.directions import Functional
 from ...adapters.trimming import trim, trim_curve
+from ...runs.record import Record
 from ..panel import grid
-from .spectra_views import COLUMNS, Course, LayerMap, Spectrum, link_views
-from .trim_views import Directions, TrimAdvisor, trim_rows
+from .spectra_views import COLUMNS, Course, LayerMap, link_views, Spectrum
+from .trim_views import Directions, trim_rows, TrimAdvisor
 
 # %% ../../../nbs/10_widgets/see/explorer.ipynb #bc6fde86
 class Explorer:
@@ -85,11 +83,11 @@ def parts(self: Explorer) -> list:
     if isinstance(source, Record): source = source.adapter.path
     if isinstance(source, Spectra): source = source.parts
     if source is None: raise RecipeError("explorer: there is no adapter yet to be trimmed; it is there when a run has saved one.")
-    return source if isinstance(source, list) else factors(source, self.adapter)
+    return source if isinstance(source, list) else read_factors(source, self.adapter)
 
 @patch
 def advise(self: Explorer,
-    functional: Functional = None,  # What the directions do on data, by `loranb.evaluate.watch.functional`
+    functional: Functional = None,  # What the directions do on data, by `loranb.evaluate.measure_directions`
 ):
     "Give the trim advisor its curves"
     parts, self.functional, rules = self.parts(), functional, ["energy"] + ["output", "fisher"]*(functional is not None)

@@ -9,15 +9,14 @@ __all__ = ['COLUMNS', 'View', 'SpectraView', 'LayerMap', 'Spectrum', 'Course', '
 import numpy as np
 from fastcore.basics import patch
 from ipywidgets import jslink
-from traitlets import Bytes, Dict, Enum, Int, List, TraitError, Unicode, observe, validate
-
+from traitlets import Bytes, Dict, Enum, Int, List, observe, TraitError, Unicode, validate
+from ...core.fields import did_you_mean
 from ...core.html import save_still
-from ...spectra.pictures import course_svg, model_map, spectrum_svg
 from ...spectra.readings import (
-    MEASURED, METRICS, adapter_size, course_reading, equal_ranks, map_reading, map_values, spectrum_figures,
+    adapter_size, course_reading, equal_ranks, map_reading, map_values, MEASURED, METRICS, spectrum_figures,
     spectrum_reading, trim_figures)
-from ...core.fields import nearest
-from ..panel import Live
+from ...spectra.pictures import course_svg, model_map, spectrum_svg
+from ..panel import StreamPanel
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #127582de
 class View:
@@ -37,7 +36,7 @@ class View:
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #8ed72703
 COLUMNS = dict(aware=2, effect=2, share=1, chance=1, relative=1, drift=1)
 
-class SpectraView(View, Live):
+class SpectraView(View, StreamPanel):
     "What the views of the spectra share: modules, frames of singular values with their noise, a chosen module and a chosen step"
     modules = List(help="A dictionary for each module: name, layer, kind, m, n, r, scaling").tag(sync=True)
     steps, frames = List(help="The step of each frame").tag(sync=True), Bytes(help="float32, shape (frames, modules, r)").tag(sync=True)
@@ -67,7 +66,7 @@ class SpectraView(View, Live):
     @validate("selected")
     def _known(self, proposal):
         names = [m["name"] for m in self.modules]
-        if names and proposal["value"] not in names: raise TraitError(f"No module is named {proposal['value']!r}.{nearest(proposal['value'], names)}")
+        if names and proposal["value"] not in names: raise TraitError(f"No module is named {proposal['value']!r}.{did_you_mean(proposal['value'], names)}")
         return proposal["value"]
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #c503a28d
@@ -88,7 +87,7 @@ def append(self:SpectraView,
     if sigma.shape != (n, r) or band.shape != (n, 2): raise ValueError(f"A frame of {n} modules needs sigma {(n, r)} and band {(n, 2)}, not {sigma.shape} and {band.shape}.")
     more = {k: np.asarray(v, np.float32) for k, v in columns.items() if v is not None}
     for k, v in more.items():
-        if k not in COLUMNS: raise ValueError(f"A frame has no column {k!r}.{nearest(k, COLUMNS)}")
+        if k not in COLUMNS: raise ValueError(f"A frame has no column {k!r}.{did_you_mean(k, COLUMNS)}")
         if v.shape != (n, r)[:COLUMNS[k]]: raise ValueError(f"The column {k} of {n} modules needs {(n, r)[:COLUMNS[k]]}, not {v.shape}.")
     more = {k: v for k, v in more.items() if np.isfinite(v).any()}
     self._frames = _thinned([*self._frames, (int(step), sigma, band)], 4_000_000)

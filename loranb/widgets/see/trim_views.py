@@ -9,9 +9,8 @@ __all__ = ['Directions', 'trim_rows', 'TrimAdvisor']
 import numpy as np
 from fastcore.basics import patch
 from traitlets import Dict, Int, List, TraitError, Unicode, validate
-
-from ...spectra.pictures import directions_svg, trim_svg
 from ...spectra.readings import directions_reading, trim_reading
+from ...spectra.pictures import directions_svg, trim_svg
 from ..panel import Panel
 from .spectra_views import SpectraView, View
 

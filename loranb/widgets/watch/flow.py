@@ -8,7 +8,6 @@ __all__ = ['Flow']
 # %% ../../../nbs/10_widgets/watch/flow.ipynb #c9cf6952
 import traitlets
 from fastcore.basics import patch
-
 from ..panel import Panel
 
 # %% ../../../nbs/10_widgets/watch/flow.ipynb #9160045d

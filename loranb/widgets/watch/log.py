@@ -7,7 +7,6 @@ __all__ = ['Log']
 
 # %% ../../../nbs/10_widgets/watch/log.ipynb #8ebbd4a5
 import traitlets
-
 from ..panel import Panel
 
 # %% ../../../nbs/10_widgets/watch/log.ipynb #b2f5f6e3

@@ -9,10 +9,9 @@ __all__ = ['STATES', 'Monitor']
 import numpy as np
 from fastcore.basics import patch
 from traitlets import Bool, Bytes, Enum, Int, List, Unicode
-
+from ...core.texts import number_text
 from ...runs.report import loss_svg
-from ...core.texts import num
-from ..panel import Live
+from ..panel import StreamPanel
 
 # %% ../../../nbs/10_widgets/watch/monitor.ipynb #1cb551ac
 STATES = ("ready", "loading", "training", "pausing", "stopping", "finishing", "paused", "stopped", "done", "failed")
@@ -20,7 +19,7 @@ def _bytes(a): return np.asarray(a, np.float32).tobytes()
 def _thin(rows, cap): return rows if len(rows) <= cap else _thin(rows[:-1:2] + rows[-1:], cap)
 
 # %% ../../../nbs/10_widgets/watch/monitor.ipynb #304a0a25
-class Monitor(Live, js="chart monitor"):
+class Monitor(StreamPanel, js="chart monitor"):
     "The loss of a run as it falls, on the rows it trains on and on held-out ones, with Train, Pause, Stop and Resume"
     state, doing = Enum(STATES, "ready", help="What the run does").tag(sync=True), Unicode(help="What takes time besides the steps, such as an evaluation").tag(sync=True)
     step, max_steps = Int(0, help="The newest step").tag(sync=True), Int(0, help="The last step to come, 0 if unknown").tag(sync=True)
@@ -75,8 +74,8 @@ def text(self:Monitor) -> str:
     "The state and the newest losses in one line"
     at = self._points[-1][0] if self._points else self.step
     parts = [f"Train: {self.state}" + (f" ({self.doing})" if self.doing else "")] + ([f"step {at:,.0f}" + (f" of {self.max_steps:,}" if self.max_steps else "")] if at else [])
-    if self._points: parts.append(f"loss {num(self._points[-1][1])}")
-    if self.evals: parts.append(f"held-out loss {num(self.evals[-1][1])} at step {self.evals[-1][0]:,.0f}")
+    if self._points: parts.append(f"loss {number_text(self._points[-1][1])}")
+    if self.evals: parts.append(f"held-out loss {number_text(self.evals[-1][1])} at step {self.evals[-1][0]:,.0f}")
     return ", ".join(parts) + (f". {self.message}" if self.message else "")
 
 # %% ../../../nbs/10_widgets/watch/monitor.ipynb #44c9d6b3
