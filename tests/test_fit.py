@@ -10,7 +10,9 @@ from loranb.memory.choices import choose
 from loranb.memory.gpus import GPU, Estimate, find_gpu, gpu_table, this_gpu, estimate_time, work_per_token
 from loranb.memory.ladder import LEVERS, climb
 from loranb.memory.plans import plan
-from loranb.core.fields import OPTIMS, QUANTS, RecipeError
+from loranb.core.fields import RecipeError
+from loranb.core.kinds import QUANTS
+from loranb.core.recipe import OPTIMS
 from loranb.core.recipe import Recipe
 
 LLAMA = Recipe(model="meta-llama/Llama-3.1-8B", quant="none", max_length=2048)
@@ -60,7 +62,7 @@ def pencil(recipe, gpu=None):
     return SimpleNamespace(peak=round(bytes_))
 
 
-@given(st.sampled_from(QUANTS), st.integers(1, 24), st.integers(1, 9), st.sampled_from([256, 1000, 8192]), st.booleans(), st.sampled_from(OPTIMS), st.integers(1, 128), st.floats(1, 60))
+@given(st.sampled_from(list(QUANTS)), st.integers(1, 24), st.integers(1, 9), st.sampled_from([256, 1000, 8192]), st.booleans(), st.sampled_from(OPTIMS), st.integers(1, 128), st.floats(1, 60))
 @settings(max_examples=60, deadline=None)
 def test_laws_of_the_ladder(quant, b, a, length, checkpointing, optim, r, gb):
     recipe = Recipe(quant=quant, per_device_train_batch_size=b, gradient_accumulation_steps=a, max_length=length, gradient_checkpointing=checkpointing, optim=optim, r=r)

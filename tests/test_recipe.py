@@ -4,8 +4,8 @@ from dataclasses import fields
 import pytest, torch
 from hypothesis import given, strategies as st
 
-from loranb.core.fields import RULES, RecipeError
-from loranb.core.recipe import GENERAL, PETIT, SECTIONS, Recipe
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import SECTIONS, SETTINGS, Recipe
 
 OTHER = dict(model="org/name", revision="v1", trust_remote_code=True, quant="int8", bnb_4bit_use_double_quant=False, dtype="float16", r=3, lora_alpha=7.5, use_rslora=True,
     lora_dropout=.1, target_modules=["q_proj", "v_proj"], rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 4}, data="rows.jsonl", split="test", test_size=3, columns={"user": "q", "assistant": ["a", "b"]}, test_split="dev", deduplicate=True, acknowledged=["duplicates"], max_length=77, labels=["no", "yes"], min_length=2, drop_overlong=True, train_on="last", packing=True, group_by_length=True,
@@ -23,7 +23,7 @@ BUILT = dict(r="peft", lora_alpha="peft", use_rslora="peft", lora_dropout="peft"
 
 def test_all_fields_are_walked():
     names = {f.name for f in fields(Recipe)}
-    assert names == set(OTHER) == set(RULES) == {n for s in SECTIONS.values() for n in s}
+    assert names == set(OTHER) == set(SETTINGS) == {n for s in SECTIONS.values() for n in s}
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -56,8 +56,9 @@ def test_any_value_is_taken_or_refused_in_one_line(changes):
 
 
 def test_defaults_depend_on_the_model():
-    for name, value in PETIT.items(): assert getattr(Recipe(), name) == value
-    for name, value in GENERAL.items(): assert getattr(Recipe(model="org/name"), name) == value
+    assert (Recipe().max_steps, Recipe().learning_rate, Recipe().gradient_checkpointing) == (240, 3e-3, False)
+    assert (Recipe(model="org/name").max_steps, Recipe(model="org/name").learning_rate) == (-1, 2e-4)
+    assert Recipe(model="org/name").gradient_checkpointing and Recipe(model="org/name", gradient_checkpointing=False).gradient_checkpointing is False
     assert Recipe(r=64).lora_alpha == 128 and Recipe(r=64, use_rslora=True).lora_alpha == 64
 
 

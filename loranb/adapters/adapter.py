@@ -55,7 +55,7 @@ def spectra(self: Adapter) -> Spectra:
 def _card(base, recipe, dtype):
     quant = recipe.bnb_kwargs(f"torch.{dtype}")
     line = "" if not quant else f", quantization_config=BitsAndBytesConfig({', '.join(f'{k}={v!r}' for k, v in quant.items())})".replace(f"'torch.{dtype}'", f"torch.{dtype}")
-    kind, labels = ("SequenceClassification", f", num_labels={len(recipe.labels)}") if recipe.task_type == "SEQ_CLS" else ("CausalLM", "")
+    kind, labels = ("SequenceClassification", f", num_labels={len(recipe.labels)}") if recipe.task.classifies else ("CausalLM", "")
     return f"""---
 library_name: peft
 base_model: {base}
@@ -164,7 +164,7 @@ def merge(self: Adapter,
         rows = (data.test or data.train)[:8]
     lora = load_adapter_on(model, self.path)
     trained = _seen(lora, rows)
-    if recipe.quant != "none":
+    if recipe.quantization.quantized:
         with quiet_libraries(): rounded = lora.merge_and_unload()
         drift[f"merged into {recipe.quant} (not saved)"] = _drift(trained, _seen(rounded, rows))
         del model, lora, rounded; gc.collect()

@@ -8,8 +8,9 @@ __all__ = []
 # %% ../../nbs/01_core/index.ipynb #57115e8b
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
-    fields="RecipeError check_field",
-    recipe="PRESETS Recipe check_recipe",
+    fields="RecipeError",
+    kinds="QUANTS TASK_TYPES",
+    recipe="PRESETS Recipe check_field check_recipe default_sources",
     texts="bytes_text duration_text number_text percent_text",
     disk="whole_folder write_whole",
     html="Html Svg svg table_html tag",

@@ -242,7 +242,7 @@ def encoder_of(
     limit: int,  # Cut after so many tokens, None for never
 ):  # `Encoder` or `Labeller`
     "What makes tokens and labels of a recipe's rows"
-    return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task_type == "SEQ_CLS" else Encoder(tok, limit, recipe.train_on)
+    return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task.classifies else Encoder(tok, limit, recipe.train_on)
 
 def _nothing(recipe, n):
     "Why no row is left to train on"
@@ -259,7 +259,7 @@ def prepare(
 ) -> Data:
     "Everything that a recipe trains and measures on, as tokens"
     parts = held_out(rows_of(recipe) if rows is None else find_rows(rows), recipe)
-    if recipe.task_type == "SEQ_CLS": parts = tuple(rows_with_label(o, "bad-rows" in recipe.acknowledged) if len(o) else o for o in parts)
+    if recipe.task.classifies: parts = tuple(rows_with_label(o, "bad-rows" in recipe.acknowledged) if len(o) else o for o in parts)
     if not len(parts[0]): raise _nothing(recipe, 0)
     encoder = encoder_of(recipe, tok, parts[0], recipe.max_length)
     def kept(rows):

@@ -379,7 +379,7 @@ def doctor(
     if rows is None: rows = rows_of(recipe := recipe.replace(acknowledged=[*recipe.acknowledged, "bad-rows"]))
     p = DataUnderTest(recipe, tok, rows)
     p.look_at_about(); p.look_at_hashes(); p.look_at_turns(); p.look_for_secrets(); p.look_at_characters()
-    if recipe.task_type == "SEQ_CLS": p.look_at_labels()
+    if recipe.task.classifies: p.look_at_labels()
     elif not tok.chat_template and any(row_shape(r) == "chat" for r in p.some[:1000]): p.add("template-missing", np.ones(len(p.rows), bool), "error")
     else: p.look_at_tokens(); p.look_at_template()
     return Findings(sorted(p.found, key=lambda f: (SEVERITIES.index(f.severity), -f.count)))

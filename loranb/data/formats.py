@@ -10,7 +10,8 @@ import ast, re
 from collections import Counter
 from dataclasses import dataclass, field
 from fastcore.basics import patch
-from ..core.fields import COLUMNS, did_you_mean, RecipeError
+from ..core.fields import did_you_mean, RecipeError
+from ..core.recipe import COLUMNS
 from .sources import BadRow, DataError, Notes, parse_json
 
 # %% ../../nbs/03_data/02_formats.ipynb #399d2312

@@ -209,7 +209,7 @@ def quantize_on_meta(
     dtype: torch.dtype,  # What is computed in
 ):
     "Put a model's linear layers into 4 or 8 bits, as a load would"
-    if recipe.quant == "none": return
+    if not recipe.quantization.quantized: return
     check_quant(recipe, model.config.model_type)
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt
     from transformers import BitsAndBytesConfig

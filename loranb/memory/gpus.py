@@ -122,7 +122,7 @@ def work_per_token(
     linear, routed, share, head, heads = _products(recipe.model, recipe.revision, recipe.trust_remote_code, recipe.task_type)
     passes, n = 2 + recipe.gradient_checkpointing + full, linear + routed*share
     attention = 2*heads*recipe.max_length*(3.5 + recipe.gradient_checkpointing)  # half of the square is masked; backward costs 2.5 times forward
-    read = linear*(bits_per_weight(recipe.quant, recipe.bnb_4bit_use_double_quant)/8 + (4 if recipe.quant != "none" else 0)) + routed*2 + head*2
+    read = linear*(bits_per_weight(recipe.quant, recipe.bnb_4bit_use_double_quant)/8 + (4 if recipe.quantization.quantized else 0)) + routed*2 + head*2
     return 2*passes*n + 6*head + attention, (2 + recipe.gradient_checkpointing)*read/(recipe.per_device_train_batch_size*recipe.max_length)
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #1793a7de

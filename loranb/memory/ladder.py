@@ -35,9 +35,9 @@ def _smaller_batch(r):
 # %% ../../nbs/04_memory/06_ladder.ipynb #48ba58d3
 def _eight_bits(r): return dict(optim="paged_adamw_8bit") if r.optim in ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit", "adamw_8bit") else {}
 
-def _four_bits(r): return dict(quant="nf4", bnb_4bit_use_double_quant=True) if r.quant in ("none", "int8") else {}
+def _four_bits(r): return dict(quant="nf4", bnb_4bit_use_double_quant=True) if not r.quantization.in_blocks else {}
 
-def _double(r): return {} if r.bnb_4bit_use_double_quant or "4" not in r.quant else dict(bnb_4bit_use_double_quant=True)
+def _double(r): return {} if r.bnb_4bit_use_double_quant or not r.quantization.in_blocks else dict(bnb_4bit_use_double_quant=True)
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #a17ac0ff
 def _shorter(r): return dict(max_length=max(256, r.max_length//2)) if r.max_length > 256 else {}

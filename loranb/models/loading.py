@@ -44,7 +44,7 @@ def _say_what_stays(model, say):
 def _tried(model, recipe, kind):
     try: return unusable_layers(model)
     except Exception as e:
-        if recipe.quant == "none": raise
+        if not recipe.quantization.quantized: raise
         way = "Use quant='none', or try 'nf4'." if recipe.quant == "int8" else "Use quant='none'."
         raise RecipeError(f"quant: {recipe.model!r} ({kind}) loads in {recipe.quant}, but its forward pass fails there ({type(e).__name__}: {str(e)[:120]}). {way}") from None
 
@@ -82,12 +82,12 @@ def load_base(
         config = load_config(path, recipe.trust_remote_code)
         check_quant(recipe, config.model_type)
         dtype = _dtype(recipe, config, device)
-        kw = {} if recipe.quant == "none" else dict(quantization_config=BitsAndBytesConfig(**recipe.bnb_kwargs(dtype)))
+        kw = {} if not recipe.quantization.quantized else dict(quantization_config=BitsAndBytesConfig(**recipe.bnb_kwargs(dtype)))
         if device == "cuda": kw["device_map"] = {"": torch.cuda.current_device()}
         model = _pretrained(path, config, recipe, dtype=dtype, use_safetensors=True, trust_remote_code=recipe.trust_remote_code, **kw)
         model.requires_grad_(False).eval()
-        if recipe.task_type == "SEQ_CLS": model.config.pad_token_id = tokenizer.pad_token_id
-        if recipe.quant != "none": check_quantized(model, recipe); _say_what_stays(model, say)
+        if recipe.task.classifies: model.config.pad_token_id = tokenizer.pad_token_id
+        if recipe.quantization.quantized: check_quantized(model, recipe); _say_what_stays(model, say)
         model.loranb_dtype, model.loranb_skip, model.config.use_cache = dtype, _tried(model, recipe, config.model_type), True
     return model, tokenizer
 

@@ -13,7 +13,7 @@ from ..core.fields import did_you_mean, RecipeError
 from ..core.recipe import Recipe
 from .quantization import _bnb
 from .hub import quiet_libraries
-from .shapes import HEADS, linear_names, _linear
+from .shapes import linear_names, _linear
 
 # %% ../../nbs/02_models/06_lora.ipynb #17141f8a
 def check_targets(
@@ -51,7 +51,7 @@ def check_patterns(
 MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
 def _excluded(model, recipe):
-    whole = {*(recipe.modules_to_save or []), *(HEADS if recipe.task_type == "SEQ_CLS" else [])}
+    whole = {*(recipe.modules_to_save or []), *recipe.task.heads}
     mine = [n for n, m in model.named_modules() if _linear(m) and any(p.endswith(w) for p in n.split(".") for w in whole)]
     if recipe.target_modules == "all-linear": mine += [*getattr(model, "loranb_skip", []), *(["out_proj", "conv1d"] if model.config.model_type in MAMBA else [])]
     own = recipe.exclude_modules or []

@@ -12,9 +12,10 @@ import contextlib, logging
 import numpy as np
 import torch
 from ..core.fields import RecipeError
+from ..core.kinds import QUANTS
 from ..core.recipe import Recipe
 from ..core.texts import number_text
-from ..core.html import ACCENT, svg, Svg, tag, _line, _path
+from ..core.html import ACCENT, Svg, svg, tag, _line, _path
 
 # %% ../../nbs/02_models/02_quantization.ipynb #09552c75
 def _bnb():
@@ -35,9 +36,10 @@ def bits_per_weight(
     columns: int = 4096,  # Weights in a row: int8 keeps one 32-bit constant a row
 ) -> float:  # Bits for one weight, constants included
     "What one frozen weight costs (QLoRA, section 3)"
-    if quant == "none": return 16.
-    if quant == "int8": return 8 + 32/columns
-    return 4 + (8/64 + 32/(64*256) if double else 32/64)
+    kind = QUANTS[quant]
+    if not kind.quantized: return float(kind.bits)
+    if not kind.in_blocks: return kind.bits + 32/columns
+    return kind.bits + (8/64 + 32/(64*256) if double else 32/64)
 
 # %% ../../nbs/02_models/02_quantization.ipynb #c93cfe1d
 def roundtrip(
@@ -47,8 +49,9 @@ def roundtrip(
 ) -> torch.Tensor:  # What the forward pass will see in its place, float32
     "A matrix, quantized and back"
     F, W = _bnb(), W.detach().float().contiguous()
-    if quant == "none": return W.to(torch.bfloat16).float()
-    if quant == "int8": return F.int8_vectorwise_dequant(*F.int8_vectorwise_quant(W.half())[:2]).float()
+    kind = QUANTS[quant]
+    if not kind.quantized: return W.to(torch.bfloat16).float()
+    if not kind.in_blocks: return F.int8_vectorwise_dequant(*F.int8_vectorwise_quant(W.half())[:2]).float()
     return F.dequantize_4bit(*F.quantize_4bit(W, quant_type=quant, compress_statistics=double)).float()
 
 # %% ../../nbs/02_models/02_quantization.ipynb #ea63cfa2
@@ -79,8 +82,8 @@ def compare_quants(
     one = lambda q, d: dict(bits=bits_per_weight(q, d, W.shape[1]), error=relative_error(W, roundtrip(W, q, d)), bytes=round(n*bits_per_weight(q, d, W.shape[1])/8))
     def row(q):
         a, b = one(q, False), one(q, True)
-        return dict(a, bits_double=b["bits"], bytes_double=b["bytes"], error_double=b["error"], levels=quant_levels(q) if "4" in q else [])
-    return {q: row(q) for q in ("none", "int8", "fp4", "nf4")}
+        return dict(a, bits_double=b["bits"], bytes_double=b["bytes"], error_double=b["error"], levels=quant_levels(q) if QUANTS[q].in_blocks else [])
+    return {q: row(q) for q in QUANTS}
 
 # %% ../../nbs/02_models/02_quantization.ipynb #38f7f7cb
 def compute_dtype(
@@ -134,7 +137,7 @@ def check_quant(
     kind: str,  # The `model_type` of the model
 ):
     "Raise `RecipeError` where a quantized base would not survive training"
-    if recipe.quant != "none" and kind in REFUSED: raise RecipeError(f"quant: {recipe.model!r} ({kind}): {REFUSED[kind]}. Use quant='none'.")
+    if recipe.quantization.quantized and kind in REFUSED: raise RecipeError(f"quant: {recipe.model!r} ({kind}): {REFUSED[kind]}. Use quant='none'.")
 
 def check_quantized(
     model,  # A model that was loaded in a recipe's quantization, or a rehearsal of it

@@ -208,7 +208,7 @@ def _had_enough(self: Run, losses):
 
 @patch
 def _accuracy(self: Run):
-    if self.recipe.task_type != "SEQ_CLS": return {}
+    if not self.recipe.task.classifies: return {}
     match = self._unless_left(f"judging {len(self._data.test)} rows held out",
         lambda: accuracy(self._model, self._data.test, self._tok.pad_token_id, self.recipe.per_device_train_batch_size))
     return {} if match is None else dict(exact_match=match)
@@ -235,7 +235,7 @@ def _take_best(self: Run, step):
 def _sample(self: Run, step, n=6):
     rows = self._data.test_rows[:n] or self._data.rows[:n]
     if not rows: return
-    if self.recipe.task_type == "SEQ_CLS": return self._guess(step, rows)
+    if self.recipe.task.classifies: return self._guess(step, rows)
     prompts, targets = zip(*[question_and_answer(r) for r in rows])
     answers = self._unless_left(f"answering {len(rows)} prompts", lambda: generate(self._model, self._tok, list(prompts), min(64, self.recipe.max_length)))
     if answers is None: return
@@ -311,7 +311,7 @@ def _check_first(self: Run):
     check_length(max_positions(skeleton(load_config(path, self.recipe.trust_remote_code), self.recipe)), self.recipe.model, self.recipe.max_length)
     self._say("reading and tokenizing the data")
     rows, self._tok = rows_of(self.recipe), load_tokenizer(path, self.recipe.trust_remote_code)
-    if self.recipe.task_type == "SEQ_CLS" and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
+    if self.recipe.task.classifies and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
     self.findings = doctor(self.recipe, self._tok, rows)
     self.findings.check(self.recipe)
     self._data = self._encoded(rows)
@@ -332,15 +332,11 @@ def _check_rows(self: Run):
 def _encoded(self: Run, rows=None): return prepare(self.recipe, self.tokenizer, rows)
 
 # %% ../../nbs/09_train/06_run.ipynb #c026c920
-def _optimizer(recipe):
-    if recipe.optim != "auto": return recipe.optim
-    return "paged_adamw_8bit" if torch.cuda.is_available() else "adamw_torch"
-
 @patch
 def _training_args(self: Run):
     from transformers import TrainingArguments
     dtype = self._model.get_base_model().loranb_dtype
-    return TrainingArguments(**dict(self.recipe.trainer_kwargs(), report_to="none"), output_dir=str(self.path), optim=_optimizer(self.recipe), bf16=dtype == torch.bfloat16,
+    return TrainingArguments(**dict(self.recipe.trainer_kwargs(), report_to="none"), output_dir=str(self.path), optim=self.recipe.optimizer(torch.cuda.is_available()), bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16, gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=not torch.cuda.is_available(),
         save_strategy="no", logging_strategy="no", eval_strategy="no", logging_nan_inf_filter=False, disable_tqdm=True,
         remove_unused_columns=False, dataloader_pin_memory=torch.cuda.is_available(), save_only_model=False)
@@ -472,7 +468,7 @@ def machine(self: Run) -> dict:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu()
     libs = {n: version(n) for n in ("loranb", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy")}
     return dict(versions=libs, python=platform.python_version(), device=device, instructions=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
-        optim=_optimizer(self.recipe), dtype=str(self._model.get_base_model().loranb_dtype))
+        optim=self.recipe.optimizer(torch.cuda.is_available()), dtype=str(self._model.get_base_model().loranb_dtype))
 
 def _cpu():
     try: return next(l.partition(":")[2].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
@@ -602,5 +598,5 @@ def generate(self: Run,
     max_new_tokens: int = 64,  # Stop after so many
 ):  # The answer, or a list of answers
     "Ask the adapted model; a classifier answers with a label"
-    if self.recipe.task_type == "SEQ_CLS": return self._label_of(prompt)
+    if self.recipe.task.classifies: return self._label_of(prompt)
     return generate(self.model, self.tokenizer, prompt, max_new_tokens)

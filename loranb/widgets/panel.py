@@ -11,7 +11,8 @@ from importlib.resources import files
 import anywidget
 import ipywidgets as widgets
 import traitlets
-from ..core.fields import check_field, RecipeError, RULES
+from ..core.fields import RecipeError
+from ..core.recipe import check_field, SETTINGS
 
 # %% ../../nbs/10_widgets/01_panel.ipynb #c9b0ca81
 def asset_text(
@@ -56,7 +57,7 @@ class Field(traitlets.Any):
     allow_none = False
 
     def validate(self, obj, value):
-        if self.name in RULES: check_field(self.name, value)
+        if self.name in SETTINGS: check_field(self.name, value)
         return value
 
 # %% ../../nbs/10_widgets/01_panel.ipynb #31a2b948
