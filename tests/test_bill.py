@@ -13,7 +13,7 @@ from loranb.widgets.panel import asset_text
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch): monkeypatch.setattr("loranb.widgets.studio.soon", lambda fn: fn())  # the browser of earlier tests leaves an event loop
+def at_once(monkeypatch): monkeypatch.setattr("loranb.widgets.studio.debounced", lambda fn: fn())  # the browser of earlier tests leaves an event loop
 
 
 def test_it_starts_empty_and_shows_any_plan():

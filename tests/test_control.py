@@ -114,8 +114,8 @@ def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, w
 
 def test_stop_while_saving_says_what_it_waits_for(whole, tmp_path, monkeypatch):
     import loranb.train.run
-    run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train_recipe.run.commit
-    monkeypatch.setattr(loranb.train_recipe.run, "commit", lambda *a, **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
+    run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train.run.commit
+    monkeypatch.setattr(loranb.train.run, "commit", lambda *a, **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
     leave(run, "saving", seen)
     run.train()
     assert seen["state"] == "stopping" and seen["doing"] == "saving checkpoint-2" and run.state == "stopped" and run.steps == 2 and not find_damage(run.path/"checkpoint-2")
@@ -265,11 +265,11 @@ def test_a_really_full_disk(whole, tmp_path):
         import loranb.train.run
         run = Run(RECIPE, disk/"run")
         with pytest.raises(RecipeError, match="2 MB are free"): run.train()
-        check, loranb.train_recipe.run.check_folder = loranb.train_recipe.run.check_folder, lambda path: None
+        check, loranb.train.run.check_folder = loranb.train.run.check_folder, lambda path: None
         try:
             at(run, "step", 3, lambda: (disk/"ballast").write_bytes(bytes(os.statvfs(disk).f_bavail*os.statvfs(disk).f_bsize - 100_000)))
             with pytest.raises(RecipeError, match="the disk is full.*checkpoint-2"): run.train()
-        finally: loranb.train_recipe.run.check_folder = check
+        finally: loranb.train.run.check_folder = check
         (disk/"ballast").unlink()
         run.subscribers.clear()
         assert same(run.resume(), whole)
@@ -294,7 +294,7 @@ def test_no_number_is_ever_saved(tmp_path):
 
 def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
     import loranb.train.run
-    args, collate = Run._training_args, loranb.train_recipe.run.collate
+    args, collate = Run._training_args, loranb.train.run.collate
     def with_worker(self):
         res = args(self)
         res.dataloader_num_workers = 1
@@ -303,7 +303,7 @@ def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
         if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
         return collate(rows, pad)
     monkeypatch.setattr(Run, "_training_args", with_worker)
-    monkeypatch.setattr(loranb.train_recipe.run, "collate", deadly)
+    monkeypatch.setattr(loranb.train.run, "collate", deadly)
     run = Run(RECIPE, tmp_path/"run")
     with pytest.raises(RecipeError, match="process that prepares the rows has died.*no checkpoint yet"): run.train()
     monkeypatch.undo()
@@ -312,8 +312,8 @@ def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
 
 def test_out_of_memory_gives_it_back(whole, tmp_path, monkeypatch):
     import gc, loranb.train.run
-    collate, run = loranb.train_recipe.run.collate, Run(RECIPE, tmp_path/"run")
-    monkeypatch.setattr(loranb.train_recipe.run, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3 else collate(rows, pad))
+    collate, run = loranb.train.run.collate, Run(RECIPE, tmp_path/"run")
+    monkeypatch.setattr(loranb.train.run, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3 else collate(rows, pad))
     at(run, "start", 0, lambda: held.append(weakref.ref(run._model)))
     held = []
     with pytest.raises(RecipeError, match="out of memory in step 4: Take recipe.replace.*checkpoint-2") as e: run.train()

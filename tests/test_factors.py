@@ -418,7 +418,7 @@ def test_a_name_on_the_hub(tmp_path, monkeypatch):
     with pytest.raises(AdapterError, match="no folder 'someone/adapter' here, and the Hub cannot be reached"): read_factors("someone/adapter")
 
 def test_the_cache_of_the_hub_without_a_connection(tmp_path, monkeypatch):
-    code = "from loranb.spectra.factors import factors; print(len(factors('someone/adapter')))"
+    code = "from loranb.spectra.factors import read_factors; print(len(read_factors('someone/adapter')))"
     commit = tmp_path/"hub"/"models--someone--adapter"/"snapshots"/"abc"
     shaken(lora()).save_pretrained(commit)
     (commit.parents[1]/"refs").mkdir()

@@ -285,5 +285,5 @@ def test_any_map_gives_a_picture_with_every_cell_once(R, C, seed):
 
 
 def test_plotly_waits_until_it_is_needed():
-    code = "import sys, loranb.figures; print('plotly' in sys.modules)"
+    code = "import sys, loranb.evaluate.questions; print('plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -142,10 +142,11 @@ class StorageTracer(TorchDispatchMode):
     active = None  # The newest one that asked a stand-in
 
     def __init__(self,
-        stand_ins: dict = None,  # Operations that are done in another way, and the functions that do them
+        own: dict = None,  # Operations that are done in another way, and the functions that do them; `stand_ins` unless given
     ):
         super().__init__()
-        self.ledger, self.stand_ins, self.places, self.refs = Ledger(), stand_ins if stand_ins is not None else stand_ins(), {}, {}
+        self.stand_ins = stand_ins() if own is None else own
+        self.ledger, self.places, self.refs = Ledger(), {}, {}
         self.kind, self.section = "activations", None
 
     def see(self, elem, kind=None) -> int:  # Which storage it is

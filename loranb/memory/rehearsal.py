@@ -240,7 +240,7 @@ class Rehearsal:
             self.model, self.use = _build(config, recipe, dtype, full)
             self.positions = max_positions(self.model)
             self.world = world
-            with world() as stand_ins: self.dry = StorageTracer(stand_ins)
+            with world() as own: self.dry = StorageTracer(own)
             _load(self.model, self.dry)
             _ready(self.model, dtype)
             mark_layers(self.model, self.dry)

@@ -115,7 +115,7 @@ def _whence(spectra):
     return (source() if isinstance(source, weakref.ref) else source), adapter
 
 @patch(as_prop=True)
-def other_changes(self: Spectra) -> list[dict]:  # As from `loranb.spectra.other_changes`; empty where the source is gone
+def others(self: Spectra) -> list[dict]:  # As from `loranb.spectra.other_changes`; empty where the source is gone
     "What the adapter changes beside the products of its factors"
     source, adapter = _whence(self)
     return [] if source is None else other_changes(source, adapter)
