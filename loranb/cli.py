@@ -27,15 +27,18 @@ def demo(
     model, tok = load_base(recipe)
     score = lambda m, k=0: exact_match(m, tok, recipe.data, rows, k)
     before, few = score(model), score(model, 4)
-    say(f"petit as it is translates {before:.1%} of {len(rows)} sentences exactly, with four examples in its prompt {few:.1%}")
+    say(f"petit as it is translates {before:.1%} of {len(rows)} sentences exactly, with four examples in its prompt "
+        f"{few:.1%}")
     began, run.viewer = time.perf_counter(), Lines
     run.train()
     seconds = time.perf_counter() - began
     after = score(run.model)
     say(f"after {seconds:.0f} s of fine-tuning: {after:.1%}")
     start = run.of_type("start")[-1]
-    return dict(exact_match_before=before, exact_match_few_shot=few, exact_match_after=after, train_seconds=round(seconds, 1), quant=recipe.quant,
-        modules=start["modules"], trainable_parameters=start["trainable_parameters"], base=str(find_model(recipe).resolve()), adapter=str(run.adapter.path.resolve()), report=str(run.report().resolve()))
+    return dict(exact_match_before=before, exact_match_few_shot=few, exact_match_after=after,
+        train_seconds=round(seconds, 1), quant=recipe.quant, modules=start["modules"],
+        trainable_parameters=start["trainable_parameters"], base=str(find_model(recipe).resolve()),
+        adapter=str(run.adapter.path.resolve()), report=str(run.report().resolve()))
 
 # %% ../nbs/11_cli/01_cli.ipynb #9ec3c4e6
 def train_recipe(
@@ -49,7 +52,8 @@ def train_recipe(
     run = Run.open(recipe) if resume else Run(Recipe.from_yaml(recipe), out)
     run.viewer = Lines
     run.resume() if resume else run.train()
-    return dict(state=run.state, steps=run.steps, adapter=str(run.adapter.path.resolve()), report=str(run.report().resolve()))
+    return dict(state=run.state, steps=run.steps, adapter=str(run.adapter.path.resolve()),
+        report=str(run.report().resolve()))
 
 # %% ../nbs/11_cli/01_cli.ipynb #cfeab8d9
 def print_plan(
@@ -66,14 +70,17 @@ def print_plan(
     if not card: return result
     climbed = ladder.climb(r, card, memory.plan)
     print(climbed)
-    return dict(result, gpu=card.name, usable=card.usable, fits=bill.peak <= card.usable, changes={k: v for o in climbed.rungs for k, v in o.changes.items()}, fits_then=climbed.fits, peak_then=round(climbed.peak))
+    return dict(result, gpu=card.name, usable=card.usable, fits=bill.peak <= card.usable,
+        changes={k: v for o in climbed.rungs for k, v in o.changes.items()}, fits_then=climbed.fits,
+        peak_then=round(climbed.peak))
 
 # %% ../nbs/11_cli/01_cli.ipynb #208be8b4
 def main(argv=None):
     "The command `loranb`"
     p = argparse.ArgumentParser("loranb", description="LoRA and QLoRA, with the singular values of BA")
     sub = p.add_subparsers(dest="command", required=True)
-    d, t = sub.add_parser("demo", help="fine-tune the built-in base and measure it"), sub.add_parser("train", help="run a recipe")
+    d, t = sub.add_parser("demo", help="fine-tune the built-in base and measure it"), sub.add_parser("train",
+        help="run a recipe")
     t.add_argument("recipe", help="a YAML file, or with --resume the folder of a run")
     t.add_argument("--resume", action="store_true", help="go on with the run in a folder")
     q = sub.add_parser("plan", help="what a recipe needs, and whether it fits a card")

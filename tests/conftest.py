@@ -4,12 +4,15 @@ import os, signal
 import pytest
 from hypothesis import settings
 
-settings.register_profile("loranb", deadline=None, derandomize=os.environ.get("CI") == "true")  # a busy machine is no mistake; CI judges a change, not its luck
+# a busy machine is no mistake; CI judges a change, not its luck
+settings.register_profile("loranb", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("loranb")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)  # so begins what a script starts with `&`
+# so begins what a script starts with `&`
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_addoption(parser): parser.addoption("--slow", action="store_true", help="run what takes minutes, as CI=true does")
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run what takes minutes, as CI=true does")
 
 
 def pytest_runtest_setup(item):

@@ -14,10 +14,13 @@ MANY = chat("user", "Hi", "assistant", "Yo", "user", "And?", "assistant", "So.")
 SYSTEM = chat("system", "Be kind", "user", "Hi", "assistant", "Yo")
 EMPTY = chat("system", "", "user", "Hi", "assistant", "Yo")
 CHATS = dict(one=ONE, many=MANY, system=SYSTEM, empty=EMPTY)
-TOOL = dict(type="function", function=dict(name="add", description="Adds", parameters=dict(type="object", properties={})))
-CALL = [dict(role="user", content="Hi"), dict(role="assistant", content="", tool_calls=[dict(type="function", id="call_0001", function=dict(name="add", arguments=dict(a=1)))]),
-        dict(role="tool", name="add", content="3", tool_call_id="call_0001"), dict(role="assistant", content="Three")]
-THINK = chat("user", "Hi", "assistant", "<think>\nhm\n</think>\n\nYo", "user", "And?", "assistant", "<think>\nwell\n</think>\n\nSo.")
+TOOL = dict(type="function", function=dict(name="add", description="Adds",
+    parameters=dict(type="object", properties={})))
+CALL = [dict(role="user", content="Hi"), dict(role="assistant", content="",
+    tool_calls=[dict(type="function", id="call_0001", function=dict(name="add", arguments=dict(a=1)))]),
+    dict(role="tool", name="add", content="3", tool_call_id="call_0001"), dict(role="assistant", content="Three")]
+THINK = chat("user", "Hi", "assistant", "<think>\nhm\n</think>\n\nYo", "user", "And?", "assistant",
+    "<think>\nwell\n</think>\n\nSo.")
 
 
 @dataclass
@@ -36,7 +39,8 @@ class Case:
 ALL = {}
 
 IM = ["<|im_start|>", "<|im_end|>"]
-CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% "
+    "endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 CHATML_TEXTS = (
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n«Yo<|im_end|>»\n",
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n«Yo<|im_end|>»\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n«So.<|im_end|>»\n",
@@ -46,31 +50,38 @@ ALL["chatml (Yi)"] = Case(CHATML, IM, "<s>", "<|im_end|>", *CHATML_TEXTS)
 
 ALL["chatml, pad token ends (eos is not the end of turn)"] = Case(CHATML, IM, "<s>", "</s>", *CHATML_TEXTS)
 
-ALL["chatml, the marks leave the end token out"] = Case(
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}<|im_end|>{{ '\\n' }}{% endfor %}"
+ALL["chatml, the marks leave the end token out"] = Case("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if "
+    "m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif "
+    "%}<|im_end|>{{ '\\n' }}{% endfor %}" "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    IM, "<s>", "<|im_end|>", *CHATML_TEXTS)
+
+ALL["chatml, the marks take the line break in"] = Case("{% for m in messages %}{% if m.role == 'assistant' %}{{ "
+    "'<|im_start|>assistant\\n' }}{% generation %}{{ m.content + '<|im_end|>\\n' }}{% endgeneration %}{% else %}{{ "
+    "'<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", IM, "<s>", "<|im_end|>", *CHATML_TEXTS)
 
-ALL["chatml, the marks take the line break in"] = Case(
-    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\\n' }}{% generation %}{{ m.content + '<|im_end|>\\n' }}{% endgeneration %}{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+ALL["chatml, the marks cover the last turn only"] = Case("{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' "
+    "}}{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration "
+    "%}{{ '\\n' }}{% else %}{{ m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", IM, "<s>", "<|im_end|>", *CHATML_TEXTS)
 
-ALL["chatml, the marks cover the last turn only"] = Case(
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}{% else %}{{ m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", IM, "<s>", "<|im_end|>", *CHATML_TEXTS)
+ALL["chatml on a tokenizer that does not know it"] = Case(CHATML, [], "<s>", "</s>",
+    *(t.rstrip("\n").removesuffix("»") + "</s>»" for t in CHATML_TEXTS))
 
-ALL["chatml on a tokenizer that does not know it"] = Case(CHATML, [], "<s>", "</s>", *(t.rstrip("\n").removesuffix("»") + "</s>»" for t in CHATML_TEXTS))
-
-ALL["Llama 2"] = Case(
-    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = messages[0]['content'] %}{% else %}{% set rest = messages %}{% set system = false %}{% endif %}"
-    "{% for m in rest %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}"
-    "{% if loop.index0 == 0 and system != false %}{% set content = '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' + m['content'] %}{% else %}{% set content = m['content'] %}{% endif %}"
-    "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% else %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}", [], "<s>", "</s>",
-    "<s>[INST] Hi [/INST]« Yo </s>»",
+ALL["Llama 2"] = Case("{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = "
+    "messages[0]['content'] %}{% else %}{% set rest = messages %}{% set system = false %}{% endif %}"
+    "{% for m in rest %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation "
+    "roles must alternate user/assistant') }}{% endif %}"
+    "{% if loop.index0 == 0 and system != false %}{% set content = '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' + "
+    "m['content'] %}{% else %}{% set content = m['content'] %}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% else %}{{ ' ' + "
+    "content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}", [], "<s>", "</s>", "<s>[INST] Hi [/INST]« Yo </s>»",
     "<s>[INST] Hi [/INST]« Yo </s>»<s>[INST] And? [/INST]« So. </s>»",
     "<s>[INST] <<SYS>>\nBe kind\n<</SYS>>\n\nHi [/INST]« Yo </s>»",
     "<s>[INST] <<SYS>>\n\n<</SYS>>\n\nHi [/INST]« Yo </s>»")
 
-L3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<|python_tag|>"]
+L3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>",
+    "<|python_tag|>"]
 ALL["Llama 3"] = Case(
     "{% for m in messages %}{% set content = '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' + m['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}", L3, "<|begin_of_text|>", "<|eot_id|>",
@@ -80,7 +91,8 @@ ALL["Llama 3"] = Case(
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n«Yo<|eot_id|>»",
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n«Yo<|eot_id|>»")
 
-H31 = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+H31 = ("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday "
+    "Date: 26 Jul 2024\n\n")
 ALL["Llama 3.1, tools in the first question"] = Case(
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] | trim %}{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
     "{{ '<|start_header_id|>system<|end_header_id|>\\n\\n' }}{% if tools %}{{ 'Environment: ipython\\n' }}{% endif %}{{ 'Cutting Knowledge Date: December 2023\\nToday Date: 26 Jul 2024\\n\\n' + system + '<|eot_id|>' }}"
@@ -98,18 +110,28 @@ ALL["Llama 3.1, tools in the first question"] = Case(
     [(CALL, [TOOL], H31.replace("Cutting", "Environment: ipython\nCutting") + "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nFunctions:\nadd\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
       "«{\"name\": \"add\", \"parameters\": {\"a\": 1}}<|eot_id|>»<|start_header_id|>ipython<|end_header_id|>\n\n\"3\"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n«Three<|eot_id|>»")])
 
-ALL["Mistral v1, roles alternate"] = Case(
-    "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-    "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% elif m['role'] == 'assistant' %}{{ m['content'] + eos_token + ' ' }}{% endif %}{% endfor %}", [], "<s>", "</s>",
-    "<s>[INST] Hi [/INST]«Yo</s>» ", "<s>[INST] Hi [/INST]«Yo</s>» [INST] And? [/INST]«So.</s>» ", "roles must alternate", "roles must alternate")
+ALL["Mistral v1, roles alternate"] = Case("{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != "
+    "(loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate "
+    "user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% elif m['role'] == 'assistant' %}{{ "
+    "m['content'] + eos_token + ' ' }}{% endif %}{% endfor %}", [], "<s>", "</s>", "<s>[INST] Hi [/INST]«Yo</s>» ",
+    "<s>[INST] Hi [/INST]«Yo</s>» [INST] And? [/INST]«So.</s>» ", "roles must alternate", "roles must alternate")
 
-V3 = ("{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}{% set users = rest | selectattr('role', 'equalto', 'user') | list %}"
-      "{{ bos_token }}{% for m in rest %}{% if m.role == 'user' %}{% if tools and m == users[-1] %}{{ '[AVAILABLE_TOOLS]SP' + tools | tojson + '[/AVAILABLE_TOOLS]' }}{% endif %}"
-      "{% if loop.last or (m == users[-1] and system is defined) %}{{ '[INST]SP' + (system + '\\n\\n' if system is defined else '') + m.content + '[/INST]' }}{% else %}{{ '[INST]SP' + m.content + '[/INST]' }}{% endif %}"
-      "{% elif m.tool_calls is defined and m.tool_calls is not none %}{{ '[TOOL_CALLS]SP[' }}{% for c in m.tool_calls %}{{ '{\"name\": \"' + c.function.name + '\", \"arguments\": ' + c.function.arguments | tojson + '}' }}{% endfor %}{{ ']' + eos_token }}"
-      "{% elif m.role == 'assistant' %}{{ 'SP' + m.content + eos_token }}{% elif m.role == 'tool' %}{{ '[TOOL_RESULTS]SP{\"content\": ' + m.content + '}[/TOOL_RESULTS]' }}{% else %}{{ raise_exception('Only user, system, assistant and tool roles are supported') }}{% endif %}{% endfor %}")
-MI = ["[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"]
-SCHEMA = '[{"type": "function", "function": {"name": "add", "description": "Adds", "parameters": {"type": "object", "properties": {}}}}]'
+V3 = ("{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set rest = messages[1:] "
+    "%}{% else %}{% set rest = messages %}{% endif %}{% set users = rest | selectattr('role', 'equalto', 'user') | "
+    "list %}" "{{ bos_token }}{% for m in rest %}{% if m.role == 'user' %}{% if tools and m == users[-1] %}{{ "
+    "'[AVAILABLE_TOOLS]SP' + tools | tojson + '[/AVAILABLE_TOOLS]' }}{% endif %}"
+    "{% if loop.last or (m == users[-1] and system is defined) %}{{ '[INST]SP' + (system + '\\n\\n' if system is "
+    "defined else '') + m.content + '[/INST]' }}{% else %}{{ '[INST]SP' + m.content + '[/INST]' }}{% endif %}"
+    "{% elif m.tool_calls is defined and m.tool_calls is not none %}{{ '[TOOL_CALLS]SP[' }}{% for c in m.tool_calls "
+    "%}{{ '{\"name\": \"' + c.function.name + '\", \"arguments\": ' + c.function.arguments | tojson + '}' }}{% "
+    "endfor %}{{ ']' + eos_token }}" "{% elif m.role == 'assistant' %}{{ 'SP' + m.content + eos_token }}{% elif "
+    "m.role == 'tool' %}{{ '[TOOL_RESULTS]SP{\"content\": ' + m.content + '}[/TOOL_RESULTS]' }}{% else %}{{ "
+    "raise_exception('Only user, system, assistant and tool roles are supported') }}{% endif %}{% endfor %}")
+MI = ["[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]"]
+SCHEMA = ('[{"type": "function", "function": {"name": "add", "description": "Adds", "parameters": {"type": "object", '
+    '"properties": {}}}}]')
 CALLS = [*CALL, dict(role="user", content="And?"), dict(role="assistant", content="So.")]
 ALL["Mistral v3, system and tools in the last question"] = Case(V3.replace("SP", " "), MI, "<s>", "</s>",
     "<s>[INST] Hi[/INST]« Yo</s>»", "<s>[INST] Hi[/INST]« Yo</s>»[INST] And?[/INST]« So.</s>»", "<s>[INST] Be kind\n\nHi[/INST]« Yo</s>»", "<s>[INST] \n\nHi[/INST]« Yo</s>»",
@@ -118,9 +140,10 @@ ALL["Mistral v3, system and tools in the last question"] = Case(V3.replace("SP",
      (CALL, [TOOL], f"<s>[AVAILABLE_TOOLS] {SCHEMA}[/AVAILABLE_TOOLS][INST] Hi[/INST]«[TOOL_CALLS] [{{\"name\": \"add\", \"arguments\": {{\"a\": 1}}}}]</s>»[TOOL_RESULTS] {{\"content\": 3}}[/TOOL_RESULTS]« Three</s>»"),
      (CALLS, [TOOL], "<s>[INST] Hi[/INST]«[TOOL_CALLS] [{\"name\": \"add\", \"arguments\": {\"a\": 1}}]</s>»[TOOL_RESULTS] {\"content\": 3}[/TOOL_RESULTS]« Three</s>»"
       f"[AVAILABLE_TOOLS] {SCHEMA}[/AVAILABLE_TOOLS][INST] And?[/INST]« So.</s>»")])
-ALL["Mistral Nemo, no spaces"] = Case(V3.replace("SP", ""), MI, "<s>", "</s>",
-    "<s>[INST]Hi[/INST]«Yo</s>»", "<s>[INST]Hi[/INST]«Yo</s>»[INST]And?[/INST]«So.</s>»", "<s>[INST]Be kind\n\nHi[/INST]«Yo</s>»", "<s>[INST]\n\nHi[/INST]«Yo</s>»",
-    [(SYSTEM + MANY[2:], None, "<s>[INST]Hi[/INST]«Yo</s>»[INST]Be kind\n\nAnd?[/INST]«So.</s>»")])
+ALL["Mistral Nemo, no spaces"] = Case(V3.replace("SP", ""), MI, "<s>", "</s>", "<s>[INST]Hi[/INST]«Yo</s>»",
+    "<s>[INST]Hi[/INST]«Yo</s>»[INST]And?[/INST]«So.</s>»", "<s>[INST]Be kind\n\nHi[/INST]«Yo</s>»",
+    "<s>[INST]\n\nHi[/INST]«Yo</s>»", [(SYSTEM + MANY[2:], None,
+    "<s>[INST]Hi[/INST]«Yo</s>»[INST]Be kind\n\nAnd?[/INST]«So.</s>»")])
 
 GM = ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]
 ALL["Gemma 2, no system"] = Case(
@@ -156,10 +179,14 @@ ALL["Phi 4"] = Case(
     "<|im_start|>system<|im_sep|>Be kind<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>«Yo<|im_end|>»",
     "<|im_start|>system<|im_sep|><|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>«Yo<|im_end|>»")
 
-QCALL = "{{ '\\n<tool_call>\\n{\"name\": \"' + c.function.name + '\", \"arguments\": ' + c.function.arguments | tojson + '}\\n</tool_call>' }}"
-QTOOL = ("{% elif m.role == 'tool' %}{% if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}{{ '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}"
-         "{% if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}{% endif %}{% endfor %}")
-QTOOLS = "\n# Tools\n{\"type\": \"function\", \"function\": {\"name\": \"add\", \"description\": \"Adds\", \"parameters\": {\"type\": \"object\", \"properties\": {}}}}"
+QCALL = ("{{ '\\n<tool_call>\\n{\"name\": \"' + c.function.name + '\", \"arguments\": ' + c.function.arguments | "
+    "tojson + '}\\n</tool_call>' }}")
+QTOOL = ("{% elif m.role == 'tool' %}{% if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{ "
+    "'<|im_start|>user' }}{% endif %}{{ '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}"
+    "{% if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}{% endif %}{% "
+    "endfor %}")
+QTOOLS = ("\n# Tools\n{\"type\": \"function\", \"function\": {\"name\": \"add\", \"description\": \"Adds\", "
+    "\"parameters\": {\"type\": \"object\", \"properties\": {}}}}")
 Q25 = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 ALL["Qwen 2.5, a system prompt of its own"] = Case(
     "{% if tools %}{{ '<|im_start|>system\\n' }}{% if messages[0].role == 'system' %}{{ messages[0].content }}{% else %}{{ 'Q25' }}{% endif %}{{ '\\n# Tools' }}{% for t in tools %}{{ '\\n' + t | tojson }}{% endfor %}{{ '<|im_end|>\\n' }}"
@@ -210,7 +237,8 @@ ALL["DeepSeek R1, thoughts are never kept"] = Case(
     "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜>«Yo<｜end▁of▁sentence｜>»",
     [(THINK, None, "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜>«\n\nYo<｜end▁of▁sentence｜>»<｜User｜>And?<｜Assistant｜>«\n\nSo.<｜end▁of▁sentence｜>»")])
 
-CR = ["<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"]
+CR = ["<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>",
+    "<|CHATBOT_TOKEN|>"]
 U, A = "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
 ALL["Command R"] = Case(
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = messages[0]['content'] %}{% else %}{% set rest = messages %}{% set system = false %}{% endif %}"
@@ -222,22 +250,31 @@ ALL["Command R"] = Case(
     f"<BOS_TOKEN><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>Be kind<|END_OF_TURN_TOKEN|>{U}Hi<|END_OF_TURN_TOKEN|>{A}«Yo<|END_OF_TURN_TOKEN|>»",
     f"<BOS_TOKEN><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|><|END_OF_TURN_TOKEN|>{U}Hi<|END_OF_TURN_TOKEN|>{A}«Yo<|END_OF_TURN_TOKEN|>»")
 
-ALL["Zephyr, headers that are plain text"] = Case(
-    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>\\n' + m['content'] + eos_token }}{% elif m['role'] == 'system' %}{{ '<|system|>\\n' + m['content'] + eos_token }}{% elif m['role'] == 'assistant' %}{{ '<|assistant|>\\n' + m['content'] + eos_token }}{% endif %}"
+ALL["Zephyr, headers that are plain text"] = Case("{% for m in messages %}{% if m['role'] == 'user' %}{{ "
+    "'<|user|>\\n' + m['content'] + eos_token }}{% elif m['role'] == 'system' %}{{ '<|system|>\\n' + m['content'] + "
+    "eos_token }}{% elif m['role'] == 'assistant' %}{{ '<|assistant|>\\n' + m['content'] + eos_token }}{% endif %}"
     "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}", [], "<s>", "</s>",
-    "<|user|>\nHi</s>\n<|assistant|>\n«Yo</s>»\n", "<|user|>\nHi</s>\n<|assistant|>\n«Yo</s>»\n<|user|>\nAnd?</s>\n<|assistant|>\n«So.</s>»\n",
-    "<|system|>\nBe kind</s>\n<|user|>\nHi</s>\n<|assistant|>\n«Yo</s>»\n", "<|system|>\n</s>\n<|user|>\nHi</s>\n<|assistant|>\n«Yo</s>»\n")
+    "<|user|>\nHi</s>\n<|assistant|>\n«Yo</s>»\n",
+    "<|user|>\nHi</s>\n<|assistant|>\n«Yo</s>»\n<|user|>\nAnd?</s>\n<|assistant|>\n«So.</s>»\n",
+    "<|system|>\nBe kind</s>\n<|user|>\nHi</s>\n<|assistant|>\n«Yo</s>»\n",
+    "<|system|>\n</s>\n<|user|>\nHi</s>\n<|assistant|>\n«Yo</s>»\n")
 
 VIC = "A chat between a curious user and an artificial intelligence assistant."
-ALL["Vicuna"] = Case(
-    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = messages[0]['content'].strip() + ' ' %}{% else %}{% set rest = messages %}{% set system = 'VIC ' %}{% endif %}{{ bos_token + system }}".replace("VIC", VIC) +
-    "{% for m in rest %}{% if m['role'] == 'user' %}{{ 'USER: ' + m['content'].strip() + ' ' }}{% elif m['role'] == 'assistant' %}{{ 'ASSISTANT: ' + m['content'].strip() + eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}", [], "<s>", "</s>",
-    f"<s>{VIC} USER: Hi ASSISTANT:« Yo</s>»", f"<s>{VIC} USER: Hi ASSISTANT:« Yo</s>»USER: And? ASSISTANT:« So.</s>»", "<s>Be kind USER: Hi ASSISTANT:« Yo</s>»", "<s> USER: Hi ASSISTANT:« Yo</s>»")
+ALL["Vicuna"] = Case("{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = "
+    "messages[0]['content'].strip() + ' ' %}{% else %}{% set rest = messages %}{% set system = 'VIC ' %}{% endif "
+    "%}{{ bos_token + system }}".replace("VIC", VIC)
+    + "{% for m in rest %}{% if m['role'] == 'user' %}{{ 'USER: ' + m['content'].strip() + ' ' }}{% elif m['role'] "
+    "== 'assistant' %}{{ 'ASSISTANT: ' + m['content'].strip() + eos_token }}{% endif %}{% endfor %}{% if "
+    "add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}", [], "<s>", "</s>",
+    f"<s>{VIC} USER: Hi ASSISTANT:« Yo</s>»", f"<s>{VIC} USER: Hi ASSISTANT:« Yo</s>»USER: And? ASSISTANT:« So.</s>»",
+    "<s>Be kind USER: Hi ASSISTANT:« Yo</s>»", "<s> USER: Hi ASSISTANT:« Yo</s>»")
 
-ALL["Alpaca style, no end token"] = Case(
-    "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] + '\\n\\n' }}{% elif m['role'] == 'user' %}{{ '### Instruction:\\n' + m['content'] + '\\n\\n' }}{% elif m['role'] == 'assistant' %}{{ '### Response:\\n' + m['content'] + '\\n\\n' }}{% endif %}{% endfor %}"
+ALL["Alpaca style, no end token"] = Case("{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] + "
+    "'\\n\\n' }}{% elif m['role'] == 'user' %}{{ '### Instruction:\\n' + m['content'] + '\\n\\n' }}{% elif m['role'] "
+    "== 'assistant' %}{{ '### Response:\\n' + m['content'] + '\\n\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}", [], "<s>", "</s>",
-    "### Instruction:\nHi\n\n### Response:\n«Yo</s>»", "### Instruction:\nHi\n\n### Response:\n«Yo»\n\n### Instruction:\nAnd?\n\n### Response:\n«So.</s>»",
+    "### Instruction:\nHi\n\n### Response:\n«Yo</s>»",
+    "### Instruction:\nHi\n\n### Response:\n«Yo»\n\n### Instruction:\nAnd?\n\n### Response:\n«So.</s>»",
     "Be kind\n\n### Instruction:\nHi\n\n### Response:\n«Yo</s>»", "\n\n### Instruction:\nHi\n\n### Response:\n«Yo</s>»")
 
 SM = "<|im_start|>system\n## Metadata\n\nReasoning Mode: /think\n\n## Custom Instructions\n\n{}\n\n<|im_end|>\n"
@@ -253,21 +290,29 @@ ALL["SmolLM 3, marked, metadata before the system prompt"] = Case(
     SM.format(SMD) + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n«Yo<|im_end|>»\n")
 
 GR = ["<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"]
-GRS = "<|start_of_role|>system<|end_of_role|>Knowledge Cutoff Date: April 2024.\nYou are Granite, developed by IBM.<|end_of_text|>\n"
+GRS = ("<|start_of_role|>system<|end_of_role|>Knowledge Cutoff Date: April 2024.\nYou are Granite, developed by "
+    "IBM.<|end_of_text|>\n")
 GU, GA = "<|start_of_role|>user<|end_of_role|>", "<|start_of_role|>assistant<|end_of_role|>"
-ALL["Granite"] = Case(
-    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set rest = messages[1:] %}{% else %}{% set system = 'Knowledge Cutoff Date: April 2024.\\nYou are Granite, developed by IBM.' %}{% set rest = messages %}{% endif %}"
-    "{{ '<|start_of_role|>system<|end_of_role|>' + system + '<|end_of_text|>\\n' }}{% for m in rest %}{{ '<|start_of_role|>' + m['role'] + '<|end_of_role|>' + m['content'] + '<|end_of_text|>\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_of_role|>assistant<|end_of_role|>' }}{% endif %}", GR, "<|end_of_text|>", "<|end_of_text|>",
-    f"{GRS}{GU}Hi<|end_of_text|>\n{GA}«Yo<|end_of_text|>»\n", f"{GRS}{GU}Hi<|end_of_text|>\n{GA}«Yo<|end_of_text|>»\n{GU}And?<|end_of_text|>\n{GA}«So.<|end_of_text|>»\n",
-    f"<|start_of_role|>system<|end_of_role|>Be kind<|end_of_text|>\n{GU}Hi<|end_of_text|>\n{GA}«Yo<|end_of_text|>»\n", f"<|start_of_role|>system<|end_of_role|><|end_of_text|>\n{GU}Hi<|end_of_text|>\n{GA}«Yo<|end_of_text|>»\n")
+ALL["Granite"] = Case("{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set rest "
+    "= messages[1:] %}{% else %}{% set system = 'Knowledge Cutoff Date: April 2024.\\nYou are Granite, developed by "
+    "IBM.' %}{% set rest = messages %}{% endif %}"
+    "{{ '<|start_of_role|>system<|end_of_role|>' + system + '<|end_of_text|>\\n' }}{% for m in rest %}{{ "
+    "'<|start_of_role|>' + m['role'] + '<|end_of_role|>' + m['content'] + '<|end_of_text|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_of_role|>assistant<|end_of_role|>' }}{% endif %}", GR,
+    "<|end_of_text|>", "<|end_of_text|>", f"{GRS}{GU}Hi<|end_of_text|>\n{GA}«Yo<|end_of_text|>»\n",
+    f"{GRS}{GU}Hi<|end_of_text|>\n{GA}«Yo<|end_of_text|>»\n{GU}And?<|end_of_text|>\n{GA}«So.<|end_of_text|>»\n",
+    f"<|start_of_role|>system<|end_of_role|>Be kind<|end_of_text|>\n{GU}Hi<|end_of_text|>\n{GA}«Yo<|end_of_text|>»\n",
+    f"<|start_of_role|>system<|end_of_role|><|end_of_text|>\n{GU}Hi<|end_of_text|>\n{GA}«Yo<|end_of_text|>»\n")
 
-ALL["OLMo 2, the start token is the end token"] = Case(
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ '<|system|>\\n' + m['content'] + '\\n' }}{% elif m['role'] == 'user' %}{{ '<|user|>\\n' + m['content'] + '\\n' }}"
-    "{% elif m['role'] == 'assistant' %}{% if not loop.last %}{{ '<|assistant|>\\n' + m['content'] + eos_token + '\\n' }}{% else %}{{ '<|assistant|>\\n' + m['content'] + eos_token }}{% endif %}{% endif %}{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}{% endfor %}",
-    ["<|endoftext|>"], "<|endoftext|>", "<|endoftext|>",
-    "<|endoftext|><|user|>\nHi\n<|assistant|>\n«Yo<|endoftext|>»", "<|endoftext|><|user|>\nHi\n<|assistant|>\n«Yo<|endoftext|>»\n<|user|>\nAnd?\n<|assistant|>\n«So.<|endoftext|>»",
-    "<|endoftext|><|system|>\nBe kind\n<|user|>\nHi\n<|assistant|>\n«Yo<|endoftext|>»", "<|endoftext|><|system|>\n\n<|user|>\nHi\n<|assistant|>\n«Yo<|endoftext|>»")
+ALL["OLMo 2, the start token is the end token"] = Case("{{ bos_token }}{% for m in messages %}{% if m['role'] == "
+    "'system' %}{{ '<|system|>\\n' + m['content'] + '\\n' }}{% elif m['role'] == 'user' %}{{ '<|user|>\\n' + "
+    "m['content'] + '\\n' }}" "{% elif m['role'] == 'assistant' %}{% if not loop.last %}{{ '<|assistant|>\\n' + "
+    "m['content'] + eos_token + '\\n' }}{% else %}{{ '<|assistant|>\\n' + m['content'] + eos_token }}{% endif %}{% "
+    "endif %}{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}{% endfor %}",
+    ["<|endoftext|>"], "<|endoftext|>", "<|endoftext|>", "<|endoftext|><|user|>\nHi\n<|assistant|>\n«Yo<|endoftext|>»",
+    "<|endoftext|><|user|>\nHi\n<|assistant|>\n«Yo<|endoftext|>»\n<|user|>\nAnd?\n<|assistant|>\n«So.<|endoftext|>»",
+    "<|endoftext|><|system|>\nBe kind\n<|user|>\nHi\n<|assistant|>\n«Yo<|endoftext|>»",
+    "<|endoftext|><|system|>\n\n<|user|>\nHi\n<|assistant|>\n«Yo<|endoftext|>»")
 
 HA = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>", "<|call|>", "<|constrain|>"]
 HS = "<|start|>system<|message|>You are ChatGPT.\n\nReasoning: medium<|end|>"
@@ -290,23 +335,34 @@ ALL["gpt-oss, channels and two ends"] = Case(
      ([CALL[0], dict(CALL[1], thinking="hm"), *CALL[2:]], [TOOL], HS + "<|start|>developer<|message|># Tools add<|end|><|start|>user<|message|>Hi<|end|><|start|>assistant« to=functions.add<|channel|>commentary json<|message|>{\"a\": 1}<|call|>»"
       "<|start|>functions.add to=assistant<|channel|>commentary<|message|>\"3\"<|end|><|start|>assistant«<|channel|>final<|message|>Three<|return|>»")])
 
-ALL["Falcon, plain text that is reformatted"] = Case(
-    "{% for m in messages %}{% if not loop.first %}{{ '\\n' }}{% endif %}{% if m['role'] == 'system' %}{{ 'System: ' }}{% elif m['role'] == 'user' %}{{ 'User: ' }}{% else %}{{ 'Falcon: ' }}{% endif %}{{ m['content'].strip().replace('\\r\\n', '\\n').replace('\\n\\n', '\\n') }}{% endfor %}"
+ALL["Falcon, plain text that is reformatted"] = Case("{% for m in messages %}{% if not loop.first %}{{ '\\n' }}{% "
+    "endif %}{% if m['role'] == 'system' %}{{ 'System: ' }}{% elif m['role'] == 'user' %}{{ 'User: ' }}{% else %}{{ "
+    "'Falcon: ' }}{% endif %}{{ m['content'].strip().replace('\\r\\n', '\\n').replace('\\n\\n', '\\n') }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\\nFalcon:' }}{% endif %}", ["<|endoftext|>"], None, "<|endoftext|>",
-    "User: Hi\nFalcon:« Yo<|endoftext|>»", "User: Hi\nFalcon:« Yo»\nUser: And?\nFalcon:« So.<|endoftext|>»", "System: Be kind\nUser: Hi\nFalcon:« Yo<|endoftext|>»", "System: \nUser: Hi\nFalcon:« Yo<|endoftext|>»",
-    [(chat("user", "Hi", "assistant", "a\n\nb", "user", "And?", "assistant", "c\n\nd"), None, "User: Hi\nFalcon:« a\nb»\nUser: And?\nFalcon:« c\nd<|endoftext|>»")])
+    "User: Hi\nFalcon:« Yo<|endoftext|>»", "User: Hi\nFalcon:« Yo»\nUser: And?\nFalcon:« So.<|endoftext|>»",
+    "System: Be kind\nUser: Hi\nFalcon:« Yo<|endoftext|>»", "System: \nUser: Hi\nFalcon:« Yo<|endoftext|>»",
+    [(chat("user", "Hi", "assistant", "a\n\nb", "user", "And?", "assistant", "c\n\nd"), None,
+    "User: Hi\nFalcon:« a\nb»\nUser: And?\nFalcon:« c\nd<|endoftext|>»")])
 
-ALL["InternLM 2, a start token before ChatML"] = Case("{{ bos_token }}" + CHATML, IM, "<s>", "</s>", *("<s>" + t for t in CHATML_TEXTS))
+ALL["InternLM 2, a start token before ChatML"] = Case("{{ bos_token }}" + CHATML, IM, "<s>", "</s>",
+    *("<s>" + t for t in CHATML_TEXTS))
 
-ALL["GLM 4, the next header ends a turn"] = Case(
-    "{{ '[gMASK]<sop>' }}{% for m in messages %}{% if m['role'] == 'system' %}{{ '<|system|>\\n' + m['content'] }}{% elif m['role'] == 'user' %}{{ '<|user|>\\n' + m['content'] }}{% elif m['role'] == 'assistant' %}{{ '<|assistant|>\\n' + m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}",
-    ["[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"], None, "<|endoftext|>",
-    "[gMASK]<sop><|user|>\nHi<|assistant|>\n«Yo<|endoftext|>»", "[gMASK]<sop><|user|>\nHi<|assistant|>\n«Yo»<|user|>\nAnd?<|assistant|>\n«So.<|endoftext|>»",
-    "[gMASK]<sop><|system|>\nBe kind<|user|>\nHi<|assistant|>\n«Yo<|endoftext|>»", "[gMASK]<sop><|system|>\n<|user|>\nHi<|assistant|>\n«Yo<|endoftext|>»")
+ALL["GLM 4, the next header ends a turn"] = Case("{{ '[gMASK]<sop>' }}{% for m in messages %}{% if m['role'] == "
+    "'system' %}{{ '<|system|>\\n' + m['content'] }}{% elif m['role'] == 'user' %}{{ '<|user|>\\n' + m['content'] "
+    "}}{% elif m['role'] == 'assistant' %}{{ '<|assistant|>\\n' + m['content'] }}{% endif %}{% endfor %}{% if "
+    "add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}", ["[gMASK]", "<sop>", "<|system|>", "<|user|>",
+    "<|assistant|>", "<|endoftext|>"], None, "<|endoftext|>",
+    "[gMASK]<sop><|user|>\nHi<|assistant|>\n«Yo<|endoftext|>»",
+    "[gMASK]<sop><|user|>\nHi<|assistant|>\n«Yo»<|user|>\nAnd?<|assistant|>\n«So.<|endoftext|>»",
+    "[gMASK]<sop><|system|>\nBe kind<|user|>\nHi<|assistant|>\n«Yo<|endoftext|>»",
+    "[gMASK]<sop><|system|>\n<|user|>\nHi<|assistant|>\n«Yo<|endoftext|>»")
 
-ALL["Danube"] = Case(
-    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|prompt|>' + m['content'] + eos_token }}{% elif m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% elif m['role'] == 'assistant' %}{{ '<|answer|>' + m['content'] + eos_token }}{% endif %}{% if loop.last and add_generation_prompt %}{{ '<|answer|>' }}{% endif %}{% endfor %}",
-    [], "<s>", "</s>", "<|prompt|>Hi</s><|answer|>«Yo</s>»", "<|prompt|>Hi</s><|answer|>«Yo</s>»<|prompt|>And?</s><|answer|>«So.</s>»", "System role not supported", "System role not supported")
+ALL["Danube"] = Case("{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|prompt|>' + m['content'] + eos_token "
+    "}}{% elif m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% elif m['role'] == "
+    "'assistant' %}{{ '<|answer|>' + m['content'] + eos_token }}{% endif %}{% if loop.last and add_generation_prompt "
+    "%}{{ '<|answer|>' }}{% endif %}{% endfor %}", [], "<s>", "</s>", "<|prompt|>Hi</s><|answer|>«Yo</s>»",
+    "<|prompt|>Hi</s><|answer|>«Yo</s>»<|prompt|>And?</s><|answer|>«So.</s>»", "System role not supported",
+    "System role not supported")
 
 ALL["Nemotron, a line break ends a turn"] = Case(
     "{{ '<extra_id_0>System' }}{% for m in messages %}{% if m['role'] == 'system' %}{{ '\\n' + m['content'].strip() }}{% endif %}{% endfor %}{{ '\\n' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '<extra_id_1>User\\n' + m['content'].strip() + '\\n' }}"

@@ -24,8 +24,9 @@ def answer(monkeypatch, error):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
 
 
-@pytest.mark.parametrize("error,words", [(errors.GatedRepoError, ["gated", "Accept its licence", "login"]), (errors.RepositoryNotFoundError, ["has no model", "private"]),
-    (errors.RevisionNotFoundError, ["no revision"]), (ConnectionError, ["cannot be reached", "network"])])
+@pytest.mark.parametrize("error,words", [(errors.GatedRepoError, ["gated", "Accept its licence", "login"]),
+    (errors.RepositoryNotFoundError, ["has no model", "private"]), (errors.RevisionNotFoundError, ["no revision"]),
+    (ConnectionError, ["cannot be reached", "network"])])
 def test_what_the_hub_answers(monkeypatch, error, words):
     answer(monkeypatch, error)
     with pytest.raises(RecipeError) as e: find_model(HUB)
@@ -34,12 +35,14 @@ def test_what_the_hub_answers(monkeypatch, error, words):
 
 def test_from_the_hub(monkeypatch):
     said, asked = [], {}
-    files = [SimpleNamespace(rfilename=n, size=s) for n, s in (("model.safetensors", 10**9), ("config.json", 1000), ("pytorch_model.bin", 10**9), ("code.py", 500))]
+    files = [SimpleNamespace(rfilename=n, size=s) for n, s in (("model.safetensors", 10**9), ("config.json", 1000),
+        ("pytorch_model.bin", 10**9), ("code.py", 500))]
     monkeypatch.setattr(huggingface_hub, "model_info", lambda *a, **kw: SimpleNamespace(siblings=files))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **kw: asked.update(kw) or str(petit.path()))
     assert find_model(HUB, said.append) == petit.path()
     assert said == ["owner/name: 1.00 GB to fetch, unless it is in the cache"]
-    assert not any(fnmatch.fnmatch(n, p) for n in ("pytorch_model.bin", "code.py", "a.pkl") for p in asked["allow_patterns"])
+    assert not any(fnmatch.fnmatch(n, p) for n in ("pytorch_model.bin", "code.py", "a.pkl")
+        for p in asked["allow_patterns"])
     find_model(HUB, said.append, weights=False)
     assert not any(fnmatch.fnmatch("model.safetensors", p) for p in asked["allow_patterns"])
 
@@ -47,7 +50,8 @@ def test_from_the_hub(monkeypatch):
 def test_a_run_on_a_hub_name_says_so_in_its_adapter(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "model_info", lambda *a, **kw: SimpleNamespace(siblings=[]))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **kw: str(petit.path()))
-    recipe = HUB.replace(max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=1, gradient_checkpointing=True, test_size=4)
+    recipe = HUB.replace(max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=1,
+        gradient_checkpointing=True, test_size=4)
     run = Run(recipe, tmp_path/"run").train()
     assert run.adapter.config["base_model_name_or_path"] == "owner/name"
     assert all(ok for ok, _ in run.checks)
@@ -69,7 +73,8 @@ def test_dtype_policy():
 
 @pytest.mark.parametrize("quant,dtype", [("none", "bfloat16"), ("nf4", "bfloat16"), ("nf4", "float32")])
 def test_adapters_stay_in_float32(quant, dtype, tmp_path):
-    run = Run(Recipe(quant=quant, dtype=dtype, r=2, max_steps=2, per_device_train_batch_size=2, test_size=4, eval_steps=0), tmp_path/"run").train()
+    run = Run(Recipe(quant=quant, dtype=dtype, r=2, max_steps=2, per_device_train_batch_size=2, test_size=4,
+        eval_steps=0), tmp_path/"run").train()
     assert {p.dtype for p in run.model.parameters() if p.requires_grad} == {torch.float32}
     assert run.model.get_base_model().loranb_dtype == getattr(torch, dtype)
     assert run.state == "done" and all(ok for ok, _ in run.checks)
@@ -83,7 +88,8 @@ def test_attach_leaves_the_generator_alone():
     assert torch.equal(state, torch.get_rng_state())
     torch.manual_seed(77)
     again = attach(load_base(Recipe())[0], Recipe())
-    assert all(torch.equal(a, b) for (n, a), (_, b) in zip(lora.named_parameters(), again.named_parameters()) if "lora" in n)
+    assert all(torch.equal(a, b) for (n, a), (_, b) in zip(lora.named_parameters(), again.named_parameters())
+        if "lora" in n)
 
 
 def test_exact_4bit():

@@ -15,14 +15,16 @@ from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.train.run import Run
 
-SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=48, vocab_size=96, head_dim=16, pad_token_id=0)
+SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=48,
+    vocab_size=96, head_dim=16, pad_token_id=0)
 LENGTHS = (17, 3, 9, 30, 5, 12, 2, 22)
 
 
 def rows(lengths=LENGTHS, seed=0):
     rng = np.random.default_rng(seed)
     ids = [rng.integers(1, 96, n).tolist() for n in lengths]
-    return [Encoded(x, [-100, *(t if rng.random() < .6 or i == len(x) - 2 else -100 for i, t in enumerate(x[1:]))]) for x in ids]
+    return [Encoded(x, [-100, *(t if rng.random() < .6 or i == len(x) - 2 else -100 for i, t in enumerate(x[1:]))])
+        for x in ids]
 
 
 def packed(items, size=40):
@@ -32,7 +34,8 @@ def packed(items, size=40):
 
 def adapted(kind="llama", attention="sdpa", checkpointing=False, **more):
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SMALL, **more}), attn_implementation=attention)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SMALL, **more}),
+        attn_implementation=attention)
     model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     if checkpointing: model.gradient_checkpointing_enable(dict(use_reentrant=False)); model.enable_input_require_grads()
     return model.train()
@@ -61,7 +64,8 @@ def test_packed_is_unpacked(attention, checkpointing):
     assert abs(other - loss) > 1e-3 and (grads - grad).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("kind, more", [("mistral", dict(sliding_window=6)), ("gemma3_text", dict(sliding_window=6)), ("gpt2", dict(n_embd=32, n_layer=2, n_head=2)), ("gpt_neox", {}), ("phi3", {}), ("olmo2", {})])
+@pytest.mark.parametrize("kind, more", [("mistral", dict(sliding_window=6)), ("gemma3_text", dict(sliding_window=6)),
+    ("gpt2", dict(n_embd=32, n_layer=2, n_head=2)), ("gpt_neox", {}), ("phi3", {}), ("olmo2", {})])
 def test_other_families(kind, more):
     model, items = adapted(kind, **more).eval(), rows()  # without the dropout that some have
     check_packing(model, items, 0, 40)
@@ -70,11 +74,13 @@ def test_other_families(kind, more):
     assert abs(other - loss) < 1e-5
 
 
-@pytest.mark.parametrize("kind, more", [("bloom", dict(n_layer=2, n_head=2)), ("mamba", dict(state_size=8)), ("mpt", dict(d_model=32, n_heads=2, n_layers=2))])
+@pytest.mark.parametrize("kind, more", [("bloom", dict(n_layer=2, n_head=2)), ("mamba", dict(state_size=8)),
+    ("mpt", dict(d_model=32, n_heads=2, n_layers=2))])
 def test_families_that_are_refused(kind, more):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SMALL, **more})).eval()
-    with pytest.raises(RecipeError, match=f"packing: {kind} does not keep packed rows apart.*packing=False"): check_packing(model, rows(), 0, 40)
+    with pytest.raises(RecipeError, match=f"packing: {kind} does not keep packed rows apart.*packing=False"):
+        check_packing(model, rows(), 0, 40)
 
 
 def test_attention_in_chunks_is_refused_by_its_size():
@@ -96,7 +102,8 @@ def test_every_row_is_packed_once(lengths):
 def test_padding_is_told_from_rows(packs):
     n = max(map(sum, packs))
     batch = dict(position_ids=torch.tensor([packed_positions(p, n) for p in packs]))
-    assert not_padding(batch).sum(1).tolist() == list(map(sum, packs)) and all((not_padding(batch)[i, :sum(p)] == 1).all() for i, p in enumerate(packs))
+    assert not_padding(batch).sum(1).tolist() == list(map(sum, packs)) and all((not_padding(batch)[i, :sum(p)]
+        == 1).all() for i, p in enumerate(packs))
 
 
 def test_rows_of_about_one_length():
@@ -112,17 +119,21 @@ def test_rows_of_about_one_length():
 
 def unequal(n=20):
     words = "the cat sleeps and the dog eats near the old house with a red door".split()
-    return [dict(prompt=" ".join(words[:1 + i%7]) + " =", completion=" " + " ".join(words[j%14] for j in range(1 + i*i//5))) for i in range(n)]
+    return [dict(prompt=" ".join(words[:1 + i%7]) + " =",
+        completion=" " + " ".join(words[j%14] for j in range(1 + i*i//5))) for i in range(n)]
 
 
 def test_accumulation_gives_the_same_gradient(tmp_path, monkeypatch):
     "field.md 3: transformers#35203, #37766, #38448; Soup#720"
     grads = {}
-    def keep(meter, factor=1.): grads[len(grads)] = torch.cat([p.grad.flatten().clone() for p in meter.model.parameters() if p.requires_grad])
+    def keep(meter, factor=1.):
+        grads[len(grads)] = torch.cat([p.grad.flatten().clone() for p in meter.model.parameters() if p.requires_grad])
     monkeypatch.setattr(Meter, "gradients", keep)
     cuts = [(16, 1, {}), (1, 16, {}), (4, 4, dict(gradient_checkpointing=True))]
     for b, a, more in cuts:
-        Run(Recipe(data=unequal(), test_size=0, r=4, quant="none", max_steps=1, max_grad_norm=0., eval_steps=0, spectra_steps=0, per_device_train_batch_size=b, gradient_accumulation_steps=a, **more), tmp_path/f"{len(grads)}").train()
+        Run(Recipe(data=unequal(), test_size=0, r=4, quant="none", max_steps=1, max_grad_norm=0., eval_steps=0,
+            spectra_steps=0, per_device_train_batch_size=b, gradient_accumulation_steps=a, **more),
+            tmp_path/f"{len(grads)}").train()
     assert len(grads) == len(cuts) and grads[0].abs().max() > 1e-3
     for i in (1, 2): assert (grads[i] - grads[0]).abs().max() < 1e-5
     lengths = sorted(len(r["completion"].split()) for r in unequal())
@@ -132,9 +143,11 @@ def test_accumulation_gives_the_same_gradient(tmp_path, monkeypatch):
 def sha(run): return hashlib.sha256((run.adapter.path/"adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("fields", [dict(packing=True, max_length=96), pytest.param(dict(group_by_length=True), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fields", [dict(packing=True, max_length=96),
+    pytest.param(dict(group_by_length=True), marks=pytest.mark.slow)])
 def test_a_run_goes_on_to_the_bit(tmp_path, fields):
-    recipe = Recipe(data=unequal(22), test_size=2, r=4, quant="none", max_steps=7, spectra_steps=0, eval_steps=0, per_device_train_batch_size=4, lora_dropout=.1, **fields)
+    recipe = Recipe(data=unequal(22), test_size=2, r=4, quant="none", max_steps=7, spectra_steps=0, eval_steps=0,
+        per_device_train_batch_size=4, lora_dropout=.1, **fields)
     whole, run = Run(recipe, tmp_path/"whole").train(), Run(recipe, tmp_path/"run")
     epoch = -(-len(whole._data.train)//4)
     assert 2 < epoch < 6

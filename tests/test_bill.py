@@ -13,7 +13,8 @@ from loranb.widgets.panel import asset_text
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch): monkeypatch.setattr("loranb.widgets.studio.debounced", lambda fn: fn())  # the browser of earlier tests leaves an event loop
+# the browser of earlier tests leaves an event loop
+def at_once(monkeypatch): monkeypatch.setattr("loranb.widgets.studio.debounced", lambda fn: fn())
 
 
 def test_it_starts_empty_and_shows_any_plan():
@@ -21,12 +22,14 @@ def test_it_starts_empty_and_shows_any_plan():
     assert panel.text() == "Fit: nothing is planned yet." and panel.still() == ""
     plan = lambda gb: SimpleNamespace(parts={k: gb*1e9/9 for k in COLOURS}, peak=gb*1e9)
     panel.show(plan(18), [("<b>other</b>", plan(40))], name="LoRA", notes=[("measured", "17 GB")])
-    assert [o["yours"] for o in panel.sides] == [False, True] and [g["name"] for g in panel.cards if g["over"] <= 0] == ["L4", "RTX 4090", "A100-40GB", "A100-80GB", "H200"]
+    assert [o["yours"] for o in panel.sides] == [False, True] and [g["name"] for g in panel.cards
+        if g["over"] <= 0] == ["L4", "RTX 4090", "A100-40GB", "A100-80GB", "H200"]
     assert "18 GB at the peak" in panel.text() and "Fits L4" in panel.text() and "does not fit" in panel.verdict
     assert "<b>" not in panel.still() and "&lt;b&gt;" in panel.still() and panel.notes == [["measured", "17 GB"]]
     panel.gpu = "RTX 5090"
     panel.show(plan(18))
-    assert panel.cards[-1] == dict(name="RTX 5090", usable=find_gpu("RTX 5090").usable, over=18e9 - find_gpu("RTX 5090").usable) and "It fits" in panel.verdict
+    assert panel.cards[-1] == dict(name="RTX 5090", usable=find_gpu("RTX 5090").usable,
+        over=18e9 - find_gpu("RTX 5090").usable) and "It fits" in panel.verdict
 
 
 def test_the_panel_has_the_colours_of_the_pictures():

@@ -46,7 +46,8 @@ def test_tools_and_thoughts(known):
 
 def test_the_quick_way_is_the_slow_way(known):
     case, template = known
-    for name, texts in dict(plain=("a b", "Yes.\nNo."), spaces=(" a ", " Yes \n"), marks=("<user>", "x < y </think> z"), html=("<script>", "{{ 7*7 }}")).items():
+    for name, texts in dict(plain=("a b", "Yes.\nNo."), spaces=(" a ", " Yes \n"),
+            marks=("<user>", "x < y </think> z"), html=("<script>", "{{ 7*7 }}")).items():
         messages = [dict(role=r, content=c) for r, c in zip(("user", "assistant")*2, texts*2)]
         quick, slow = template.spans(messages), template.end_chat(*template.by_comparing(messages))
         if not template.marked or name != "spaces": assert shown(*quick) == shown(*slow), name
@@ -56,7 +57,8 @@ def test_the_quick_way_is_the_slow_way(known):
 @settings(max_examples=15)
 @given(st.text(min_size=1, max_size=30).filter(str.strip), st.text(min_size=1, max_size=30).filter(str.strip))
 def test_any_words(question, answer):
-    for name in ("chatml (Yi)", "Llama 3", "Mistral v3, system and tools in the last question", "Vicuna", "GLM 4, the next header ends a turn"):
+    for name in ("chatml (Yi)", "Llama 3", "Mistral v3, system and tools in the last question", "Vicuna",
+            "GLM 4, the next header ends a turn"):
         case = ALL[name]
         if name not in TOKENIZERS: TOKENIZERS[name] = Template(tokenizer(case))
         template = TOKENIZERS[name]

@@ -25,7 +25,8 @@ F64 = dict(dtype=torch.float64)
 cases = settings(deadline=None, max_examples=60, derandomize=True)
 sizes = dict(m=st.integers(2, 40), n=st.integers(2, 40), r=st.integers(1, 8), seed=st.integers(0, 2**31))
 
-def close(a, b, tol=1e-9): torch.testing.assert_close(torch.as_tensor(a, **F64), torch.as_tensor(b, **F64), rtol=tol, atol=tol)
+def close(a, b, tol=1e-9):
+    torch.testing.assert_close(torch.as_tensor(a, **F64), torch.as_tensor(b, **F64), rtol=tol, atol=tol)
 
 def update(m, n, r, seed, scaling=1.5, name="layer", dtype=torch.float32):
     g = torch.Generator().manual_seed(seed)
@@ -65,12 +66,13 @@ def power(m, n, seed=0, p=1.):
 def plain_layers():
     from transformers.pytorch_utils import Conv1D
     torch.manual_seed(0)
-    linear, half, conv1d, table, conv = torch.nn.Linear(20, 30), torch.nn.Linear(20, 30).bfloat16(), Conv1D(30, 20), torch.nn.Embedding(20, 30), torch.nn.Conv2d(4, 30, 3)
+    linear, half, conv1d, table, conv = torch.nn.Linear(20, 30), torch.nn.Linear(20, 30).bfloat16(), Conv1D(30,
+        20), torch.nn.Embedding(20, 30), torch.nn.Conv2d(4, 30, 3)
     with torch.no_grad():
         for o in (linear, half, conv1d): o.bias.fill_(1000.)
     W = torch.randn(30, 20, **F64)
-    return dict(linear=(linear, linear.weight), half=(half, half.weight), conv1d=(conv1d, conv1d.weight.T), embedding=(table, table.weight.T),
-                convolution=(conv, conv.weight.flatten(1)), matrix=(W, W))
+    return dict(linear=(linear, linear.weight), half=(half, half.weight), conv1d=(conv1d, conv1d.weight.T),
+        embedding=(table, table.weight.T), convolution=(conv, conv.weight.flatten(1)), matrix=(W, W))
 
 @pytest.mark.parametrize("kind", plain_layers())
 def test_operator_of_a_plain_layer(kind):
@@ -83,7 +85,8 @@ def test_operator_of_a_plain_layer(kind):
     close(W.frobenius, float(dense.norm()), 1e-6)
 
 @pytest.fixture(scope="module")
-def bases(): return {q: load_base(Recipe(model="petit", quant=q, dtype="float32")) for q in ("none", "nf4", "fp4", "int8")}
+def bases():
+    return {q: load_base(Recipe(model="petit", quant=q, dtype="float32")) for q in ("none", "nf4", "fp4", "int8")}
 
 @pytest.mark.parametrize("quant", ["none", "nf4", "fp4", "int8"])
 @pytest.mark.parametrize("training", [True, False])
@@ -95,7 +98,8 @@ def test_operator_of_a_quantized_layer(bases, quant, training):
     g = torch.Generator().manual_seed(0)
     X, Y = torch.randn(W.n, 5, generator=g), torch.randn(W.m, 5, generator=g)
     assert (W.m, W.n) == tuple(dense.shape)
-    for a, b in ((W @ X, dense @ X.double()), (W.T @ Y, dense.T @ Y.double()), (W.dense(), dense), (W.rows, dense.norm(dim=1))):
+    for a, b in ((W @ X, dense @ X.double()), (W.T @ Y, dense.T @ Y.double()), (W.dense(), dense),
+            (W.rows, dense.norm(dim=1))):
         assert (a - b).norm() <= 1e-5*b.norm()
     assert W.error < 1e-5 and W.layer.training == training and not is_repacked(model)
     with torch.inference_mode(): close(W.T @ Y, dense.T @ Y.double(), 1e-4)
@@ -127,7 +131,8 @@ def test_a_layer_that_was_evaluated_is_read(dtype):
     W = Weight(layer)
     with torch.no_grad(): seen = layer(torch.eye(W.n, dtype=getattr(torch, dtype))).mT.double()
     X, Y = torch.randn(W.n, 3, **F64), torch.randn(W.m, 3, **F64)
-    assert (W @ X - seen @ X).norm() < 0.01*(seen @ X).norm() and (W.T @ Y - seen.T @ Y).norm() < 0.01*(seen.T @ Y).norm()
+    assert (W @ X - seen @ X).norm() < 0.01*(seen @ X).norm() and (W.T @ Y
+        - seen.T @ Y).norm() < 0.01*(seen.T @ Y).norm()
     assert len(W.top(3)[1]) == 3
 
 def test_adapters_are_left_out_and_merged_ones_refused(bases):
@@ -153,13 +158,18 @@ def adapted_models():
     torch.manual_seed(0)
     made = dict(init_lora_weights=False, r=2)
     gpt2 = AutoModelForCausalLM.from_config(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=40, n_positions=16))
-    moe = AutoModelForCausalLM.from_config(MixtralConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, vocab_size=40, num_local_experts=3))
-    oss = AutoModelForCausalLM.from_config(GptOssConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=8, vocab_size=40,
-                                                        num_local_experts=3, num_experts_per_tok=2))
-    yield "gpt2", get_peft_model(gpt2, LoraConfig(target_modules=["c_attn", "c_proj", "wte"], fan_in_fan_out=True, **made)), 4
+    moe = AutoModelForCausalLM.from_config(MixtralConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, vocab_size=40, num_local_experts=3))
+    oss = AutoModelForCausalLM.from_config(GptOssConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=8, vocab_size=40, num_local_experts=3,
+        num_experts_per_tok=2))
+    yield "gpt2", get_peft_model(gpt2, LoraConfig(target_modules=["c_attn", "c_proj", "wte"], fan_in_fan_out=True,
+        **made)), 4
     yield "convolution", get_peft_model(Convolution(), LoraConfig(target_modules=["layer"], **made)), 1
-    yield "experts", get_peft_model(moe, LoraConfig(target_modules=["q_proj"], target_parameters=["experts.gate_up_proj", "experts.down_proj"], **made)), 7
-    yield "transposed experts", get_peft_model(oss, LoraConfig(target_modules=[], target_parameters=["experts.gate_up_proj"], **made)), 3
+    yield "experts", get_peft_model(moe, LoraConfig(target_modules=["q_proj"],
+        target_parameters=["experts.gate_up_proj", "experts.down_proj"], **made)), 7
+    yield "transposed experts", get_peft_model(oss,
+        LoraConfig(target_modules=[], target_parameters=["experts.gate_up_proj"], **made)), 3
 
 @pytest.mark.parametrize("kind,model,n", list(adapted_models()), ids=lambda o: o if isinstance(o, str) else "")
 def test_the_weight_is_oriented_as_its_update(kind, model, n):
@@ -172,7 +182,8 @@ def test_the_weight_is_oriented_as_its_update(kind, model, n):
     with pytest.raises(RecipeError, match="another base"): base_weight(merged, "experts.none[9]")
 
 @cases
-@given(m=st.integers(30, 120), n=st.integers(30, 120), k=st.integers(1, 5), p=st.sampled_from([0., 0.3, 1., 3.]), seed=st.integers(0, 2**31))
+@given(m=st.integers(30, 120), n=st.integers(30, 120), k=st.integers(1, 5), p=st.sampled_from([0., 0.3, 1., 3.]),
+    seed=st.integers(0, 2**31))
 def test_top_is_what_its_residual_says(m, n, k, p, seed):
     W = power(m, n, seed, p)
     U, S, V, residual = Weight(W).top(k)
@@ -220,7 +231,8 @@ def test_overlap_of_equal_orthogonal_and_no_spans():
     with pytest.raises(RecipeError, match="dimensions"): overlap(f, eye)
 
 def test_overlap_of_adapters_takes_common_modules():
-    x, y = Spectra.of([update(8, 6, 2, 0, name="a"), update(8, 6, 2, 1, name="b")]), Spectra.of([update(8, 6, 3, 2, name="b")])
+    x, y = Spectra.of([update(8, 6, 2, 0, name="a"), update(8, 6, 2, 1, name="b")]), Spectra.of([update(8, 6, 3, 2,
+        name="b")])
     assert {k: v["phi"].shape for k, v in overlap(x, y).items()} == {"b": (2, 3)}
     assert list(drift(x, y).module) == ["b"]
     with pytest.raises(AdapterError, match="no directions"): overlap(Spectra.from_arrays(*x.to_arrays()), y)
@@ -275,9 +287,12 @@ def test_inner_products_and_sums(m, n, r, r2, seed):
 
 def test_sums_that_cancel_and_add():
     f = update(20, 30, 4, 0)
-    close(cancellation([f, Factors("", f.A, -f.B, f.scaling)])["ratio"], 0); close(cancellation([f]*3)["ratio"], 3); close(cosine(f, f)["cosine"], 1)
+    close(cancellation([f, Factors("", f.A, -f.B, f.scaling)])["ratio"], 0)
+    close(cancellation([f]*3)["ratio"], 3)
+    close(cosine(f, f)["cosine"], 1)
     g = update(20, 30, 4, 1)
-    close(cancellation([f, Factors("", g.A, g.B, -g.scaling)])["ratio"], (f.delta() - g.delta()).norm()**2/(f.delta().norm()**2 + g.delta().norm()**2))
+    close(cancellation([f, Factors("", g.A, g.B, -g.scaling)])["ratio"],
+        (f.delta() - g.delta()).norm()**2/(f.delta().norm()**2 + g.delta().norm()**2))
     with pytest.raises(RecipeError, match="cannot be added"): cancellation([f, update(20, 31, 4, 0)])
     with pytest.raises(RecipeError, match="20x31"): inner(f, update(20, 31, 4, 0))
 
@@ -303,11 +318,13 @@ def test_measures_against_w(m, n, r, seed):
     model, D = net(W), f.delta()
     (U, S, V), base = svd(f), torch.linalg.svdvals(W)
     size, amp = relative_size([f], model).iloc[0], amplification([f], model).iloc[0]
-    for key, value in dict(frobenius=D.norm(), base_frobenius=W.norm(), relative_frobenius=D.norm()/W.norm(), spectral=S[0], base_spectral=base[0],
-                           relative_spectral=S[0]/base[0]).items(): close(size[key], value, 2e-3*max(1, float(value)) if "spectral" in key else 1e-8)
+    for key, value in dict(frobenius=D.norm(), base_frobenius=W.norm(), relative_frobenius=D.norm()/W.norm(),
+            spectral=S[0], base_spectral=base[0], relative_spectral=S[0]/base[0]).items():
+        close(size[key], value, 2e-3*max(1, float(value)) if "spectral" in key else 1e-8)
     k, projected = len(S), (U.mT @ W @ V).norm()
-    for key, value in dict(r=k, frobenius=D.norm(), projected=projected, random=W.norm()*k/math.sqrt(m*n), amplification=D.norm()/projected,
-                           excess=projected*math.sqrt(m*n)/k/W.norm()).items(): close(amp[key], value, 1e-6*max(1, float(value)))
+    for key, value in dict(r=k, frobenius=D.norm(), projected=projected, random=W.norm()*k/math.sqrt(m*n),
+            amplification=D.norm()/projected, excess=projected*math.sqrt(m*n)/k/W.norm()).items():
+        close(amp[key], value, 1e-6*max(1, float(value)))
     close(amp["own"], base[:k].norm(), 2e-3)
     gain = base_gain(f, Weight(W))
     close(gain["sigma"], S, 1e-8); close(gain["base_gain"].abs(), (U*(W @ V)).sum(0).abs(), 1e-6)
@@ -323,7 +340,8 @@ def test_magnitude_and_direction_equal_dense(m, n, r, seed, size):
     close(o.dM, (v - w).abs().mean(), 1e-9*max(1, size))
     close(o.dD, ((unit(new) - unit(W)).square().sum(1)/2).mean(), 1e-9)
     assert abs(o.dD/((unit(new) - unit(W)).square().sum(1)/2).mean() - 1) < 1e-6
-    close(o.dM_null, ((w.square() + q).sqrt() - w).mean(), 1e-9*max(1, size)); close(o.dD_null, (1 - w/(w.square() + q).sqrt()).mean(), 1e-9)
+    close(o.dM_null, ((w.square() + q).sqrt() - w).mean(), 1e-9*max(1, size))
+    close(o.dD_null, (1 - w/(w.square() + q).sqrt()).mean(), 1e-9)
 
 def test_null_of_magnitude_and_direction():
     g = torch.Generator().manual_seed(0)
@@ -341,7 +359,8 @@ class Table(torch.nn.Module):
 def test_a_dora_adapter_has_its_own_lengths(kind):
     from peft import LoraConfig, get_peft_model
     torch.manual_seed(0)
-    model = get_peft_model(Net(torch.nn.Linear(12, 10)) if kind == "linear" else Table(), LoraConfig(r=2, target_modules=["layer"], use_dora=True, init_lora_weights=False))
+    model = get_peft_model(Net(torch.nn.Linear(12, 10)) if kind == "linear" else Table(),
+        LoraConfig(r=2, target_modules=["layer"], use_dora=True, init_lora_weights=False))
     length = model.base_model.model.layer.lora_magnitude_vector["default"].weight
     length.data *= 1.3
     f, W = read_factors(model)[0], base_weight(model, "layer").dense()
@@ -358,7 +377,8 @@ def test_null_of_the_projected_weight(m, n, r, p):
     seen = (haar(m, r, g, (N,)).mT @ W @ haar(n, r, g, (N,))).square().sum((1, 2))
     o = amplification([update(m, n, r, 0)], net(W)).iloc[0]
     assert abs(seen.mean()/o.random**2 - 1) < 5*float(seen.std()/seen.mean())/math.sqrt(N)
-    assert abs(float(seen.sqrt().std())/o.random/o.random_sd - 1) < 0.2, (float(seen.sqrt().std())/o.random, o.random_sd)
+    assert abs(float(seen.sqrt().std())/o.random/o.random_sd - 1) < 0.2, (float(seen.sqrt().std())/o.random,
+        o.random_sd)
     if p == 0: assert abs(o.random_sd*math.sqrt(2)*r - 1) < 0.12
 
 def test_table_7_of_lora():
@@ -376,7 +396,8 @@ def test_table_7_through_the_function():
     W = torch.diag(torch.tensor([10.]*4 + [0.5]*60, **F64))
     f = Factors("layer", torch.eye(64)[[10, 11]], torch.eye(64)[:, [10, 11]]*5, 1.)
     o = amplification([f], net(W)).iloc[0]
-    close([o.frobenius, o.projected, o.amplification, o.own, o.random], [math.sqrt(50), math.sqrt(.5), 10, math.sqrt(200), math.sqrt(415)*2/64], 1e-6)
+    close([o.frobenius, o.projected, o.amplification, o.own, o.random],
+        [math.sqrt(50), math.sqrt(.5), 10, math.sqrt(200), math.sqrt(415)*2/64], 1e-6)
 
 @cases
 @given(**sizes, k=st.integers(1, 20))
@@ -386,7 +407,8 @@ def test_alignment_equals_dense(m, n, r, seed, k):
     e = D.square().sum()
     tol = 1e-6 + 60*float(o.residual.max())*max(m, n)
     for i in range(len(o)):
-        close(o.left[i], (X[:, :i + 1].mT @ D).square().sum()/e, tol); close(o.right[i], (D @ Yh[:i + 1].mT).square().sum()/e, tol)
+        close(o.left[i], (X[:, :i + 1].mT @ D).square().sum()/e, tol)
+        close(o.right[i], (D @ Yh[:i + 1].mT).square().sum()/e, tol)
         close([o.left_null[i], o.right_null[i]], [(i + 1)/m, (i + 1)/n])
 
 def test_null_of_the_alignment_curve():
@@ -397,7 +419,8 @@ def test_null_of_the_alignment_curve():
     o, X = alignment(f, Weight(W), 10), torch.linalg.svd(W).U
     seen = ((X.mT @ U)*S).square().sum(-1).cumsum(-1)/S.square().sum()
     for k in (0, 4, 9):
-        assert abs(seen[:, k].mean() - o.left_null[k]) < 4*o.left_sd[k]/math.sqrt(N) and abs(seen[:, k].std()/o.left_sd[k] - 1) < 0.06
+        assert abs(seen[:, k].mean() - o.left_null[k]) < 4*o.left_sd[k]/math.sqrt(N) and abs(seen[:,
+            k].std()/o.left_sd[k] - 1) < 0.06
 
 # --- spikes and intruders --------------------------------------------------------------------------------------------------------------------
 
@@ -405,7 +428,8 @@ def test_the_bbp_table():
     "Square Gaussian W of 1024: twice the threshold gives sigma 2.500 and squared overlap 0.750 in theory, 2.517 and 0.736 in one draw"
     o = gaussian_spike(2.)
     close([o["threshold"], o["sigma"], o["overlap"]], [1, 2.5, 0.75])
-    close([gaussian_spike(0.9)["sigma"], gaussian_spike(0.9)["overlap"]], [2, 0]); close(gaussian_spike(1 + 1e-9)["sigma"], 2, 1e-8)
+    close([gaussian_spike(0.9)["sigma"], gaussian_spike(0.9)["overlap"]], [2, 0])
+    close(gaussian_spike(1 + 1e-9)["sigma"], 2, 1e-8)
 
 @pytest.mark.parametrize("m,n,t", [(500, 500, 2.), (500, 500, 1.5), (800, 400, 2.5), (400, 800, 2.)])
 def test_gaussian_spikes(m, n, t):
@@ -420,14 +444,16 @@ def test_gaussian_spikes(m, n, t):
 
 def test_threshold_of_gaussian_weights_on_average():
     g, seen = torch.Generator().manual_seed(0), []
-    for _ in range(12): seen.append(critical_spike(torch.linalg.svdvals(torch.randn(256, 256, generator=g, **F64)), 256, 256)/16)
+    for _ in range(12):
+        seen.append(critical_spike(torch.linalg.svdvals(torch.randn(256, 256, generator=g, **F64)), 256, 256)/16)
     assert abs(np.mean(seen) - 1) < 0.1
 
 @pytest.mark.parametrize("times", [1., 1.5])
 def test_outliers_of_a_power_law(times):
     g, W = torch.Generator().manual_seed(0), power(300, 300, 0, 0.5)
     theta, base = times*float(torch.linalg.svdvals(W)[0]), torch.linalg.svdvals(W)
-    assert abs(float(torch.linalg.svdvals(W + theta*haar(300, 1, g) @ haar(300, 1, g).mT)[0])/outlier(theta, base, 300, 300) - 1) < 0.04
+    assert abs(float(torch.linalg.svdvals(W + theta*haar(300, 1, g) @ haar(300, 1, g).mT)[0])/outlier(theta, base, 300,
+        300) - 1) < 0.04
     assert 0.85 < critical_spike(base, 300, 300)/base[0] < 1.05
 
 def brute(W, delta, k, eps):
@@ -436,7 +462,8 @@ def brute(W, delta, k, eps):
     return sum(new), sum(float(s**2) for s, o in zip(S, new) if o)/float(S[:k].square().sum())
 
 @settings(deadline=None, max_examples=20, derandomize=True)
-@given(m=st.integers(12, 40), n=st.integers(12, 40), r=st.integers(1, 4), seed=st.integers(0, 2**31), size=st.sampled_from([0.01, 0.1, 1.]), eps=st.sampled_from([0.5, 0.8]))
+@given(m=st.integers(12, 40), n=st.integers(12, 40), r=st.integers(1, 4), seed=st.integers(0, 2**31),
+    size=st.sampled_from([0.01, 0.1, 1.]), eps=st.sampled_from([0.5, 0.8]))
 def test_intruders_by_hand(m, n, r, seed, size, eps):
     f, W, said = update(m, n, r, seed, size), power(m, n, seed + 1), []
     o = intruders([f], net(W), k=5, eps=eps, say=said.append).iloc[0]
@@ -450,7 +477,8 @@ def test_random_directions_are_all_intruders():
     m = 400
     W, f = power(m, m, 0, 0.5), update(m, m, 8, 0, 0.1)
     o = intruders([f], net(W), k=8, say=lambda text: None).iloc[0]
-    assert (o.intruders, o.intruders_random) == (8, 8) and o.energy_share == o.energy_share_random == 1 and o.spike_margin > 1
+    assert (o.intruders, o.intruders_random) == (8,
+        8) and o.energy_share == o.energy_share_random == 1 and o.spike_margin > 1
     X = torch.linalg.qr(torch.randn(m, 300, generator=torch.Generator().manual_seed(0), **F64)).Q
     assert abs(float(X.abs().amax(0).median())/o.random_cosine - 1) < 0.03
     assert abs(math.sqrt(2/4096)*float(torch.erfinv(torch.tensor(0.5, **F64)**(1/4096))) - 0.06) < 0.002
@@ -467,7 +495,8 @@ def test_from_start_equals_dense(m, n, r, seed):
     close(o.A_drift, (now.A - start.A).norm()/start.A.norm(), 1e-5); close(o.B_over_A, now.B.norm()/now.A.norm(), 1e-5)
     close(math.cos(o.angle), float(torch.linalg.svdvals(P @ Q.mT)[-1].clamp(max=1)), 1e-6)
     d, (U, _, V), (U2, _, V2) = drift([now], [start]).iloc[0], svd(now), svd(start)
-    close(d.left, 1 - (U.mT @ U2).norm()**2/U.shape[1], 1e-6); close(d.right, 1 - (V.mT @ V2).norm()**2/V.shape[1], 1e-6)
+    close(d.left, 1 - (U.mT @ U2).norm()**2/U.shape[1], 1e-6)
+    close(d.right, 1 - (V.mT @ V2).norm()**2/V.shape[1], 1e-6)
     close([d.left_null, d.right_null], [1 - d.k/m, 1 - d.k/n])
 
 def test_nulls_of_the_start():
@@ -518,13 +547,16 @@ def test_all_of_it_on_a_quantized_base(quant):
     for measure in (relative_size, amplification, magnitude_direction):
         a, b = measure(few, model), measure(few, plain)
         for key in a.columns.drop("module"):
-            if key not in ("error", "residual"): np.testing.assert_allclose(a[key].astype(float), b[key].astype(float), rtol=2e-3 if "spectral" in key or key == "own" else 1e-4)
+            if key not in ("error", "residual"):
+                np.testing.assert_allclose(a[key].astype(float), b[key].astype(float), rtol=2e-3 if "spectral" in key
+                    or key == "own" else 1e-4)
         assert len(a) == len(few) == 7
     quietly = dict(say=lambda text: None)
     pd.testing.assert_frame_equal(intruders(few[:2], model, **quietly), intruders(few[:2], plain, **quietly), rtol=1e-4)
     assert alignment(few[0], base_weight(model, few[0].name), 8).left.between(0, 1).all() and not is_repacked(model)
     frames = Spectra.from_arrays(*spectra.to_arrays())
-    assert len(amplification(Spectra.of(few), model)) == 7 and list(relative_size(frames, model).module) == spectra.names
+    assert len(amplification(Spectra.of(few), model)) == 7 and list(relative_size(frames,
+        model).module) == spectra.names
 
 def test_peft_has_no_intruders_on_four_bits():
     from peft.tuners.lora.intruders import reduce_intruder_dimension
@@ -548,14 +580,17 @@ def test_forgetting_is_kl_off_on(quant):
     model, tok = small(quant)
     batch = text(tok)
     for _ in range(3): step(model, batch)
-    o, two = forgetting(model, [batch | dict(labels=batch["input_ids"])]), forgetting(model, [{k: v[:1] for k, v in batch.items()}, {k: v[1:] for k, v in batch.items()}])
+    o, two = forgetting(model, [batch | dict(labels=batch["input_ids"])]), forgetting(model,
+        [{k: v[:1] for k, v in batch.items()}, {k: v[1:] for k, v in batch.items()}])
     assert model.training and not is_repacked(model)
     with torch.no_grad():
         on = model(**batch).logits.log_softmax(-1)
         with model.disable_adapter(): off = model(**batch).logits.log_softmax(-1)
     kl = torch.nn.functional.kl_div(on, off, reduction="none", log_target=True).sum(-1)[:, :-1].double()
     real = batch["attention_mask"][:, 1:].bool()
-    close(o["kl"], kl[real].mean(), 1e-5); close(two["kl"], o["kl"], 1e-4); assert o["tokens"] == int(real.sum()) == 39 and o["sequences"] == 4
+    close(o["kl"], kl[real].mean(), 1e-5)
+    close(two["kl"], o["kl"], 1e-4)
+    assert o["tokens"] == int(real.sum()) == 39 and o["sequences"] == 4
     assert o["kl"] > 0 and o["sd"] > 0
     with pytest.raises(RecipeError, match="batches"): forgetting(model, [])
 

@@ -18,13 +18,16 @@ sys.path.insert(0, str(Path(__file__).parent/"soak"))
 from tiny import tiny_base
 
 ROWS = [{"prompt": f"{i} and {j} is", "completion": f" {i + j}"} for i in range(8) for j in range(8)]
-RECIPE = Recipe(model=tiny_base(tempfile.mkdtemp(prefix="loranb-base-")), data=ROWS, r=2, max_steps=6, save_steps=2, eval_steps=2, sample_steps=3, spectra_steps=2, test_size=4, per_device_train_batch_size=2,
+RECIPE = Recipe(model=tiny_base(tempfile.mkdtemp(prefix="loranb-base-")), data=ROWS, r=2, max_steps=6, save_steps=2,
+    eval_steps=2, sample_steps=3, spectra_steps=2, test_size=4, per_device_train_batch_size=2,
     gradient_accumulation_steps=1, gradient_checkpointing=False, learning_rate=1e-2, lora_dropout=.1, max_length=32)
 LOOSE = {"seconds", "memory", "memory_peak", "cost"}
 
 
 def fingerprint(run): return hashlib.sha256((run.adapter.path/"adapter_model.safetensors").read_bytes()).hexdigest()
-def story(run): return sorted(({k: v for k, v in e.items() if k not in LOOSE} for e in run.events if e["type"] not in ("start", "note", "memory")), key=repr)
+def story(run):
+    return sorted(({k: v for k, v in e.items() if k not in LOOSE} for e in run.events if e["type"] not in ("start",
+        "note", "memory")), key=repr)
 def notes(run): return " ".join(e["message"] for e in run.of_type("note"))
 def at(run, type, step, fn): return run.on(lambda e: fn() if e["type"] == type and e["step"] == step else None)
 
@@ -46,7 +49,8 @@ def stopped(tmp_path_factory):
 def half(stopped, tmp_path): return Path(shutil.copytree(stopped, tmp_path/"half"))
 
 
-def core(run): return sorted(repr(e) for e in story(run) if e["type"] in ("step", "eval", "sample", "done"))  # a pause adds a checkpoint and a frame, and may put what is due after it
+# a pause adds a checkpoint and a frame, and may put what is due after it
+def core(run): return sorted(repr(e) for e in story(run) if e["type"] in ("step", "eval", "sample", "done"))
 def same(run, whole): return fingerprint(run) == fingerprint(whole) and core(run) == core(whole) and run.state == "done"
 
 
@@ -56,7 +60,8 @@ def same(run, whole): return fingerprint(run) == fingerprint(whole) and core(run
 def test_paused_sampled_and_resumed(whole, tmp_path, step):
     run = Run(RECIPE, tmp_path/"run")
     at(run, "step" if step else "start", step, run.pause).train()
-    assert (run.state, run.steps, run.events[-1]["type"]) == ("paused", step, "pause") and not (run.path/"run.lock").exists()
+    assert (run.state, run.steps, run.events[-1]["type"]) == ("paused", step,
+        "pause") and not (run.path/"run.lock").exists()
     run.subscribers.clear()
     model, before = run._model, fingerprint(run)
     torch.manual_seed(99)
@@ -77,7 +82,8 @@ def test_paused_in_an_evaluation(whole, tmp_path, monkeypatch):
         finally: left["at"] = time.monotonic()
     monkeypatch.setattr("loranb.train.run.held_out_loss", slow)
     run.train()
-    assert run.state == "paused" and run.steps == 4 and left["at"] - left["asked"] < 1 and not [e for e in run.of_type("eval") if e["step"] == 4]
+    assert run.state == "paused" and run.steps == 4 and left["at"] - left["asked"] < 1 and not [e
+        for e in run.of_type("eval") if e["step"] == 4]
     monkeypatch.undo()
     assert same(run.resume(), whole), "what was left out is owed"
 
@@ -94,8 +100,9 @@ def leave(run, word, seen):
     threading.Thread(target=watch, daemon=True).start()
 
 
-@pytest.mark.parametrize("phase,word,where", [("load_base", "loading", "loranb.train.run"), ("prepare", "tokenizing", "loranb.train.run"), ("generate", "answering", "loranb.train.run"), ("held_out_loss", "evaluating", "loranb.train.run"),
-                                              ("proof", "checking", "loranb.train.run")])
+@pytest.mark.parametrize("phase,word,where", [("load_base", "loading", "loranb.train.run"),
+    ("prepare", "tokenizing", "loranb.train.run"), ("generate", "answering", "loranb.train.run"),
+    ("held_out_loss", "evaluating", "loranb.train.run"), ("proof", "checking", "loranb.train.run")])
 def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, where):
     recipe, seen, left = RECIPE.replace(max_steps=1, sample_steps=0), {}, {}
     run, module = Run(recipe, tmp_path/"run"), sys.modules[where]
@@ -106,7 +113,8 @@ def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, w
     leave(run, word, seen)
     run.train()
     assert left["at"] - seen["at"] < 1
-    assert run.state == ("done" if run.steps else "stopped") and (run.steps == 1 or phase in ("load_base", "prepare", "generate"))
+    assert run.state == ("done" if run.steps else "stopped") and (run.steps == 1 or phase in ("load_base", "prepare",
+        "generate"))
     if phase in ("load_base", "prepare"): assert not run.path.exists()
     monkeypatch.undo()
     if run.state != "done": assert run.resume().state == "done"
@@ -115,7 +123,8 @@ def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, w
 def test_stop_while_saving_says_what_it_waits_for(whole, tmp_path, monkeypatch):
     import loranb.train.run
     run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train.run.commit
-    monkeypatch.setattr(loranb.train.run, "commit", lambda *a, **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
+    monkeypatch.setattr(loranb.train.run, "commit", lambda *a,
+        **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
     leave(run, "saving", seen)
     run.train()
     assert seen["state"] == "stopping" and seen["doing"] == "saving checkpoint-2" and run.state == "stopped" and run.steps == 2 and not find_damage(run.path/"checkpoint-2")
@@ -139,12 +148,14 @@ import json, time
 from loranb.core.recipe import Recipe; from loranb.train.run import Run
 run = Run(Recipe(**json.loads({json.dumps({k: v for k, v in RECIPE.changed().items()})!r})), {str(path)!r})
 run.on(lambda e: time.sleep(60) if e['type'] == 'step' and e['step'] == 5 else None).train()"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True)
     try:
         while not (path/"events.jsonl").exists(): time.sleep(.1); assert process.poll() is None
         run = Run.open(path)
         told = []
-        run.on(told.append).on(lambda e: os.killpg(process.pid, signal.SIGKILL) if e["type"] == "step" and e["step"] == 5 else None)
+        run.on(told.append).on(lambda e: os.killpg(process.pid, signal.SIGKILL) if e["type"] == "step"
+            and e["step"] == 5 else None)
         assert run.state == "training" and who_works_in(path)["pid"] == process.pid
         for refused in (run.resume, run.stop, Run.open(path).resume):
             with pytest.raises(RecipeError, match=rf"worked on by process {process.pid}"): refused()
@@ -161,7 +172,8 @@ run.on(lambda e: time.sleep(60) if e['type'] == 'step' and e['step'] == 5 else N
 def test_whose_lock_it_is(tmp_path, monkeypatch):
     lock = tmp_path/"run.lock"
     parent = dict(this_process(), pid=os.getppid(), began=psutil.Process(os.getppid()).create_time())
-    for who, alive in ((parent, True), (this_process(), False), (dict(parent, began=1.), False), (dict(this_process(), pid=2**22 + 1), False), (dict(pid=1, host="elsewhere", began=1.), True)):
+    for who, alive in ((parent, True), (this_process(), False), (dict(parent, began=1.), False),
+            (dict(this_process(), pid=2**22 + 1), False), (dict(pid=1, host="elsewhere", began=1.), True)):
         lock.write_text(json.dumps(who))
         assert bool(who_works_in(tmp_path)) == alive
     os.utime(lock, (time.time() - SILENT - 9,)*2)
@@ -188,12 +200,14 @@ def harm(p, how):
 def test_no_damage_goes_unseen(half):
     "Every file of a checkpoint, missing, cut in half or with one bit turned"
     files, seen = sorted(p for p in (half/"checkpoint-4").iterdir()), []
-    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"} <= {p.name for p in files} and not find_damage(half/"checkpoint-4")
+    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
+        "manifest.json"} <= {p.name for p in files} and not find_damage(half/"checkpoint-4")
     for p in files:
         keep = p.read_bytes()
         for how in ("missing", "half", "bit"):
             harm(p, how)
-            if (p.name, how) != ("manifest.json", "bit"): assert p.name in find_damage(half/"checkpoint-4"), (p.name, how)
+            if (p.name, how) != ("manifest.json", "bit"):
+                assert p.name in find_damage(half/"checkpoint-4"), (p.name, how)
             p.write_bytes(keep)
     assert not find_damage(half/"checkpoint-4")
 
@@ -219,7 +233,8 @@ def test_a_damaged_log_is_told_and_costs_no_step(whole, half):
     (half/"spectra.bin").write_bytes((half/"spectra.bin").read_bytes()[:-100])
     run = Run.open(half).resume()
     assert fingerprint(run) == fingerprint(whole) and run.state == "done" and "events.jsonl was damaged" in notes(run) and "spectra.bin was damaged" in notes(run)
-    assert Run.open(half).state == "done" and all("frame" not in e or e["frame"] < len(run.spectra_history) for e in run.events)
+    assert Run.open(half).state == "done" and all("frame" not in e or e["frame"] < len(run.spectra_history)
+        for e in run.events)
 
 
 def test_killed_after_the_last_step(tmp_path):
@@ -234,7 +249,8 @@ def test_killed_after_the_last_step(tmp_path):
 
 def test_another_machine_is_said(half):
     head = json.loads((half/"run.json").read_text())
-    assert head["threads"] == torch.get_num_threads() and {"torch", "transformers", "peft", "bitsandbytes"} <= set(head["versions"]) and head["optim"] == "adamw_torch" and head["instructions"]
+    assert head["threads"] == torch.get_num_threads() and {"torch", "transformers", "peft",
+        "bitsandbytes"} <= set(head["versions"]) and head["optim"] == "adamw_torch" and head["instructions"]
     (half/"run.json").write_text(json.dumps(dict(head, threads=64, versions=dict(head["versions"], torch="1.0"))))
     run = Run.open(half).resume()
     assert "threads 64 then" in notes(run) and "torch 1.0 then" in notes(run) and "device" not in notes(run)
@@ -247,7 +263,9 @@ def test_a_full_disk(whole, tmp_path):
     run, limit = Run(RECIPE, tmp_path/"run"), resource.getrlimit(resource.RLIMIT_FSIZE)
     at(run, "step", 3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, limit[1])))
     try:
-        with pytest.raises(RecipeError, match="file is larger than is allowed.*The last whole checkpoint is checkpoint-2.*run.resume") as e: run.train()
+        with pytest.raises(RecipeError, match="file is larger than is allowed.*The last whole checkpoint is "
+                "checkpoint-2.*run.resume") as e:
+            run.train()
     finally: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert run.state == "failed" and run._model is None and e.value.__context__ is None
     assert [p.name for p in checkpoints(run.path)] == ["checkpoint-2"] and not find_damage(run.path/"checkpoint-2") and not (run.path/".saving").exists() and Run.open(run.path).state == "failed"
@@ -260,7 +278,8 @@ def test_a_full_disk(whole, tmp_path):
 def test_a_really_full_disk(whole, tmp_path):
     disk = tmp_path/"disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True).returncode: pytest.skip("no right to mount")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("no right to mount")
     try:
         import loranb.train.run
         run = Run(RECIPE, disk/"run")
@@ -278,8 +297,11 @@ def test_a_really_full_disk(whole, tmp_path):
 
 def test_no_number(whole, tmp_path):
     run = Run(RECIPE, tmp_path/"run")
-    at(run, "step", 3, lambda: next(p for n, p in run._model.named_parameters() if "lora_B" in n).data.fill_(float("nan")))
-    with pytest.raises(RecipeError, match="(loss of step 4 is nan|weights that are no numbers).*checkpoint-2.*learning_rate"): run.train()
+    at(run, "step", 3, lambda: next(p for n, p in run._model.named_parameters()
+        if "lora_B" in n).data.fill_(float("nan")))
+    with pytest.raises(RecipeError, match="(loss of step 4 is nan|weights that are no "
+            "numbers).*checkpoint-2.*learning_rate"):
+        run.train()
     assert run.state == "failed" and [p.name for p in checkpoints(run.path)] == ["checkpoint-2"] and run.adapter.spectra
     run.subscribers.clear()
     assert same(run.resume(), whole)
@@ -287,7 +309,8 @@ def test_no_number(whole, tmp_path):
 
 def test_no_number_is_ever_saved(tmp_path):
     run = Run(RECIPE, tmp_path/"run")
-    at(run, "step", 4, lambda: next(p for n, p in run._model.named_parameters() if "lora_A" in n).data[0].fill_(float("inf")))
+    at(run, "step", 4, lambda: next(p for n, p in run._model.named_parameters()
+        if "lora_A" in n).data[0].fill_(float("inf")))
     with pytest.raises(RecipeError, match="after step 4 the adapter holds weights that are no numbers"): run.train()
     assert [p.name for p in checkpoints(run.path)] == ["checkpoint-2"]
 
@@ -313,10 +336,12 @@ def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
 def test_out_of_memory_gives_it_back(whole, tmp_path, monkeypatch):
     import gc, loranb.train.run
     collate, run = loranb.train.run.collate, Run(RECIPE, tmp_path/"run")
-    monkeypatch.setattr(loranb.train.run, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3 else collate(rows, pad))
+    monkeypatch.setattr(loranb.train.run, "collate", lambda rows, pad: torch.empty(2**50) if run.steps == 3
+        else collate(rows, pad))
     at(run, "start", 0, lambda: held.append(weakref.ref(run._model)))
     held = []
-    with pytest.raises(RecipeError, match="out of memory in step 4: Take recipe.replace.*checkpoint-2") as e: run.train()
+    with pytest.raises(RecipeError, match="out of memory in step 4: Take recipe.replace.*checkpoint-2") as e:
+        run.train()
     del e
     gc.collect()
     assert held[0]() is None and run.state == "failed"
@@ -325,8 +350,9 @@ def test_out_of_memory_gives_it_back(whole, tmp_path, monkeypatch):
     assert same(run.resume(), whole)
 
 
-@pytest.mark.parametrize("e,words", [(PermissionError(13, "Permission denied"), "no right to write"), (OSError(30, "Read-only file system"), "can only be read"), (OSError(107, "Transport endpoint is not connected"), "not mounted"),
-                                     (ValueError("something else"), "")])
+@pytest.mark.parametrize("e,words", [(PermissionError(13, "Permission denied"), "no right to write"),
+    (OSError(30, "Read-only file system"), "can only be read"), (OSError(107, "Transport endpoint is not connected"),
+    "not mounted"), (ValueError("something else"), "")])
 def test_words_for_failures(e, words, tmp_path):
     text = explain_failure(e, RECIPE, tmp_path, "checkpoint-8")
     assert words in text and bool(text) == bool(words) and (not words or "checkpoint-8" in text and "\n" not in text)
@@ -341,12 +367,15 @@ def test_a_file_system_that_knows_little(whole, tmp_path, monkeypatch):
     def no_folder_sync(fd):
         if Path(os.readlink(f"/proc/self/fd/{fd}")).is_dir(): raise OSError(22, "Invalid argument")
         return fsync(fd)
-    monkeypatch.setattr(os, "rename", no_folders); monkeypatch.setattr(os, "fsync", no_folder_sync); monkeypatch.setattr(os, "link", lambda *a, **k: 1/0)
+    monkeypatch.setattr(os, "rename", no_folders)
+    monkeypatch.setattr(os, "fsync", no_folder_sync)
+    monkeypatch.setattr(os, "link", lambda *a, **k: 1/0)
     run = Run(RECIPE, tmp_path/"run")
     at(run, "step", 5, run.pause).train()
     assert not [p for p in checkpoints(run.path) if find_damage(p)] and len(checkpoints(run.path)) == 2
     run.subscribers.clear()
-    assert same(run.resume(), whole) and not [p.name for p in run.path.iterdir() if p.name.startswith(".") or ".new" in p.name or ".old" in p.name]
+    assert same(run.resume(), whole) and not [p.name for p in run.path.iterdir() if p.name.startswith(".")
+        or ".new" in p.name or ".old" in p.name]
 
 
 def test_a_folder_that_was_being_replaced_is_mended(tmp_path):
@@ -363,14 +392,16 @@ class Hub:
     "Keeps commits in a folder, as the Hub would"
     def __init__(self, path): self.path, self.commits, self.private = path, [], None
     def create_repo(self, repo_id, private, exist_ok): self.private = private; return SimpleNamespace(repo_id=repo_id)
-    def list_repo_files(self, repo_id): return [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
+    def list_repo_files(self, repo_id):
+        return [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
     def create_commit(self, repo_id, operations, commit_message):
         time.sleep(.05)
         for o in operations:
             to = self.path/o.path_in_repo
             if not hasattr(o, "path_or_fileobj"): shutil.rmtree(to); continue
             to.parent.mkdir(parents=True, exist_ok=True)
-            to.write_bytes(o.path_or_fileobj if isinstance(o.path_or_fileobj, bytes) else Path(o.path_or_fileobj).read_bytes())
+            to.write_bytes(o.path_or_fileobj if isinstance(o.path_or_fileobj, bytes)
+                else Path(o.path_or_fileobj).read_bytes())
         self.commits.append(commit_message)
 
 
@@ -380,7 +411,8 @@ def test_gone_on_with_from_the_hub(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     run = Run(RECIPE.replace(hub_model_id="me/run"), tmp_path/"run")
     at(run, "step", 5, run.pause).train()
-    assert hub.private is True and hub.commits[-1] == "checkpoint-5" and [p.name for p in checkpoints(hub.path)] == ["checkpoint-5"] and not find_damage(hub.path/"checkpoint-5")
+    assert hub.private is True and hub.commits[-1] == "checkpoint-5" and [p.name
+        for p in checkpoints(hub.path)] == ["checkpoint-5"] and not find_damage(hub.path/"checkpoint-5")
     assert (hub.path/"adapter"/"adapter_config.json").exists() and (hub.path/"README.md").exists()
     there = Run.open(shutil.copytree(hub.path, tmp_path/"elsewhere"))
     assert there.steps == 5 and same(there.resume(), whole) and hub.commits[-1] == "checkpoint-6"
@@ -394,15 +426,18 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     run = Run(RECIPE.replace(hub_model_id="me/run", max_steps=2), tmp_path/"run").train()
     assert run.state == "done" and "upload to me/run failed (the network is gone)" in notes(run) and not find_damage(run.path/"checkpoint-2")
     hub.create_repo = lambda *a, **k: (_ for _ in ()).throw(ConnectionError("401: not logged in"))
-    with pytest.raises(RecipeError, match="hub_model_id.*401.*login"): Run(RECIPE.replace(hub_model_id="me/run"), tmp_path/"other").train()
+    with pytest.raises(RecipeError, match="hub_model_id.*401.*login"):
+        Run(RECIPE.replace(hub_model_id="me/run"), tmp_path/"other").train()
     assert not (tmp_path/"other").exists()
 
 
 def test_a_tracker_that_is_not_there(tmp_path, monkeypatch):
     import importlib.util
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in ("wandb", "mlflow", "trackio", "tensorboard", "tensorboardX") else find(name, *a))
-    with pytest.raises(RecipeError, match="report_to: mlflow is not installed"): Run(RECIPE.replace(report_to="mlflow"), tmp_path/"run").train()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in ("wandb", "mlflow", "trackio",
+        "tensorboard", "tensorboardX") else find(name, *a))
+    with pytest.raises(RecipeError, match="report_to: mlflow is not installed"):
+        Run(RECIPE.replace(report_to="mlflow"), tmp_path/"run").train()
     assert not (tmp_path/"run").exists()
 
 
@@ -421,7 +456,8 @@ def test_a_tracker_ends_with_the_run_and_its_failure_does_not(whole, tmp_path, m
     from transformers.integrations import integration_utils
     told = []
     class Tracker:
-        def __getattr__(self, event): return lambda args, state, control, model=None, logs=None: self.tell(event, state.global_step, logs)
+        def __getattr__(self, event):
+            return lambda args, state, control, model=None, logs=None: self.tell(event, state.global_step, logs)
         def tell(self, event, step, logs):
             told.append((event, step, logs))
             random.random(); torch.rand(1)
@@ -429,10 +465,13 @@ def test_a_tracker_ends_with_the_run_and_its_failure_does_not(whole, tmp_path, m
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", Tracker)
     monkeypatch.setattr("loranb.train.run.check_trackers", lambda recipe: None)
     run = Run(RECIPE.replace(report_to="mlflow"), tmp_path/"run").train()
-    assert run.state == "done" and [e["loss"] for e in run.of_type("step")] == [e["loss"] for e in whole.of_type("step")] if fails else same(run, whole)
+    assert run.state == "done" and [e["loss"] for e in run.of_type("step")] == [e["loss"]
+        for e in whole.of_type("step")] if fails else same(run, whole)
     events, notes = [o[0] for o in told], [e["message"] for e in run.of_type("note")]
-    if fails == "on_log": assert events == ["on_train_begin", "on_log"] and notes == ["mlflow is told no more: OSError: no network"]
-    else: assert events == ["on_train_begin"] + ["on_log"]*(6 + len(run.of_type("eval"))) + ["on_train_end"] and notes == ["mlflow could not be ended: OSError: no network"][:bool(fails)]
+    if fails == "on_log":
+        assert events == ["on_train_begin", "on_log"] and notes == ["mlflow is told no more: OSError: no network"]
+    else:
+        assert events == ["on_train_begin"] + ["on_log"]*(6 + len(run.of_type("eval"))) + ["on_train_end"] and notes == ["mlflow could not be ended: OSError: no network"][:bool(fails)]
 
 
 def test_a_tracker_that_cannot_begin(tmp_path, monkeypatch):
@@ -440,16 +479,20 @@ def test_a_tracker_that_cannot_begin(tmp_path, monkeypatch):
     def tracker(): raise ValueError("no API key")
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", tracker)
     monkeypatch.setattr("loranb.train.run.check_trackers", lambda recipe: None)
-    with pytest.raises(RecipeError, match=r"report_to: wandb cannot begin \(ValueError: no API key\)\. Mend its settings"): Run(RECIPE.replace(report_to="wandb"), tmp_path/"run").train()
+    with pytest.raises(RecipeError, match=r"report_to: wandb cannot begin \(ValueError: no API key\)\. Mend its "
+            r"settings"):
+        Run(RECIPE.replace(report_to="wandb"), tmp_path/"run").train()
 
 
 def test_figures_by_step(whole, tmp_path):
     table = whole.history
-    assert list(table.index) == list(range(1, 7)) and {"loss", "eval_loss", "learning_rate", "grad_norm", "tokens", "seconds", "memory", "memory_peak"} <= set(table.columns)
+    assert list(table.index) == list(range(1, 7)) and {"loss", "eval_loss", "learning_rate", "grad_norm", "tokens",
+        "seconds", "memory", "memory_peak"} <= set(table.columns)
     assert table.grad_norm.gt(0).all() and table.memory_peak.is_monotonic_increasing and table.eval_loss.notna().sum() == 4 and table.learning_rate.iloc[1] > 0
     run, told = Run(RECIPE.replace(max_steps=2, save_steps=0), tmp_path/"run"), []
     at(run, "step", 2, lambda: run.emit("log", step=2, mine=.5, draw=torch.rand(1).item())).on(told.append).train()
-    assert run.history.mine[2] == .5 and [e["type"] for e in told].index("log") == [e["type"] for e in told].index("step", [e["type"] for e in told].index("step") + 1) + 1
+    assert run.history.mine[2] == .5 and [e["type"] for e in told].index("log") == [e["type"]
+        for e in told].index("step", [e["type"] for e in told].index("step") + 1) + 1
     assert run.of_type("step")[1]["loss"] == whole.of_type("step")[1]["loss"]
 
 
@@ -465,13 +508,15 @@ def test_samples_at_intervals(whole): assert [e["step"] for e in whole.of_type("
 
 def test_a_clone_and_one_that_starts_from_the_adapter(whole, tmp_path):
     other = whole.clone(tmp_path/"other", learning_rate=1e-3)
-    assert (other.state, other.recipe, other.path.exists()) == ("ready", whole.recipe.replace(learning_rate=1e-3), False)
+    assert (other.state, other.recipe, other.path.exists()) == ("ready", whole.recipe.replace(learning_rate=1e-3),
+        False)
     more = whole.clone(tmp_path/"more", adapter=True, max_steps=2)
     more.train()
     assert more.of_type("step")[0]["loss"] < whole.of_type("step")[0]["loss"] and (more.path/"start"/"adapter_model.safetensors").read_bytes() == (whole.adapter.path/"adapter_model.safetensors").read_bytes()
     again = Run.open(shutil.copytree(more.path, tmp_path/"moved"))
     assert again.recipe.adapter_name_or_path == str(tmp_path/"moved"/"start")
-    with pytest.raises(RecipeError, match="has r=2, and the recipe 4"): whole.clone(tmp_path/"odd", adapter=True, r=4, max_steps=2).train()
+    with pytest.raises(RecipeError, match="has r=2, and the recipe 4"):
+        whole.clone(tmp_path/"odd", adapter=True, r=4, max_steps=2).train()
     with pytest.raises(RecipeError, match="no field"): whole.clone(steps=3)
     assert not (tmp_path/"odd").exists()
 
@@ -488,7 +533,8 @@ def test_what_a_run_killed_in_its_first_moment_has_left_is_taken_over(tmp_path):
 
 def test_killed_at_any_moment(tmp_path):
     "A dozen steps instead of forty; `python tests/soak/kill.py` is the hundred kills"
-    done = subprocess.run([sys.executable, str(Path(__file__).parent/"soak"/"kill.py"), "--kills", "4", "--steps", "8", "--seed", str(int(time.time()))], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(Path(__file__).parent/"soak"/"kill.py"), "--kills", "4", "--steps", "8",
+        "--seed", str(int(time.time()))], capture_output=True, text=True)
     assert done.returncode == 0 and "4 kills, 0 wrong" in done.stdout, done.stdout + done.stderr
 
 
@@ -497,7 +543,8 @@ def test_killed_at_any_moment(tmp_path):
 def test_a_lock_that_could_not_be_taken_away_holds_nobody(tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="the good message"):
         with Lock(tmp_path):
-            monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(PermissionError(13, "no right")))
+            monkeypatch.setattr(Path, "unlink", lambda self,
+                missing_ok=False: (_ for _ in ()).throw(PermissionError(13, "no right")))
             raise RecipeError("the good message")
     monkeypatch.undo()
     assert (tmp_path/"run.lock").exists() and who_works_in(tmp_path) is None
@@ -507,7 +554,9 @@ def test_a_lock_that_could_not_be_taken_away_holds_nobody(tmp_path, monkeypatch)
 def test_a_run_knows_its_rows(tmp_path, monkeypatch):
     (tmp_path/"a").mkdir(); (tmp_path/"b").mkdir()
     monkeypatch.chdir(tmp_path/"a")
-    for n in ("a", "b"): (tmp_path/n/"rows.jsonl").write_text("".join(json.dumps(dict(prompt=f"{n} {i} =", completion=f" {i}")) + "\n" for i in range(40)))
+    for n in ("a", "b"):
+        (tmp_path/n/"rows.jsonl").write_text("".join(json.dumps(dict(prompt=f"{n} {i} =", completion=f" {i}")) + "\n"
+            for i in range(40)))
     run = Run(RECIPE.replace(data="rows.jsonl"), tmp_path/"run")
     at(run, "step", 3, run.stop).train()
     monkeypatch.chdir(tmp_path/"b")
@@ -519,14 +568,18 @@ def test_a_run_knows_its_rows(tmp_path, monkeypatch):
 
 
 def test_the_held_out_loss_needs_rows(tmp_path):
-    with pytest.raises(RecipeError, match="load_best_model_at_end goes by the held-out loss, and of 5 rows none is held out"):
-        Run(RECIPE.replace(data=ROWS[:5], load_best_model_at_end=True, eval_steps=2, test_size=4), tmp_path/"run").train()
+    with pytest.raises(RecipeError, match="load_best_model_at_end goes by the held-out loss, and of 5 rows none is "
+            "held out"):
+        Run(RECIPE.replace(data=ROWS[:5], load_best_model_at_end=True, eval_steps=2, test_size=4),
+            tmp_path/"run").train()
     assert not (tmp_path/"run").exists()
 
 
-@pytest.mark.parametrize("changes", [dict(lr_scheduler_kwargs=dict(foo=1)), dict(lr_scheduler_type="polynomial", lr_scheduler_kwargs=dict(lr_end=1.))])
+@pytest.mark.parametrize("changes", [dict(lr_scheduler_kwargs=dict(foo=1)),
+    dict(lr_scheduler_type="polynomial", lr_scheduler_kwargs=dict(lr_end=1.))])
 def test_a_schedule_that_does_not_take_its_arguments(tmp_path, changes):
-    with pytest.raises(RecipeError, match="lr_scheduler_kwargs: the schedule '.*' does not take"): Run(RECIPE.replace(**changes), tmp_path/"run").train()
+    with pytest.raises(RecipeError, match="lr_scheduler_kwargs: the schedule '.*' does not take"):
+        Run(RECIPE.replace(**changes), tmp_path/"run").train()
     assert not (tmp_path/"run").exists()
 
 
@@ -540,5 +593,6 @@ def test_who_breaks_off_has_stopped(tmp_path):
 def test_what_is_no_recipe_and_no_folder(tmp_path):
     with pytest.raises(RecipeError, match="recipe: give a Recipe, such as"): Run(ROWS)
     (tmp_path/"file").write_text("mine")
-    with pytest.raises(RecipeError, match=r"is in use already\. Give another folder\.$"): Run(RECIPE, tmp_path/"file").train()
+    with pytest.raises(RecipeError, match=r"is in use already\. Give another folder\.$"):
+        Run(RECIPE, tmp_path/"file").train()
     assert Run(RECIPE, "~/x").path == Path.home()/"x"

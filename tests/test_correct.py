@@ -27,11 +27,15 @@ def tiny(tmp_path_factory):
 
 
 def factors(run): return load_file(run.adapter.path/"adapter_model.safetensors")
-def gap(a, b): return max(float((a[k] - b[k]).abs().max()) for k in a)/max(float(v.abs().max()) for k, v in b.items() if "lora_B" in k)
+def gap(a, b):
+    return max(float((a[k] - b[k]).abs().max()) for k in a)/max(float(v.abs().max()) for k,
+        v in b.items() if "lora_B" in k)
 def fingerprint(run): return hashlib.sha256((run.adapter.path/"adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-def sgd(tiny, **kw): return recipe(tiny, "none", **{**dict(data=UNEQUAL, test_size=0, max_length=128, max_steps=2, optim="sgd", learning_rate=.5, lr_scheduler_type="constant", warmup_steps=0, max_grad_norm=0.), **kw})
+def sgd(tiny, **kw):
+    return recipe(tiny, "none", **{**dict(data=UNEQUAL, test_size=0, max_length=128, max_steps=2, optim="sgd",
+        learning_rate=.5, lr_scheduler_type="constant", warmup_steps=0, max_grad_norm=0.), **kw})
 
 
 @pytest.mark.parametrize("rows,steps", [(1, 16), (4, 4)])
@@ -39,7 +43,8 @@ def test_accumulation_is_over_tokens(tiny, tmp_path, rows, steps):
     whole = Run(sgd(tiny, per_device_train_batch_size=16), tmp_path/"whole").train()
     cut = Run(sgd(tiny, per_device_train_batch_size=rows, gradient_accumulation_steps=steps), tmp_path/"cut").train()
     assert gap(factors(cut), factors(whole)) < 1e-5
-    assert [e["loss"] for e in cut.of_type("step")] == pytest.approx([e["loss"] for e in whole.of_type("step")], rel=1e-5)
+    assert [e["loss"] for e in cut.of_type("step")] == pytest.approx([e["loss"] for e in whole.of_type("step")],
+        rel=1e-5)
     assert len({e["tokens"] for e in whole.of_type("step")}) == 2
 
 
@@ -57,8 +62,8 @@ def test_two_processes_are_one(tiny, tmp_path):
     (tmp_path/"rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in UNEQUAL))
     sgd(tiny, per_device_train_batch_size=4, data=str(tmp_path/"rows.jsonl")).to_yaml(tmp_path/"half.yaml")
     (tmp_path/"rank.py").write_text(RANK)
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(tmp_path/"rank.py"), str(TESTS), str(tmp_path/"half.yaml"), str(tmp_path)],
-        capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone",
+        str(tmp_path/"rank.py"), str(TESTS), str(tmp_path/"half.yaml"), str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:3000]
     ranks = [Run.open(tmp_path/f"rank{i}") for i in (0, 1)]
     assert fingerprint(ranks[0]) == fingerprint(ranks[1]) and gap(factors(ranks[0]), factors(whole)) < 1e-5
@@ -70,7 +75,8 @@ def test_half_precision_keeps_what_is_trained_in_float32(tiny):
     lora = attach(model, recipe(tiny, "nf4", dtype="float16", modules_to_save=["embed_tokens"]))
     trained = [p for p in lora.parameters() if p.requires_grad]
     assert quantized_layers(model) and {p.dtype for p in trained} == {torch.float32}
-    optimizer, scaler, before = torch.optim.SGD(trained, lr=.1), torch.amp.GradScaler("cpu", init_scale=2.**10), [p.detach().clone() for p in trained]
+    optimizer, scaler, before = torch.optim.SGD(trained, lr=.1), torch.amp.GradScaler("cpu",
+        init_scale=2.**10), [p.detach().clone() for p in trained]
     ids = torch.arange(3, 19)[None]
     with torch.autocast("cpu", torch.float16): loss = lora(input_ids=ids, labels=ids).loss
     scaler.scale(loss).backward()
@@ -81,9 +87,12 @@ def test_half_precision_keeps_what_is_trained_in_float32(tiny):
     lora(input_ids=ids)  # and without autocast, as a sample between two steps runs
 
 
-KINDS = {"DoRA": dict(use_dora=True), "LoRA+": dict(loraplus_lr_ratio=8.), "PiSSA": dict(init_lora_weights="pissa", quant="none"), "OLoRA, rsLoRA": dict(init_lora_weights="olora", quant="none", use_rslora=True, rank_pattern={"q_proj": 2}),
-    "LoftQ": dict(init_lora_weights="loftq"), "orthogonal": dict(init_lora_weights="orthogonal", quant="none"), "NEFTune": dict(neftune_noise_alpha=5.), "whole modules": dict(modules_to_save=["embed_tokens"]),
-    "8-bit Adam, LoRA+": dict(optim="paged_adamw_8bit", loraplus_lr_ratio=4.)}
+KINDS = {"DoRA": dict(use_dora=True), "LoRA+": dict(loraplus_lr_ratio=8.),
+    "PiSSA": dict(init_lora_weights="pissa", quant="none"), "OLoRA, rsLoRA": dict(init_lora_weights="olora",
+    quant="none", use_rslora=True, rank_pattern={"q_proj": 2}), "LoftQ": dict(init_lora_weights="loftq"),
+    "orthogonal": dict(init_lora_weights="orthogonal", quant="none"), "NEFTune": dict(neftune_noise_alpha=5.),
+    "whole modules": dict(modules_to_save=["embed_tokens"]), "8-bit Adam, LoRA+": dict(optim="paged_adamw_8bit",
+    loraplus_lr_ratio=4.)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,18 +119,22 @@ def test_every_kind_is_saved_resumed_trimmed_and_reloaded(kind, tiny, tmp_path):
 def test_loftq_makes_up_for_the_rounding(tiny):
     kw = dict(r=8, lora_alpha=32)
     exact = row_logits(load_base(recipe(tiny, "none"))[0], row := type("Row", (), dict(input_ids=list(range(3, 30))))())
-    far = {start: (row_logits(attach(load_base(recipe(tiny, "nf4"))[0], recipe(tiny, "nf4", init_lora_weights=start, **kw)), row) - exact).norm() for start in (True, "loftq")}
+    far = {start: (row_logits(attach(load_base(recipe(tiny, "nf4"))[0],
+        recipe(tiny, "nf4", init_lora_weights=start, **kw)), row) - exact).norm() for start in (True, "loftq")}
     assert far["loftq"] < .9*far[True]
 
 
 def test_patience_and_the_best(tiny, tmp_path, monkeypatch):
     losses = iter([3., 2., 1., 1.5, 1.2, 1.1, .5])
     monkeypatch.setattr("loranb.train.run.held_out_loss", lambda *args, **kw: next(losses))
-    r = recipe(tiny, "none", max_steps=7, eval_steps=1, lr_scheduler_type="constant", warmup_steps=0, early_stopping_patience=2, load_best_model_at_end=True)
+    r = recipe(tiny, "none", max_steps=7, eval_steps=1, lr_scheduler_type="constant", warmup_steps=0,
+        early_stopping_patience=2, load_best_model_at_end=True)
     run = Run(r, tmp_path/"run").train()
-    assert (run.state, run.steps) == ("done", 5) and run.of_type("best")[0]["best"] == 3 and all(ok for ok, _ in run.checks)
+    assert (run.state, run.steps) == ("done", 5) and run.of_type("best")[0]["best"] == 3 and all(ok for ok,
+        _ in run.checks)
     monkeypatch.undo()
-    three = Run(r.replace(max_steps=3, early_stopping_patience=0, load_best_model_at_end=False, eval_steps=0), tmp_path/"three").train()
+    three = Run(r.replace(max_steps=3, early_stopping_patience=0, load_best_model_at_end=False, eval_steps=0),
+        tmp_path/"three").train()
     assert fingerprint(three) == fingerprint(run)
     with pytest.raises(RecipeError, match="it is done"): run.resume()
 
@@ -139,15 +152,25 @@ def test_patience_outlives_a_kernel(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_train(name, tiny, tmp_path):
-    run = Run(Recipe.preset(name, **{k: v for k, v in recipe(tiny, PRESETS[name][1]["quant"]).changed().items() if k in ("model", "data", "test_size", "eval_steps", "save_steps", "spectra_steps")}, max_steps=1, max_length=16), tmp_path/"run").train()
+    run = Run(Recipe.preset(name, **{k: v for k, v in recipe(tiny, PRESETS[name][1]["quant"]).changed().items()
+        if k in ("model", "data", "test_size", "eval_steps", "save_steps", "spectra_steps")}, max_steps=1,
+        max_length=16), tmp_path/"run").train()
     assert run.state == "done" and np.isfinite(run.of_type("step")[0]["loss"])
 
 
-@pytest.mark.parametrize("kw,words", [(dict(init_lora_weights="pissa"), "needs quant='none'"), (dict(init_lora_weights="olora", quant="int8"), "needs quant='none'"), (dict(init_lora_weights="loftq", quant="none"), "needs quant='fp4' or 'nf4'"),
-    (dict(init_lora_weights="loftq", quant="int8"), "needs quant="), (dict(init_lora_weights="adalora"), "would be plain LoRA"), (dict(init_lora_weights="eva"), "needs activations"), (dict(init_lora_weights="pisa"), "Did you mean 'pissa'"),
-    (dict(init_lora_weights="orthogonal", quant="none", r=3), "even r"), (dict(target_parameters=["x"], lora_dropout=.1), "no dropout"), (dict(target_parameters=["x"], use_dora=True), "no DoRA"),
-    (dict(use_dora=True, init_lora_weights="pissa", quant="none"), "use_dora"), (dict(early_stopping_patience=2, eval_steps=0), "held-out loss"), (dict(load_best_model_at_end=True, test_size=0), "held-out loss"),
-    (dict(lr_scheduler_type="cosine_with_min_lr"), "min_lr"), (dict(loraplus_lr_ratio=.5), "at least 1"), (dict(lr_scheduler_type="reduce_lr_on_plateau"), "lr_scheduler_type must be one of")])
+@pytest.mark.parametrize("kw,words", [(dict(init_lora_weights="pissa"), "needs quant='none'"),
+    (dict(init_lora_weights="olora", quant="int8"), "needs quant='none'"),
+    (dict(init_lora_weights="loftq", quant="none"), "needs quant='fp4' or 'nf4'"),
+    (dict(init_lora_weights="loftq", quant="int8"), "needs quant="),
+    (dict(init_lora_weights="adalora"), "would be plain LoRA"), (dict(init_lora_weights="eva"), "needs activations"),
+    (dict(init_lora_weights="pisa"), "Did you mean 'pissa'"), (dict(init_lora_weights="orthogonal", quant="none", r=3),
+    "even r"), (dict(target_parameters=["x"], lora_dropout=.1), "no dropout"),
+    (dict(target_parameters=["x"], use_dora=True), "no DoRA"),
+    (dict(use_dora=True, init_lora_weights="pissa", quant="none"), "use_dora"),
+    (dict(early_stopping_patience=2, eval_steps=0), "held-out loss"), (dict(load_best_model_at_end=True, test_size=0),
+    "held-out loss"), (dict(lr_scheduler_type="cosine_with_min_lr"), "min_lr"),
+    (dict(loraplus_lr_ratio=.5), "at least 1"), (dict(lr_scheduler_type="reduce_lr_on_plateau"),
+    "lr_scheduler_type must be one of")])
 def test_what_does_not_go_together_is_one_sentence(kw, words):
     with pytest.raises(RecipeError) as e: Recipe(**kw)
     assert words in str(e.value) and "\n" not in str(e.value)
@@ -161,5 +184,7 @@ def test_going_on_from_a_saved_adapter(tiny, tmp_path):
     assert torch.equal(row_logits(lora, row), row_logits(first.model, row))
     second = Run(on, tmp_path/"second").train()
     assert all(ok for ok, _ in second.checks) and gap(factors(second), factors(first)) > 0
-    with pytest.raises(RecipeError, match="and the recipe 2. They must be the same"): attach(load_base(r)[0], on.replace(r=2))
-    with pytest.raises(RecipeError, match="holds no adapter"): attach(load_base(r)[0], on.replace(adapter_name_or_path=str(tmp_path)))
+    with pytest.raises(RecipeError, match="and the recipe 2. They must be the same"):
+        attach(load_base(r)[0], on.replace(r=2))
+    with pytest.raises(RecipeError, match="holds no adapter"):
+        attach(load_base(r)[0], on.replace(adapter_name_or_path=str(tmp_path)))

@@ -14,8 +14,10 @@ from loranb.core.recipe import Recipe
 from loranb.data.rows import find_rows
 
 TOK = load_tokenizer(petit.path())
-CHATML = "{% for m in messages %}<user>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<user>assistant\n{% endif %}"
-PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+CHATML = ("{% for m in messages %}<user>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt "
+    "%}<user>assistant\n{% endif %}")
+PLAIN = ("{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}\n{% "
+    "endfor %}{% if add_generation_prompt %}assistant: {% endif %}")
 
 
 def with_template(template):
@@ -31,8 +33,10 @@ def learned(tok, row, **kw): return tok.decode([l for l in encode_row(tok, row, 
 @pytest.mark.parametrize("template", [None, CHATML, PLAIN])
 def test_answers_and_their_end(template):
     tok = with_template(template) if template else TOK
-    row = chat(("system", "Be brief."), ("user", "The cat?"), ("assistant", "Le chat."), ("user", "The dog?"), ("assistant", "Le chien."))
-    assert learned(tok, row).replace(" Le", "Le") == "Le chat.</s>Le chien.</s>"  # a template that ends in a space shares it with the first word's token
+    row = chat(("system", "Be brief."), ("user", "The cat?"), ("assistant", "Le chat."), ("user", "The dog?"),
+        ("assistant", "Le chien."))
+    # a template that ends in a space shares it with the first word's token
+    assert learned(tok, row).replace(" Le", "Le") == "Le chat.</s>Le chien.</s>"
     assert ends_learned(tok, encode_row(tok, row))
 
 
@@ -57,7 +61,8 @@ def test_no_template_is_said():
 
 def test_text_is_learned_whole_and_ends_once():
     row = encode_row(TOK, {"text": "Le chat dort."})
-    assert row.labels == [-100, *row.input_ids[1:]] == encode_row(TOK, {"text": "Le chat dort.</s>"}).labels  # nothing predicts the first token
+    # nothing predicts the first token
+    assert row.labels == [-100, *row.input_ids[1:]] == encode_row(TOK, {"text": "Le chat dort.</s>"}).labels
     assert TOK.decode(row.input_ids) == "Le chat dort.</s>"
 
 
@@ -114,7 +119,8 @@ def test_padding_is_neither_seen_nor_learned():
     assert TOK.pad_token_id != TOK.eos_token_id
 
 
-@pytest.mark.parametrize("row", [chat(("user", "The cat?"), ("assistant", "Le chat.")), {"prompt": "the cat =", "completion": " le chat"}, {"prompt": "<s>the cat =", "completion": " le chat"}])
+@pytest.mark.parametrize("row", [chat(("user", "The cat?"), ("assistant", "Le chat.")),
+    {"prompt": "the cat =", "completion": " le chat"}, {"prompt": "<s>the cat =", "completion": " le chat"}])
 def test_a_row_is_asked_as_it_is_trained(row):
     from loranb.evaluate.answers import question_and_answer, prompt_ids
     prompt, target = question_and_answer(row)
@@ -135,9 +141,11 @@ def test_tokens_are_made_once(tmp_path, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(Encoder, "__call__", None)
         again = encode_all(Encoder(TOK, 64), find_rows([dict(r) for r in rows]))
-    assert len(again) == 2500 and all(again[i] == first[i] == encode_row(TOK, rows[i], 64) for i in (0, 999, 1000, 2499, -1))
+    assert len(again) == 2500 and all(again[i] == first[i] == encode_row(TOK, rows[i], 64) for i in (0, 999, 1000,
+        2499, -1))
     other = with_template(CHATML)
-    for n, (tok, more) in enumerate([(TOK, dict(max_length=63)), (TOK, dict(max_length=64, train_on="all")), (other, dict(max_length=64))], 2):
+    for n, (tok, more) in enumerate([(TOK, dict(max_length=63)), (TOK, dict(max_length=64, train_on="all")),
+            (other, dict(max_length=64))], 2):
         encode_all(Encoder(tok, **more), find_rows(rows))
         assert len(files()) == n
     encode_all(Encoder(TOK, 64), find_rows(rows[:-1] + [{"prompt": "?", "completion": "!"}]))
@@ -161,11 +169,13 @@ def test_an_interrupted_file_is_not_there(tmp_path, monkeypatch):
 def test_rows_that_the_template_refuses(tmp_path, monkeypatch):
     from loranb.data.sources import DataError
     cached(monkeypatch, tmp_path)
-    tok = with_template("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}{{ m.content }}</s>{% endfor %}")
+    tok = with_template("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% "
+        "endif %}{{ m.content }}</s>{% endfor %}")
     rows = [chat(("user", "a"), ("assistant", str(i))) for i in range(20)]
     rows[6] = chat(("system", "s"), ("user", "a"), ("assistant", "b"))
     for _ in range(2):
-        with pytest.raises(DataError, match="row 7: the chat template refuses this chat: no system here") as e: prepare(Recipe(data=rows, test_size=0), tok)
+        with pytest.raises(DataError, match="row 7: the chat template refuses this chat: no system here") as e:
+            prepare(Recipe(data=rows, test_size=0), tok)
         assert e.value.row == 7
     data, bad = prepare(Recipe(data=rows, test_size=0, acknowledged=["template-refuses"]), tok), []
     assert len(data.train) == len(data.rows) == 19 and data.dropped == 1 and rows[6] not in list(data.rows)
@@ -177,9 +187,11 @@ def test_rows_that_the_template_refuses(tmp_path, monkeypatch):
 
 
 def test_what_tokens_say_of_themselves():
-    some = encode_all(Encoder(TOK, 12), find_rows([chat(("user", "the cat "*n), ("assistant", "le chat "*n)) for n in range(1, 9)]))
+    some = encode_all(Encoder(TOK, 12), find_rows([chat(("user", "the cat "*n), ("assistant", "le chat "*n))
+        for n in range(1, 9)]))
     rows = list(some)
-    assert [len(r.input_ids) for r in rows] == some.lengths.tolist() and [r.learned for r in rows] == some.learned.tolist() and [r.cut for r in rows] == some.cuts.tolist()
+    assert [len(r.input_ids) for r in rows] == some.lengths.tolist() and [r.learned
+        for r in rows] == some.learned.tolist() and [r.cut for r in rows] == some.cuts.tolist()
     few = some.select([5, 0]).select([1])
     assert len(few) == 1 and few[0] == rows[0] and few.lengths.tolist() == [len(rows[0].input_ids)] and few.dataset[0]["input_ids"] == rows[0].input_ids
     with pytest.raises(IndexError): few[1]

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def llama(**kwargs):
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, **kwargs))
+    return LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, **kwargs))
 
 def gpt2():
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -28,7 +29,8 @@ def gpt2():
 
 def mixtral():
     from transformers import MixtralConfig, MixtralForCausalLM
-    return MixtralForCausalLM(MixtralConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_local_experts=4))
+    return MixtralForCausalLM(MixtralConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4))
 
 def net(*layers): return torch.nn.Sequential(*layers)
 
@@ -36,29 +38,34 @@ def shaken(model, seed=0):
     "Every trained number of every adapter becomes random"
     g = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
-        if any(o in name for o in ("lora_", "hada_", "lokr_", "vera_lambda", "modules_to_save", "trainable_tokens")) and "magnitude" not in name and "bias" not in name:
+        if any(o in name for o in ("lora_", "hada_", "lokr_", "vera_lambda", "modules_to_save",
+                "trainable_tokens")) and "magnitude" not in name and "bias" not in name:
             p.data.copy_(torch.randn(p.shape, generator=g).mul(0.3))
     return model.eval()
 
 def lora(base=None, **kwargs):
     from peft import LoraConfig, get_peft_model
-    return get_peft_model(base or llama(), LoraConfig(**{**dict(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]), **kwargs}))
+    return get_peft_model(base or llama(), LoraConfig(**{**dict(r=4, lora_alpha=8,
+        target_modules=["q_proj", "down_proj"]), **kwargs}))
 
 def other(name, base=None, **kwargs):
     import peft
-    return peft.get_peft_model(base or llama(), getattr(peft, name)(**{**dict(target_modules=["q_proj", "down_proj"]), **kwargs}))
+    return peft.get_peft_model(base or llama(),
+        getattr(peft, name)(**{**dict(target_modules=["q_proj", "down_proj"]), **kwargs}))
 
 def nf4(tmp_path):
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     llama().save_pretrained(tmp_path/"base")
-    return AutoModelForCausalLM.from_pretrained(tmp_path/"base", quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"))
+    return AutoModelForCausalLM.from_pretrained(tmp_path/"base",
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"))
 
 def of_dtype(model, dtype):
     for name, p in model.named_parameters():
         if "lora_" in name: p.data = p.data.to(dtype)
     return model
 
-def convs(): return net(torch.nn.Conv2d(4, 8, 3), torch.nn.Conv2d(8, 12, (3, 2), stride=2, padding=1), torch.nn.Conv2d(4, 8, 1))
+def convs():
+    return net(torch.nn.Conv2d(4, 8, 3), torch.nn.Conv2d(8, 12, (3, 2), stride=2, padding=1), torch.nn.Conv2d(4, 8, 1))
 
 def peft(name, **kwargs):
     import peft
@@ -68,50 +75,48 @@ def peft(name, **kwargs):
 EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
 PATTERNS = dict(rank_pattern={"q_proj": 2}, alpha_pattern={"layers.1.self_attn.q_proj": 5}, use_rslora=True)
 
-KINDS = {
-    "lora": lambda t: lora(),
-    "gaussian": lambda t: lora(init_lora_weights="gaussian"),
+KINDS = {"lora": lambda t: lora(), "gaussian": lambda t: lora(init_lora_weights="gaussian"),
     "random start": lambda t: lora(init_lora_weights=False),
     "rslora, rank and alpha patterns": lambda t: lora(**PATTERNS),
     "all linear": lambda t: lora(target_modules="all-linear", alpha_pattern={r"mlp\..*": 3, "q_proj": 7}),
-    "bfloat16": lambda t: of_dtype(lora(), torch.bfloat16),
-    "float16": lambda t: of_dtype(lora(), torch.float16),
+    "bfloat16": lambda t: of_dtype(lora(), torch.bfloat16), "float16": lambda t: of_dtype(lora(), torch.float16),
     "bias in B": lambda t: lora(llama(attention_bias=True), target_modules=["q_proj"], lora_bias=True),
     "whole modules and tokens": lambda t: lora(modules_to_save=["lm_head"], trainable_token_indices=[1, 2]),
     "GPT-2's Conv1D": lambda t: lora(gpt2(), target_modules=["c_attn", "c_proj"], fan_in_fan_out=True),
     "embedding": lambda t: lora(target_modules=["embed_tokens", "q_proj"]),
     "Conv2d": lambda t: lora(convs(), target_modules=["0", "1", "2"]),
     "Conv2d in groups": lambda t: lora(net(torch.nn.Conv2d(4, 8, 3, groups=2)), target_modules=["0"]),
-    "Conv1d and Conv3d": lambda t: lora(net(torch.nn.Conv1d(4, 6, 3), torch.nn.Conv3d(2, 5, 2)), target_modules=["0", "1"]),
-    "attention of torch": lambda t: lora(net(torch.nn.MultiheadAttention(16, 2)), target_modules=["0"]),
-    "DoRA": lambda t: lora(use_dora=True),
+    "Conv1d and Conv3d": lambda t: lora(net(torch.nn.Conv1d(4, 6, 3), torch.nn.Conv3d(2, 5, 2)),
+    target_modules=["0", "1"]), "attention of torch": lambda t: lora(net(torch.nn.MultiheadAttention(16, 2)),
+    target_modules=["0"]), "DoRA": lambda t: lora(use_dora=True),
     "DoRA on an embedding": lambda t: lora(target_modules=["embed_tokens"], use_dora=True),
     "experts": lambda t: lora(mixtral(), target_modules=["q_proj"], target_parameters=EXPERTS[:1]),
-    "two parameters of experts": lambda t: lora(mixtral(), target_modules=[], target_parameters=EXPERTS, rank_pattern={"experts.down_proj": 2}, use_rslora=True),
+    "two parameters of experts": lambda t: lora(mixtral(), target_modules=[], target_parameters=EXPERTS,
+    rank_pattern={"experts.down_proj": 2}, use_rslora=True),
     "a parameter of a linear layer": lambda t: lora(target_modules=[], target_parameters=["q_proj.weight"]),
-    "LoHa": lambda t: other("LoHaConfig", r=3, alpha=5),
-    "LoHa of full rank": lambda t: other("LoHaConfig", r=9, alpha=5, rank_pattern={"down_proj": 2}),
-    "LoHa on convolutions": lambda t: other("LoHaConfig", convs(), r=2, target_modules=["0", "1", "2"]),
-    "LoHa on convolutions, Tucker": lambda t: other("LoHaConfig", net(torch.nn.Conv2d(4, 8, 3), torch.nn.Conv1d(4, 8, 3)), r=2, target_modules=["0", "1"], use_effective_conv2d=True),
-    "LoKr": lambda t: other("LoKrConfig", r=2, alpha=5),
+    "LoHa": lambda t: other("LoHaConfig", r=3, alpha=5), "LoHa of full rank": lambda t: other("LoHaConfig", r=9,
+    alpha=5, rank_pattern={"down_proj": 2}), "LoHa on convolutions": lambda t: other("LoHaConfig", convs(), r=2,
+    target_modules=["0", "1", "2"]), "LoHa on convolutions, Tucker": lambda t: other("LoHaConfig",
+    net(torch.nn.Conv2d(4, 8, 3), torch.nn.Conv1d(4, 8, 3)), r=2, target_modules=["0", "1"],
+    use_effective_conv2d=True), "LoKr": lambda t: other("LoKrConfig", r=2, alpha=5),
     "LoKr, both decomposed": lambda t: other("LoKrConfig", r=2, decompose_both=True, decompose_factor=4),
     "LoKr, both whole": lambda t: other("LoKrConfig", r=64, alpha=5),
     "LoKr on convolutions": lambda t: other("LoKrConfig", convs(), r=1, target_modules=["0", "1", "2"]),
-    "LoKr on convolutions, Tucker": lambda t: other("LoKrConfig", net(torch.nn.Conv2d(36, 36, 3), torch.nn.Conv1d(36, 36, 3)), r=2, target_modules=["0", "1"], use_effective_conv2d=True),
-    "LoKr on a Conv1d, whole": lambda t: other("LoKrConfig", net(torch.nn.Conv1d(4, 8, 3)), r=8, target_modules=["0"]),
-    "AdaLoRA": lambda t: other("AdaLoraConfig", init_r=6, target_r=2, lora_alpha=5, total_step=10),
-    "orthogonal": lambda t: lora(init_lora_weights="orthogonal"),
-    "eva": lambda t: lora(init_lora_weights="eva"),
-    "MiCA": lambda t: lora(init_lora_weights="mica"),
+    "LoKr on convolutions, Tucker": lambda t: other("LoKrConfig",
+    net(torch.nn.Conv2d(36, 36, 3), torch.nn.Conv1d(36, 36, 3)), r=2, target_modules=["0", "1"],
+    use_effective_conv2d=True), "LoKr on a Conv1d, whole": lambda t: other("LoKrConfig", net(torch.nn.Conv1d(4, 8, 3)),
+    r=8, target_modules=["0"]), "AdaLoRA": lambda t: other("AdaLoraConfig", init_r=6, target_r=2, lora_alpha=5,
+    total_step=10), "orthogonal": lambda t: lora(init_lora_weights="orthogonal"),
+    "eva": lambda t: lora(init_lora_weights="eva"), "MiCA": lambda t: lora(init_lora_weights="mica"),
     "KaSA": lambda t: lora(kasa_config=peft("KasaConfig")),
-    "BD-LoRA": lambda t: lora(target_modules=["q_proj", "o_proj"], use_bdlora=peft("BdLoraConfig", target_modules_bd_a=["o_proj"], target_modules_bd_b=["q_proj"], nblocks=2)),
+    "BD-LoRA": lambda t: lora(target_modules=["q_proj", "o_proj"],
+    use_bdlora=peft("BdLoraConfig", target_modules_bd_a=["o_proj"], target_modules_bd_b=["q_proj"], nblocks=2)),
     "aLoRA": lambda t: lora(alora_invocation_tokens=[1, 2], task_type="CAUSAL_LM"),
     "VeLoRA": lambda t: lora(velora_config=peft("VeloraConfig", num_groups=4)),
     "MonteCLoRA": lambda t: lora(monteclora_config=peft("MontecloraConfig")),
-    "tied to the head": lambda t: lora(llama(tie_word_embeddings=True), target_modules=["embed_tokens", "lm_head"], ensure_weight_tying=True),
-    "replicated layers": lambda t: lora(target_modules=["q_proj"], layer_replication=[[0, 2], [1, 2]]),
-    "NF4": lambda t: lora(nf4(t)),
-}
+    "tied to the head": lambda t: lora(llama(tie_word_embeddings=True), target_modules=["embed_tokens", "lm_head"],
+    ensure_weight_tying=True), "replicated layers": lambda t: lora(target_modules=["q_proj"],
+    layer_replication=[[0, 2], [1, 2]]), "NF4": lambda t: lora(nf4(t)),}
 
 # --- what PEFT does, in float64 --------------------------------------------------------------------------------------------------------------
 
@@ -128,12 +133,15 @@ def reference(model, name):
     if kind == "ParamWrapper":
         delta = layer.get_delta_weight("default")
         return (delta[int(expert[:-1])] if expert else delta).detach()
-    if kind == "MultiheadAttention" or layer.__dict__.get("lora_magnitude_vector") or getattr(layer, "lora_magnitude_vector", None) or "bit" in str(type(base)) or "ALora" in str(getattr(layer, "lora_variant", "")):
+    if kind == "MultiheadAttention" or layer.__dict__.get("lora_magnitude_vector") or getattr(layer,
+            "lora_magnitude_vector", None) or "bit" in str(type(base)) or "ALora" in str(getattr(layer, "lora_variant",
+            "")):
         delta = layer.get_delta_weight("default").detach().double()
         return delta.T if kind == "Embedding" else delta
     inputs = unit_inputs(base)
     with torch.no_grad(): change = layer(inputs) - layer.base_layer(inputs)
-    if getattr(layer, "lora_bias", {}).get("default"): change = change - layer.scaling["default"]*layer.lora_B["default"].bias.detach()
+    if getattr(layer, "lora_bias", {}).get("default"):
+        change = change - layer.scaling["default"]*layer.lora_B["default"].bias.detach()
     return change.reshape(len(inputs), -1).T
 
 def unit_inputs(base):
@@ -150,14 +158,17 @@ def unpadded(model):
         if hasattr(o, "padding") and hasattr(o, "kernel_size"): o.padding = tuple(0 for _ in o.kernel_size)
     return model
 
-def same(xs, ys): return len(xs) == len(ys) and all(x.name == y.name and math.isclose(x.scaling, y.scaling, rel_tol=1e-12) and x.A.equal(y.A) and x.B.equal(y.B) and x.method == y.method for x, y in zip(xs, ys))
+def same(xs, ys):
+    return len(xs) == len(ys) and all(x.name == y.name and math.isclose(x.scaling, y.scaling, rel_tol=1e-12)
+        and x.A.equal(y.A) and x.B.equal(y.B) and x.method == y.method for x, y in zip(xs, ys))
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_live_and_saved_equal_what_peft_does(kind, tmp_path):
     model = shaken(KINDS[kind](tmp_path))
     model.save_pretrained(tmp_path/"adapter")
     live, saved = read_factors(model), read_factors(tmp_path/"adapter")
-    if kind == "AdaLoRA": assert all(abs(a.scaling/b.scaling - 1) < 1e-6 and a.A.equal(b.A) for a, b in zip(live, saved))
+    if kind == "AdaLoRA":
+        assert all(abs(a.scaling/b.scaling - 1) < 1e-6 and a.A.equal(b.A) for a, b in zip(live, saved))
     elif kind == "attention of torch": assert sorted(f.name for f in live) == sorted(f.name for f in saved)
     else: assert same(live, saved), [live, saved]
     spectra = Spectra.of(tmp_path/"adapter")
@@ -168,7 +179,8 @@ def test_live_and_saved_equal_what_peft_does(kind, tmp_path):
         tolerance = 2e-3 if kind in ("bfloat16", "float16", "NF4") and T.dtype != torch.float64 else 1e-6
         assert (f.delta() - T).norm() <= tolerance*T.norm() > 0
         true = torch.linalg.svdvals(T)[:f.r].numpy()
-        assert np.abs(s[:len(true)] - true).max() <= max(tolerance, o["error"])*true[0] and (s[len(true):] <= 1e-6*true[0]).all() and o["error"] < 1e-3
+        assert np.abs(s[:len(true)] - true).max() <= max(tolerance,
+            o["error"])*true[0] and (s[len(true):] <= 1e-6*true[0]).all() and o["error"] < 1e-3
 
 def test_the_number_of_saved_kinds(): assert len(KINDS) >= 20
 
@@ -197,9 +209,11 @@ def test_vera_is_read_live_and_refused_from_a_file(tmp_path):
 def test_experts_are_views_and_named_by_parameter():
     model = shaken(KINDS["two parameters of experts"](None))
     fs = read_factors(model)
-    assert [f.name for f in fs[:8]] == [f"model.layers.0.mlp.experts.{p}[{e}]" for p in ("gate_up_proj", "down_proj") for e in range(4)]
+    assert [f.name for f in fs[:8]] == [f"model.layers.0.mlp.experts.{p}[{e}]" for p in ("gate_up_proj", "down_proj")
+        for e in range(4)]
     outer = model.base_model.model.model.layers[0].mlp.experts
-    assert fs[4].A.data_ptr() == outer.lora_A["default"].weight.data_ptr() and (fs[4].m, fs[4].n, fs[4].r) == (32, 48, 2)
+    assert fs[4].A.data_ptr() == outer.lora_A["default"].weight.data_ptr() and (fs[4].m, fs[4].n, fs[4].r) == (32, 48,
+        2)
 
 def test_fused_experts_are_noted():
     model = shaken(lora(mixtral(), target_modules=[], target_parameters=EXPERTS[:1]))
@@ -229,10 +243,13 @@ def several():
 
 def test_each_of_several_adapters(tmp_path):
     model = several()
-    assert [f.name[-6:] for f in read_factors(model, "other")] == ["q_proj", "v_proj"]*2 and read_factors(model, "other")[0].r == 2 and len(read_factors(model)) == 4
+    assert [f.name[-6:] for f in read_factors(model, "other")] == ["q_proj", "v_proj"]*2 and read_factors(model,
+        "other")[0].r == 2 and len(read_factors(model)) == 4
     model.save_pretrained(tmp_path)
-    assert same(read_factors(tmp_path, "other"), read_factors(model, "other")) and same(read_factors(tmp_path), read_factors(model))
-    with pytest.raises(RecipeError, match="'third' is not in this model; it has 'default', 'other'"): read_factors(model, "third")
+    assert same(read_factors(tmp_path, "other"), read_factors(model, "other")) and same(read_factors(tmp_path),
+        read_factors(model))
+    with pytest.raises(RecipeError, match="'third' is not in this model; it has 'default', 'other'"):
+        read_factors(model, "third")
 
 def test_active_adapters_add_up(tmp_path):
     model = several()
@@ -245,7 +262,8 @@ def test_active_adapters_add_up(tmp_path):
     assert (q.delta() - T).norm() < 1e-6*T.norm()
     assert np.allclose(Spectra.of(model, "active")[q.name], torch.linalg.svdvals(T)[:6], rtol=1e-5)
     model.save_pretrained(tmp_path)
-    assert all(np.allclose(a, b) for a, b in zip(Spectra.of(tmp_path, ["default", "other"]).sigma, Spectra.of(model, "active").sigma))
+    assert all(np.allclose(a, b) for a, b in zip(Spectra.of(tmp_path, ["default", "other"]).sigma,
+        Spectra.of(model, "active").sigma))
     model.base_model.disable_adapter_layers()
     with pytest.raises(AdapterError, match="no adapter of this model is active"): read_factors(model, "active")
 
@@ -267,7 +285,8 @@ def test_other_ways_to_an_adapter(tmp_path):
 
 def loftq(): return lora(init_lora_weights="loftq", loftq_config=dict(loftq_bits=4, loftq_iter=1))
 
-STARTED = {"pissa": lambda: lora(init_lora_weights="pissa"), "pissa_niter_4": lambda: lora(init_lora_weights="pissa_niter_4"), "olora": lambda: lora(init_lora_weights="olora")}
+STARTED = {"pissa": lambda: lora(init_lora_weights="pissa"),
+    "pissa_niter_4": lambda: lora(init_lora_weights="pissa_niter_4"), "olora": lambda: lora(init_lora_weights="olora")}
 
 def nudged(model, size=1e-3):
     g = torch.Generator().manual_seed(1)
@@ -290,8 +309,10 @@ def test_the_learned_part_of_what_starts_from_the_weight(kind, tmp_path):
             for f in read_factors(source, start=s):
                 layer = model.base_model.model.get_submodule(f.name)
                 A, B = layer.lora_A["default"].weight.double(), layer.lora_B["default"].weight.double()
-                now, before = layer.base_layer.weight.double() + layer.scaling["default"]*B @ A, original[f"{f.name}.weight"]
-                assert f.r == 8 and (f.delta() - (now - before)).norm() < 1e-4*f.delta().norm()  # the base itself was rounded
+                now, before = (layer.base_layer.weight.double() + layer.scaling["default"]*B @ A,
+                    original[f"{f.name}.weight"])
+                # the base itself was rounded
+                assert f.r == 8 and (f.delta() - (now - before)).norm() < 1e-4*f.delta().norm()
                 then = next(o for o in start if o.name == f.name)
                 exact = f.scaling*(B @ A - then.B.double() @ then.A.double())
                 assert (f.delta() - exact).norm() <= 1e-10*exact.norm()
@@ -299,7 +320,8 @@ def test_the_learned_part_of_what_starts_from_the_weight(kind, tmp_path):
                 assert (values - torch.linalg.svdvals(exact)[:8]).abs().max() <= max(1e-9, bound)*values[0]
     whole = read_factors(model, start="zero")[0]
     assert whole.r == 4 and whole.delta().norm() > 10*read_factors(model, start=start)[0].delta().norm()
-    assert Spectra.of(model, start=start).modules[0]["method"] == "LoRA since its start" and np.isnan(Spectra.of(model, start=start).summary().participation_null).all()
+    assert Spectra.of(model, start=start).modules[0]["method"] == "LoRA since its start" and np.isnan(Spectra.of(model,
+        start=start).summary().participation_null).all()
 
 def test_an_adapter_that_peft_converted_is_plain_lora(tmp_path):
     model = lora(init_lora_weights="pissa")
@@ -312,7 +334,8 @@ def test_an_adapter_that_peft_converted_is_plain_lora(tmp_path):
     model.save_pretrained(tmp_path/"lora", path_initial_model_for_weight_conversion=str(tmp_path/"start"))
     for f, l in zip(read_factors(tmp_path/"lora"), learned):
         assert (f.name, f.r, f.method) == (l.name, 8, "LoRA") and (f.delta() - l.delta()).norm() < 1e-6*l.delta().norm()
-    for a, b, e in zip(Spectra.of(tmp_path/"lora").sigma, Spectra.of(learned).sigma, Spectra.of(tmp_path/"lora").error): assert np.abs(a - b).max() <= max(e, 1e-6)*a[0]
+    for a, b, e in zip(Spectra.of(tmp_path/"lora").sigma, Spectra.of(learned).sigma, Spectra.of(tmp_path/"lora").error):
+        assert np.abs(a - b).max() <= max(e, 1e-6)*a[0]
 
 def test_orthogonal_starts_at_zero():
     assert max(f.delta().abs().max() for f in read_factors(lora(init_lora_weights="orthogonal"))) < 1e-6
@@ -323,17 +346,20 @@ def test_a_checkpoint_is_a_start_too(tmp_path):
     nudged(model)
     change = read_factors(model, start=tmp_path/"10")[0]
     assert change.method == "LoRA since its start" and change.r == 8
-    with pytest.raises(AdapterError, match="v_proj is not in the start"): read_factors(shaken(lora(target_modules=["v_proj", "q_proj"])), start=tmp_path/"10")
+    with pytest.raises(AdapterError, match="v_proj is not in the start"):
+        read_factors(shaken(lora(target_modules=["v_proj", "q_proj"])), start=tmp_path/"10")
 
 # --- beside the products ---------------------------------------------------------------------------------------------------------------------
 
 def test_others_live_and_saved(tmp_path):
-    model = lora(llama(attention_bias=True), target_modules=["q_proj"], modules_to_save=["lm_head"], trainable_token_indices=[1, 2], lora_bias=True, bias="all", use_dora=False)
+    model = lora(llama(attention_bias=True), target_modules=["q_proj"], modules_to_save=["lm_head"],
+        trainable_token_indices=[1, 2], lora_bias=True, bias="all", use_dora=False)
     with torch.no_grad():
         model.base_model.model.lm_head.modules_to_save["default"].weight[0] += 1
         model.base_model.model.model.layers[0].self_attn.q_proj.lora_B["default"].bias += 0.5
     live = {(o["name"], o["what"]): o for o in other_changes(model)}
-    assert math.isclose(live["lm_head.weight", "whole module"]["norm"], 8, rel_tol=1e-6) and live["model.embed_tokens", "tokens"]["norm"] == 0
+    assert math.isclose(live["lm_head.weight", "whole module"]["norm"], 8, rel_tol=1e-6) and live["model.embed_tokens",
+        "tokens"]["norm"] == 0
     assert math.isclose(live["model.layers.0.self_attn.q_proj", "bias of B"]["norm"], 2*0.5*8, rel_tol=1e-6)
     assert "model.layers.0.self_attn.k_proj.bias" in {o["name"] for o in other_changes(model)}
     model.save_pretrained(tmp_path)
@@ -358,9 +384,11 @@ def test_dora_lengths_are_listed(tmp_path):
 @pytest.mark.parametrize("kind", ["IA3", "OFT", "BOFT", "PROMPT_TUNING", "TRAINABLE_TOKENS"])
 def test_other_adapters_are_refused_live_and_saved(tmp_path, kind):
     import peft
-    config = dict(IA3=lambda: peft.IA3Config(feedforward_modules=[], target_modules=["k_proj"]), OFT=lambda: peft.OFTConfig(oft_block_size=4, target_modules=["q_proj"]),
-                  BOFT=lambda: peft.BOFTConfig(target_modules=["q_proj"]), PROMPT_TUNING=lambda: peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
-                  TRAINABLE_TOKENS=lambda: peft.TrainableTokensConfig(token_indices=[1]))[kind]()
+    config = dict(IA3=lambda: peft.IA3Config(feedforward_modules=[], target_modules=["k_proj"]),
+        OFT=lambda: peft.OFTConfig(oft_block_size=4, target_modules=["q_proj"]),
+        BOFT=lambda: peft.BOFTConfig(target_modules=["q_proj"]),
+        PROMPT_TUNING=lambda: peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+        TRAINABLE_TOKENS=lambda: peft.TrainableTokensConfig(token_indices=[1]))[kind]()
     model = peft.get_peft_model(llama(), config)
     with pytest.raises(AdapterError, match=f"type {kind} is not supported"): read_factors(model)
     model.save_pretrained(tmp_path)
@@ -370,7 +398,9 @@ def test_an_unknown_variant_is_refused():
     model = shaken(lora())
     class Tomorrow: pass
     model.base_model.model.model.layers[0].self_attn.q_proj.lora_variant["default"] = Tomorrow()
-    with pytest.raises(AdapterError, match=r"variant Tomorrow is not supported \(found in model.layers.0.self_attn.q_proj\)"): read_factors(model)
+    with pytest.raises(AdapterError, match=r"variant Tomorrow is not supported \(found in "
+            r"model.layers.0.self_attn.q_proj\)"):
+        read_factors(model)
 
 def test_something_that_is_no_adapter():
     assert issubclass(AdapterError, RecipeError) and loranb.AdapterError is AdapterError
@@ -391,7 +421,8 @@ def test_live_details():
     assert (f.B == 2).all() and not f.B.requires_grad and f.A.data_ptr() == layer.lora_A["default"].weight.data_ptr()
     wrapped = torch.nn.DataParallel(model)
     wrapped.peft_config = model.peft_config
-    assert [f.name for f in read_factors(wrapped)] == [f.name for f in read_factors(torch.compile(model))] == [f.name for f in read_factors(model)]
+    assert [f.name for f in read_factors(wrapped)] == [f.name for f in read_factors(torch.compile(model))] == [f.name
+        for f in read_factors(model)]
 
 # --- the Hub ---------------------------------------------------------------------------------------------------------------------------------
 
@@ -407,15 +438,18 @@ def test_a_name_on_the_hub(tmp_path, monkeypatch):
         return str(tmp_path/file)
     monkeypatch.setattr(hub, "hf_hub_download", download)
     monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: type("M", (), dict(size=1000)))
-    assert same(read_factors("someone/adapter"), read_factors(model)) and asked == [("someone/adapter", "adapter_config.json"), ("someone/adapter", "adapter_model.safetensors")]
+    assert same(read_factors("someone/adapter"), read_factors(model)) and asked == [("someone/adapter",
+        "adapter_config.json"), ("someone/adapter", "adapter_model.safetensors")]
     monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: type("M", (), dict(size=10**12)))
     with pytest.raises(AdapterError, match="on the Hub holds 931.3 GiB"): read_factors("someone/adapter")
     (tmp_path/"adapter_model.safetensors").unlink()
     monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: type("M", (), dict(size=None)))
-    with pytest.raises(AdapterError, match="has no adapter_config.json with an adapter_model.safetensors"): read_factors("someone/adapter")
+    with pytest.raises(AdapterError, match="has no adapter_config.json with an adapter_model.safetensors"):
+        read_factors("someone/adapter")
     def gone(name, file): raise LocalEntryNotFoundError("offline")
     monkeypatch.setattr(hub, "hf_hub_download", gone)
-    with pytest.raises(AdapterError, match="no folder 'someone/adapter' here, and the Hub cannot be reached"): read_factors("someone/adapter")
+    with pytest.raises(AdapterError, match="no folder 'someone/adapter' here, and the Hub cannot be reached"):
+        read_factors("someone/adapter")
 
 def test_the_cache_of_the_hub_without_a_connection(tmp_path, monkeypatch):
     code = "from loranb.spectra.factors import read_factors; print(len(read_factors('someone/adapter')))"
@@ -427,7 +461,8 @@ def test_the_cache_of_the_hub_without_a_connection(tmp_path, monkeypatch):
     env = dict(os.environ, HF_HUB_CACHE=str(tmp_path/"hub"), HF_HUB_OFFLINE="1")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert out.stdout.strip() == "4", out.stderr
-    out = subprocess.run([sys.executable, "-c", code.replace("someone", "nobody")], capture_output=True, text=True, env=env)
+    out = subprocess.run([sys.executable, "-c", code.replace("someone", "nobody")], capture_output=True, text=True,
+        env=env)
     assert "no folder 'nobody/adapter' here, and the Hub cannot be reached" in out.stderr
 
 # --- damaged files: each entry damages a good folder; the message must say what is wrong ------------------------------------------------------
@@ -553,7 +588,8 @@ def test_damaged_folders_give_one_sentence(tmp_path, good, message, damage):
 def test_random_damage_raises_nothing_else(tmp_path, good):
     import random, shutil
     rng, refused = random.Random(0), 0
-    values = [None, -1, 0, 3, 10**30, math.nan, "x", "", [], {}, [1], {"a": 1}, True, 1.5, {"q_proj": None}, {"": 2}, [["a"]]]
+    values = [None, -1, 0, 3, 10**30, math.nan, "x", "", [], {}, [1], {"a": 1}, True, 1.5, {"q_proj": None}, {"": 2},
+        [["a"]]]
     for _ in range(400):
         folder = shutil.copytree(good, tmp_path/"w", dirs_exist_ok=True)
         path, config = folder/"adapter_model.safetensors", folder/"adapter_config.json"
@@ -594,6 +630,7 @@ def test_a_file_without_its_configuration(good, tmp_path):
     with pytest.raises(AdapterError, match="is a pickle"): read_factors(tmp_path/"x.bin")
 
 def test_reading_a_folder_needs_neither_peft_nor_transformers(good):
-    code = f"import sys; from loranb.spectra.spectra import Spectra; repr(Spectra.of({str(good)!r})); print([m for m in ('peft', 'transformers', 'pandas', 'huggingface_hub') if m in sys.modules])"
+    code = (f"import sys; from loranb.spectra.spectra import Spectra; repr(Spectra.of({str(good)!r})); print([m for "
+        "m in ('peft', 'transformers', 'pandas', 'huggingface_hub') if m in sys.modules])")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -54,19 +54,22 @@ def one(): return planted(seed=0)
 def two(): return planted(seed=1)
 
 
-def nulls(figure): return [t for t in figure.figure.data if t.type == "scatter" and t.line.dash == "dash" and t.line.color == GREY]
+def nulls(figure):
+    return [t for t in figure.figure.data if t.type == "scatter" and t.line.dash == "dash" and t.line.color == GREY]
 
 
 def looks_right(figure):
     "What holds for every figure"
     drawn = figure.figure
     assert drawn.layout.title.text == figure.question and figure.question.endswith("?")
-    said = drawn.layout.annotations[0].text.replace("<br>", " ").replace("&#x27;", "'").replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
+    said = drawn.layout.annotations[0].text.replace("<br>", " ").replace("&#x27;", "'").replace("&amp;",
+        "&").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
     assert said == " ".join(figure.reading.split()) and len(figure.reading) > 20
     assert type(drawn).__name__ == "Figure" and drawn.layout.paper_bgcolor == "rgba(0,0,0,0)"
     assert isinstance(figure.data, pd.DataFrame) and len(drawn.to_json()) < 400_000
     root = ET.fromstring(figure.still)
-    bad = [(e.tag, k, v) for e in root.iter() for k, v in e.attrib.items() if k != "aria-label" and re.search(r"\bnan\b|\binf\b", v)]
+    bad = [(e.tag, k, v) for e in root.iter() for k, v in e.attrib.items() if k != "aria-label"
+        and re.search(r"\bnan\b|\binf\b", v)]
     shown = "".join(root.itertext())
     assert not bad and figure.question in shown and all(o in shown for o in figure._said), bad[:3]
     json.dumps(figure._repr_mimebundle_()["application/vnd.plotly.v1+json"], allow_nan=False)
@@ -129,10 +132,12 @@ def test_forgetting(one):
     model, tok = one
     spectra = Spectra.of(model)
     f = looks_right(draw_forgetting(spectra, model, text(tok), say=pytest.fail))
-    size, turn, kl = compare.relative_size(spectra, model), compare.magnitude_direction(spectra, model), compare.forgetting(model, text(tok))
+    size, turn, kl = compare.relative_size(spectra, model), compare.magnitude_direction(spectra,
+        model), compare.forgetting(model, text(tok))
     np.testing.assert_array_equal(f.data.relative_spectral, size.relative_spectral)
     np.testing.assert_array_equal(f.data[["dM", "dD"]], turn[["dM", "dD"]])
-    np.testing.assert_allclose(np.array(nulls(f)[0].y, float), [(m*n)**.25/(m**.5 + n**.5) for m, n in ((o["m"], o["n"]) for o in spectra.modules)])
+    np.testing.assert_allclose(np.array(nulls(f)[0].y, float),
+        [(m*n)**.25/(m**.5 + n**.5) for m, n in ((o["m"], o["n"]) for o in spectra.modules)])
     assert f.kl == kl and f"moved by {number_text(kl['kl'])} ± {number_text(kl['sd'], 2)} nats a token" in f.reading
     assert f"correlate by {number_text(np.corrcoef(turn.dM, turn.dD)[0, 1], 2)}" in f.reading
     assert "Contested" in f.caveat and all(o in f.caveat for o in ("-0.62", "-0.31", "+0.83"))
@@ -146,8 +151,10 @@ def test_intruders_only_when_asked_and_priced_first(one):
     f = looks_right(draw_forgetting(few, model, intruders=True, say=said.append))
     t = compare.intruders(few, model, say=lambda o: None)
     assert len(said) == 1 and "dense SVDs" in said[0] and "GPU" not in said[0]
-    np.testing.assert_array_equal(f.data[["spike_margin", "energy_share", "energy_share_random"]], t[["spike_margin", "energy_share", "energy_share_random"]])
-    assert any(np.allclose(np.array(o.y, float), t.energy_share_random) for o in nulls(f)) and any(np.allclose(np.array(o.y, float), 1) for o in nulls(f))
+    np.testing.assert_array_equal(f.data[["spike_margin", "energy_share", "energy_share_random"]],
+        t[["spike_margin", "energy_share", "energy_share_random"]])
+    assert any(np.allclose(np.array(o.y, float), t.energy_share_random)
+        for o in nulls(f)) and any(np.allclose(np.array(o.y, float), 1) for o in nulls(f))
     assert f"hold {percent_text(t.energy_share.median())} of the leading energy" in f.reading and f"is {number_text(t.spike_margin.max())} of what it takes" in f.reading
 
 
@@ -183,7 +190,8 @@ def test_tokens_of_a_planted_direction(one):
         layer.lora_B["default"].weight[:, 0] = (E[cat] - E.mean(0))*5
     f = looks_right(draw_direction_tokens(model, tok, DOWN))
     top = f.data.loc[f.data.cosine.abs().idxmax()]
-    assert top.id == cat and abs(abs(top.cosine) - 1) < 1e-4 and top.token in f.reading and "pushes towards" in f.reading
+    assert top.id == cat and abs(abs(top.cosine)
+        - 1) < 1e-4 and top.token in f.reading and "pushes towards" in f.reading
     assert {abs(x) for o in nulls(f) for x in o.x} == {f.data.null[0]} and .1 < f.data.null[0] < .5
 
 
@@ -220,7 +228,8 @@ def all_of(model, tok, module):
     yield draw_alignment(spectra, model, module)
 
 
-@pytest.mark.parametrize("kw", [dict(r=1), dict(zero=True), dict(r=3, targets=["down_proj"]), dict(r=1, zero=True, targets=r".*layers\.1\.mlp\.down_proj")], ids=str)
+@pytest.mark.parametrize("kw", [dict(r=1), dict(zero=True), dict(r=3, targets=["down_proj"]),
+    dict(r=1, zero=True, targets=r".*layers\.1\.mlp\.down_proj")], ids=str)
 def test_odd_adapters_get_a_picture_and_a_sentence(kw):
     model, tok = planted("none", **kw)
     for f in all_of(model, tok, DOWN):
@@ -232,13 +241,16 @@ def test_odd_adapters_get_a_picture_and_a_sentence(kw):
 def test_mistakes_are_named(one):
     model, tok = one
     spectra = Spectra.of(model)
-    for call in (lambda: draw_overlap(spectra, spectra, "model.layers.1.mlp.dwn_proj"), lambda: draw_alignment(spectra, model, "model.layers.1.mlp.dwn_proj"),
-                 lambda: draw_direction_tokens(model, tok, "model.layers.1.mlp.dwn_proj")):
+    for call in (lambda: draw_overlap(spectra, spectra, "model.layers.1.mlp.dwn_proj"),
+            lambda: draw_alignment(spectra, model, "model.layers.1.mlp.dwn_proj"),
+            lambda: draw_direction_tokens(model, tok, "model.layers.1.mlp.dwn_proj")):
         with pytest.raises(RecipeError, match="Did you mean 'model.layers.1.mlp.down_proj'"): call()
     bare = Spectra.from_arrays(*spectra.to_arrays())
     with pytest.raises(AdapterError, match="no directions"): draw_overlap(bare, bare)
     with pytest.raises(RecipeError, match="of no module"): draw_amplification(Spectra([], []), model)
-    with pytest.raises(RecipeError, match="no module in common"): draw_overlap([Factors("a", torch.ones(1, 3), torch.ones(4, 1), 1.)], [Factors("b", torch.ones(1, 3), torch.ones(4, 1), 1.)])
+    with pytest.raises(RecipeError, match="no module in common"):
+        draw_overlap([Factors("a", torch.ones(1, 3), torch.ones(4, 1), 1.)],
+            [Factors("b", torch.ones(1, 3), torch.ones(4, 1), 1.)])
     inner = Factors("model.layers.0.x", torch.ones(1, 3), torch.ones(4, 1), 1.)
     from loranb.evaluate import questions
     with pytest.raises(RecipeError, match="neither reads nor writes"): questions._stream(inner, model)
@@ -248,7 +260,8 @@ def test_pages_need_nothing_else(one, tmp_path):
     f = draw_rank_budget(Spectra.of(one[0]))
     page = f.save(tmp_path/"a.html").read_text(encoding="utf-8")
     small = f.save(tmp_path/"b.html", include_plotlyjs="cdn").read_text(encoding="utf-8")
-    assert len(page) > 1e6 > 60_000 > len(small) and not re.search(r"<script[^>]+\bsrc=", page) and re.search(r"<script[^>]+\bsrc=", small)
+    assert len(page) > 1e6 > 60_000 > len(small) and not re.search(r"<script[^>]+\bsrc=",
+        page) and re.search(r"<script[^>]+\bsrc=", small)
     assert "<title>Where should the rank go?</title>" in page
     ET.fromstring(f.save(tmp_path/"c.svg").read_text(encoding="utf-8"))
     with pytest.raises(RecipeError, match="must end in .svg or .html"): f.save(tmp_path/"d.png")
@@ -256,8 +269,10 @@ def test_pages_need_nothing_else(one, tmp_path):
 
 def test_text_stays_text():
     name = "<img src=x onerror=alert(1)>"
-    f = Figure(f"{name}?", [Plot([dots([1, 2], [1, 2], name, hover=[name, name]), labels([1], [1], [name])], name, name, xticks=[(1, name)]), Plot([cells([[1.]], 0, 1, name, [[name]])], name)], name, pd.DataFrame(), name)
-    for shown in f.figure.to_json(), str(f.still), f.figure.to_html(include_plotlyjs=False): assert "<img" not in shown.replace("\\u003c", "<")
+    f = Figure(f"{name}?", [Plot([dots([1, 2], [1, 2], name, hover=[name, name]), labels([1], [1], [name])], name,
+        name, xticks=[(1, name)]), Plot([cells([[1.]], 0, 1, name, [[name]])], name)], name, pd.DataFrame(), name)
+    for shown in f.figure.to_json(), str(f.still), f.figure.to_html(include_plotlyjs=False):
+        assert "<img" not in shown.replace("\\u003c", "<")
     assert name in "".join(ET.fromstring(f.still).itertext())
 
 
@@ -268,7 +283,8 @@ odd = st.floats(-1e6, 1e6, width=32) | st.just(float("nan")) | st.just(0.)
 @given(st.lists(st.tuples(odd, odd, odd), max_size=12), st.sampled_from(["", "x", "y", "xy"]))
 def test_any_numbers_give_a_picture(rows, log):
     x, y, z = np.array(rows, float).reshape(-1, 3).T
-    looks_right(Figure("Any?", [Plot([line(x, y, "a"), null_line(x, z), band(x, y, z), dots(x, z, "b", hover=map(str, x))], "t", "x", log)], "One sentence that is long enough.", pd.DataFrame(rows)))
+    looks_right(Figure("Any?", [Plot([line(x, y, "a"), null_line(x, z), band(x, y, z),
+        dots(x, z, "b", hover=map(str, x))], "t", "x", log)], "One sentence that is long enough.", pd.DataFrame(rows)))
 
 
 @settings(max_examples=15, deadline=None)
@@ -280,7 +296,8 @@ def test_any_map_gives_a_picture_with_every_cell_once(R, C, seed):
     drawn = [d for e in ET.fromstring(looks_right(f).still).iter() for d in [e.get("d", "")] if d.endswith("z")]
     (x0, y0, x1, y1), = f._rects()[0]
     few, area = int(v.size <= 400), 0.
-    for a, b, c, d in re.findall(r"M([\d.]+) ([\d.]+)H([\d.]+)V([\d.]+)", "".join(drawn)): area += (float(c) - float(a) + few)*(float(d) - float(b) + few)
+    for a, b, c, d in re.findall(r"M([\d.]+) ([\d.]+)H([\d.]+)V([\d.]+)", "".join(drawn)):
+        area += (float(c) - float(a) + few)*(float(d) - float(b) + few)
     assert abs(area/((x1 - x0)*(y1 - y0)) - np.isfinite(v).mean()) < .05
 
 

@@ -12,7 +12,8 @@ from loranb.core.recipe import Recipe
 from loranb.data.sources import DataError
 from loranb.train.run import Run
 
-GOOD = [{"messages": [{"role": "user", "content": f"Is {i} even?"}, {"role": "assistant", "content": "Yes, it is." if i%2 == 0 else "No, it is odd."}]} for i in range(40)]
+GOOD = [{"messages": [{"role": "user", "content": f"Is {i} even?"},
+    {"role": "assistant", "content": "Yes, it is." if i%2 == 0 else "No, it is odd."}]} for i in range(40)]
 TEMPLATE = petit.TEMPLATE
 
 
@@ -73,7 +74,8 @@ def test_every_code_is_documented_and_tried():
     assert set(CASES) | {"overlap", "not-round-trip"} == set(CODES)
     book = pathlib.Path(__file__).parents[1]/"nbs/03_data/08_findings.ipynb"
     if book.exists():
-        table = next("".join(c["source"]) for c in json.loads(book.read_text())["cells"] if "| code | severity |" in "".join(c["source"]))
+        table = next("".join(c["source"]) for c in json.loads(book.read_text())["cells"]
+            if "| code | severity |" in "".join(c["source"]))
         assert set(re.findall(r"`([a-z-]+)`", table)) == set(CODES)
 
 
@@ -83,7 +85,8 @@ def test_a_classifier_has_a_doctor():
     assert (f.severity, f.count, f.rows, f.detail) == ("error", 2, (41, 42), "they have no label")
     f = found(LETTERS, task_type="SEQ_CLS", min_length=1000)["left-out"]
     assert (f.severity, f.count) == ("error", 40)
-    assert found(LETTERS + [dict(text="Word "*300, label="kind")], task_type="SEQ_CLS", max_length=64)["text-cut"].rows == (41,)
+    assert found(LETTERS + [dict(text="Word "*300, label="kind")], task_type="SEQ_CLS",
+        max_length=64)["text-cut"].rows == (41,)
     assert "duplicates" in found(LETTERS + LETTERS[:1], task_type="SEQ_CLS")
 
 
@@ -99,8 +102,10 @@ def test_what_a_classifier_leaves_out(tmp_path):
     from loranb import lr_find
     rows = LETTERS + [dict(text="Word "*300, label="kind")]*4
     kept = tokens(Recipe(data=rows, task_type="SEQ_CLS", max_length=64, drop_overlong=True, test_size=0))
-    assert len(kept) == 40 and {l[-1] for l in kept["labels"]} == {0, 1} and all(set(l[:-1]) == {-100} for l in kept["labels"])
-    with pytest.raises(RecipeError, match="min_length: min_length=9999 and max_length=64 leave none of 44 rows"): tokens(Recipe(data=rows, task_type="SEQ_CLS", max_length=64, min_length=9999, test_size=0))
+    assert len(kept) == 40 and {l[-1] for l in kept["labels"]} == {0, 1} and all(set(l[:-1]) == {-100}
+        for l in kept["labels"])
+    with pytest.raises(RecipeError, match="min_length: min_length=9999 and max_length=64 leave none of 44 rows"):
+        tokens(Recipe(data=rows, task_type="SEQ_CLS", max_length=64, min_length=9999, test_size=0))
     assert lr_find(Recipe(data=LETTERS, task_type="SEQ_CLS", test_size=0), steps=10) is not None
 
 
@@ -116,7 +121,8 @@ def test_an_end_that_is_not_learned():
     f = found([{"prompt": "a =", "completion": " b"} for _ in range(3)])
     assert "end-not-learned" not in f
     tok = load_tokenizer(petit.path())
-    tok.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    tok.chat_template = ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if "
+        "add_generation_prompt %}assistant: {% endif %}")
     tok.eos_token = None
     f = {f.code: f for f in doctor(Recipe(data=GOOD, test_size=0), tok)}["end-not-learned"]
     assert (f.severity, f.count) == ("error", 40)
@@ -124,9 +130,11 @@ def test_an_end_that_is_not_learned():
 
 def test_rows_that_are_trained_on_and_held_out():
     tok = load_tokenizer(petit.path())
-    f = {f.code: f for f in doctor(Recipe(data={"train": GOOD, "test": GOOD[7:9] + [said("New.")]}, test_split="test"), tok)}["overlap"]
+    f = {f.code: f for f in doctor(Recipe(data={"train": GOOD, "test": GOOD[7:9] + [said("New.")]}, test_split="test"),
+        tok)}["overlap"]
     assert (f.count, f.rows) == (2, (1, 2))
-    assert not doctor(Recipe(data={"train": GOOD, "test": GOOD[7:9] + [said("New.")]}, test_split="test", deduplicate=True), tok)
+    assert not doctor(Recipe(data={"train": GOOD, "test": GOOD[7:9] + [said("New.")]}, test_split="test",
+        deduplicate=True), tok)
 
 
 def test_characters_that_are_lost():
@@ -135,12 +143,15 @@ def test_characters_that_are_lost():
     words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "Yes": 2, "No": 3}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tok = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>", pad_token="</s>")
-    f = {f.code: f for f in doctor(Recipe(data=[{"text": "Yes No"}, {"text": "Yes ☃"}], test_size=0), tok)}["not-round-trip"]
+    f = {f.code: f for f in doctor(Recipe(data=[{"text": "Yes No"}, {"text": "Yes ☃"}], test_size=0),
+        tok)}["not-round-trip"]
     assert (f.count, f.rows) == (1, (2,)) and "☃" in f.detail
 
 
-KEYS = {"an AWS key": "AKIA" + "Z"*16, "a GitHub token": "ghp_" + "a"*36, "a Hugging Face token": "hf_" + "a"*34, "a key of a model's API": "sk-" + "proj-" + "a"*40, "a Slack token": "xoxb-" + "1"*20,
-        "a Google key": "AIza" + "a"*35, "a private key": "-----BEGIN RSA " + "PRIVATE KEY-----", "a JSON web token": "eyJ" + "a"*20 + ".eyJ" + "b"*20 + ".c", "a password in an address": "https://anna:" + "geheim@example.org"}
+KEYS = {"an AWS key": "AKIA" + "Z"*16, "a GitHub token": "ghp_" + "a"*36, "a Hugging Face token": "hf_" + "a"*34,
+    "a key of a model's API": "sk-" + "proj-" + "a"*40, "a Slack token": "xoxb-" + "1"*20,
+    "a Google key": "AIza" + "a"*35, "a private key": "-----BEGIN RSA " + "PRIVATE KEY-----", "a JSON web token": "eyJ"
+    + "a"*20 + ".eyJ" + "b"*20 + ".c", "a password in an address": "https://anna:" + "geheim@example.org"}
 
 
 @pytest.mark.parametrize("kind", KEYS)
@@ -152,7 +163,8 @@ def test_a_secret_is_told_and_not_shown(kind):
     assert mask_secret("anna@example.org") == "a…@example.org"
 
 
-@pytest.mark.parametrize("text", ["Ask for the sky-high-and-very-long-hyphenated-word.", "a task-oriented system-of-things", "See http://example.org/a:b", "@anna said it", "3 @ 4"])
+@pytest.mark.parametrize("text", ["Ask for the sky-high-and-very-long-hyphenated-word.",
+    "a task-oriented system-of-things", "See http://example.org/a:b", "@anna said it", "3 @ 4"])
 def test_what_is_no_secret(text): assert not found(GOOD + [said(text)])
 
 
@@ -160,17 +172,22 @@ def test_what_was_looked_at_in_part_says_so(monkeypatch):
     from loranb.data import findings
     monkeypatch.setattr(findings, "SAMPLE", 10)
     f = found([said(f"{i}@example.org") for i in range(100)])["emails"]
-    assert SAMPLE == 20_000 and f.count == 10 and "10 of 100 rows were looked at" in f.detail and f.rows == (1, 12, 23, 34, 45)
+    assert SAMPLE == 20_000 and f.count == 10 and "10 of 100 rows were looked at" in f.detail and f.rows == (1, 12, 23,
+        34, 45)
 
 
 def test_errors_stop_a_run_until_they_are_acknowledged(tmp_path):
-    recipe = Recipe(data=[said("Yes, and so on and so on, without an end.")]*20, max_length=14, quant="none", r=2, max_steps=1, per_device_train_batch_size=2, eval_steps=0, save_steps=0)
-    with pytest.raises(DataError, match=r"answer-cut: .*18 rows.*Raise max_length.*acknowledged=\['answer-cut'\]") as e: Run(recipe, tmp_path/"run").train()
+    recipe = Recipe(data=[said("Yes, and so on and so on, without an end.")]*20, max_length=14, quant="none", r=2,
+        max_steps=1, per_device_train_batch_size=2, eval_steps=0, save_steps=0)
+    with pytest.raises(DataError, match=r"answer-cut: .*18 rows.*Raise max_length.*acknowledged=\['answer-cut'\]") as e:
+        Run(recipe, tmp_path/"run").train()
     assert e.value.row in range(1, 21) and not (tmp_path/"run").exists()
     run = Run(recipe.replace(acknowledged=["answer-cut"]), tmp_path/"run").train()
     told = run.of_type("findings")[0]["findings"]
-    assert run.state == "done" and {f["code"] for f in told} >= {"answer-cut", "duplicates"} and Run.open(run.path).of_type("findings")[0]["findings"][0]["code"] == "answer-cut"
-    with pytest.raises(RecipeError, match="no code 'answercut'.*Did you mean 'answer-cut'"): Run(recipe.replace(acknowledged=["answercut"]), tmp_path/"other").train()
+    assert run.state == "done" and {f["code"] for f in told} >= {"answer-cut",
+        "duplicates"} and Run.open(run.path).of_type("findings")[0]["findings"][0]["code"] == "answer-cut"
+    with pytest.raises(RecipeError, match="no code 'answercut'.*Did you mean 'answer-cut'"):
+        Run(recipe.replace(acknowledged=["answercut"]), tmp_path/"other").train()
 
 
 def test_errors_come_first_and_findings_show_themselves():
@@ -185,6 +202,9 @@ def test_rows_are_left_out_by_their_length():
     from loranb.data.encoding import prepare
     rows = GOOD + [said("Word "*200), {"text": "a"}]
     tok = load_tokenizer(petit.path())
-    cases = dict(all={}, long=dict(drop_overlong=True), short=dict(min_length=5), both=dict(drop_overlong=True, min_length=5))
-    assert {k: len(prepare(Recipe(data=rows, test_size=0, max_length=64, **kw), tok).rows) for k, kw in cases.items()} == dict(all=42, long=41, short=41, both=40)
-    assert "answer-cut" not in found(rows, max_length=64, drop_overlong=True) and "answer-cut" in found(rows, max_length=64)
+    cases = dict(all={}, long=dict(drop_overlong=True), short=dict(min_length=5),
+        both=dict(drop_overlong=True, min_length=5))
+    assert {k: len(prepare(Recipe(data=rows, test_size=0, max_length=64, **kw), tok).rows) for k,
+        kw in cases.items()} == dict(all=42, long=41, short=41, both=40)
+    assert "answer-cut" not in found(rows, max_length=64, drop_overlong=True) and "answer-cut" in found(rows,
+        max_length=64)

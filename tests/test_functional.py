@@ -10,7 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from loranb.models.quantization import is_repacked
 from loranb.spectra.factors import read_factors
-from loranb.evaluate.directions import (data_singular_values, direction_effects, direction_energy, singular_directions, ratio_with_error, lost_beyond)
+from loranb.evaluate.directions import (data_singular_values, direction_effects, direction_energy, singular_directions,
+    ratio_with_error, lost_beyond)
 from loranb.evaluate.watch import Watch, evaluating, measure_directions
 from loranb.core.fields import RecipeError
 from loranb.spectra.spectra import Spectra
@@ -36,7 +37,8 @@ def case(m, n, r, kind, seed):
 KINDS = ["normal", "graded", "zero B", "zero column", "duplicate rows", "badly scaled"]
 
 @settings(deadline=None, max_examples=150, derandomize=True)
-@given(m=st.integers(1, 24), n=st.integers(1, 24), r=st.integers(1, 8), s=st.sampled_from([1., 2., -.5]), kind=st.sampled_from(KINDS), seed=st.integers(0, 2**31))
+@given(m=st.integers(1, 24), n=st.integers(1, 24), r=st.integers(1, 8), s=st.sampled_from([1., 2., -.5]),
+    kind=st.sampled_from(KINDS), seed=st.integers(0, 2**31))
 def test_against_dense(m, n, r, s, kind, seed):
     A, B, x, G, _ = case(m, n, r, kind, seed)
     D, h = s*B @ A, x @ A.T
@@ -58,7 +60,8 @@ def test_against_dense(m, n, r, s, kind, seed):
     assert np.allclose(np.square(tilde), dense, atol=1e-9*max(mean, 1e-300))
     effect = direction_effects(AV, K, R)
     assert np.allclose(effect[live], (S*np.einsum("mi,mn,ni->i", U, G, V))[live], atol=1e-7*np.abs(G).sum()*top)
-    assert effect.sum() == pytest.approx(np.trace(K), abs=1e-9*np.abs(G).sum()*top) and np.trace(K) == pytest.approx((G*D).sum(), abs=1e-9*np.abs(G).sum()*top)
+    assert effect.sum() == pytest.approx(np.trace(K),
+        abs=1e-9*np.abs(G).sum()*top) and np.trace(K) == pytest.approx((G*D).sum(), abs=1e-9*np.abs(G).sum()*top)
     assert np.allclose(K, (s*B.T @ G) @ A.T)
 
 @pytest.mark.parametrize("condition", [1e1, 1e4])
@@ -68,9 +71,11 @@ def test_gauge(condition):
         h = x @ A.T
         S, BU, AV, R = singular_directions(A @ A.T, B.T @ B, 2.)
         H = h.T @ h/len(h)
-        return S, direction_energy(BU, H, 2.), data_singular_values(B.T @ B, H, 2.), direction_effects(AV, B.T @ (2*G @ A.T), R)
+        return S, direction_energy(BU, H, 2.), data_singular_values(B.T @ B, H, 2.), direction_effects(AV,
+            B.T @ (2*G @ A.T), R)
     M, inverse = gauge(6, condition, rng)
-    for a, b in zip(readings(A, B), readings(inverse @ A, B @ M)): assert np.allclose(a, b, rtol=1e-12*condition**2 + 1e-10, atol=1e-12*condition**2*np.abs(a).max())
+    for a, b in zip(readings(A, B), readings(inverse @ A, B @ M)):
+        assert np.allclose(a, b, rtol=1e-12*condition**2 + 1e-10, atol=1e-12*condition**2*np.abs(a).max())
 
 def test_trim_errors_are_equalities():
     A, B, x, _, _ = case(30, 40, 6, "normal", 1)
@@ -113,7 +118,8 @@ def test_random_share_is_the_mean_over_random_directions():
 
 def llama(dtype=torch.float32, **kw):
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, **kw)).to(dtype)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, **kw)).to(dtype)
 
 def adapted(model, **kw):
     torch.manual_seed(1)
@@ -133,7 +139,8 @@ def inputs_of(model, b):
     seen, handles, kept = {}, [], b["attention_mask"].bool()
     for f in read_factors(model):
         layer = model.get_base_model().get_submodule(f.name)
-        handles.append(layer.register_forward_pre_hook(lambda m, args, name=f.name: seen.__setitem__(name, args[0].detach().reshape(*kept.shape, -1)[kept].double())))
+        handles.append(layer.register_forward_pre_hook(lambda m, args,
+            name=f.name: seen.__setitem__(name, args[0].detach().reshape(*kept.shape, -1)[kept].double())))
     with torch.no_grad(), evaluating(model): model(**b)
     for o in handles: o.remove()
     return seen
@@ -141,7 +148,8 @@ def inputs_of(model, b):
 @pytest.mark.parametrize("base", ["llama", "gpt2", "llama with biases"])
 def test_functional_against_dense(base):
     model = {"llama": llama, "llama with biases": lambda: llama(attention_bias=True, mlp_bias=True),
-             "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=32))}[base]()
+        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4,
+        n_positions=32))}[base]()
     kw = dict(target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True) if base == "gpt2" else {}
     if "bias" in base:
         for n, p in model.named_parameters():
@@ -158,9 +166,11 @@ def test_functional_against_dense(base):
         S, tilde = torch.linalg.svdvals(D)[:f.r], torch.linalg.svdvals(x @ D.T)[:f.r]/len(x)**.5
         assert np.allclose(found.sigma[i], S, rtol=1e-8) and np.allclose(found.sigma_tilde[i], tilde, rtol=1e-8)
         row, energy = table.loc[f.name], lambda M: (x @ M.T).square().sum(1).mean().item()
-        assert row.output_energy == pytest.approx(energy(D), rel=1e-9) and row.base_energy == pytest.approx(energy(W), rel=1e-6)
+        assert row.output_energy == pytest.approx(energy(D), rel=1e-9) and row.base_energy == pytest.approx(energy(W),
+            rel=1e-6)
         assert row.output_energy_share == pytest.approx(energy(D)/energy(W), rel=1e-6) and row.tokens == len(x)
-        assert row.random_share == pytest.approx((D.square().sum()/f.n*x.square().sum(1).mean()).item()/energy(W), rel=1e-6)
+        assert row.random_share == pytest.approx((D.square().sum()/f.n*x.square().sum(1).mean()).item()/energy(W),
+            rel=1e-6)
 
 def test_effects_are_those_of_a_dense_update():
     "The gradient of a dense dW that is really in the forward, for every module and batch"
@@ -172,13 +182,15 @@ def test_effects_are_those_of_a_dense_update():
     with contextlib.ExitStack() as stack:
         for name, D in dense.items():
             layer = base.get_submodule(name)
-            stack.callback(layer.register_forward_hook(lambda m, args, out, D=D, layer=layer: layer.get_base_layer()(args[0]) + args[0] @ D.T).remove)
+            stack.callback(layer.register_forward_hook(lambda m, args, out, D=D,
+                layer=layer: layer.get_base_layer()(args[0]) + args[0] @ D.T).remove)
         model.eval()
         for b in batches: effects.append(torch.autograd.grad(model(**b).loss, list(dense.values())))
     for i, f in enumerate(read_factors(model)):
         U, S, Vh = torch.linalg.svd(f.delta(), full_matrices=False)
         e = np.stack([(S*torch.einsum("mi,mn,in->i", U, g[i], Vh))[:f.r].numpy() for g in effects])
-        assert np.allclose(found.effect[i], e.mean(0), rtol=1e-6, atol=1e-12) and np.allclose(found.fisher[i], (e**2).mean(0), rtol=1e-6, atol=1e-15)
+        assert np.allclose(found.effect[i], e.mean(0), rtol=1e-6, atol=1e-12) and np.allclose(found.fisher[i],
+            (e**2).mean(0), rtol=1e-6, atol=1e-15)
         assert np.allclose(found.effect_error[i], e.std(0, ddof=1)/3**.5, rtol=1e-6, atol=1e-12)
 
 def train(model, watch=None, dtype=None, steps=3, checkpointing=False):
@@ -191,7 +203,8 @@ def train(model, watch=None, dtype=None, steps=3, checkpointing=False):
         with watch if on else contextlib.nullcontext():
             if on: watch.reset()
             for j in range(2):
-                with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None): loss = model(**batch(seed=2*i + j)).loss
+                with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+                    loss = model(**batch(seed=2*i + j)).loss
                 loss.backward()
                 losses.append(loss.detach())
             if on: watch.take_gradients(); sums.append(watch.sums())
@@ -209,13 +222,16 @@ def test_training_is_bit_for_bit_the_same(checkpointing, dtype):
         return model
     plain, _ = train(fresh(), dtype=dtype)
     model = fresh()
-    before = {n: {k: len(v) for k, v in vars(o).items() if k.endswith("hooks") or "hooks_" in k} for n, o in model.named_modules()}
+    before = {n: {k: len(v) for k, v in vars(o).items() if k.endswith("hooks") or "hooks_" in k} for n,
+        o in model.named_modules()}
     watched, sums = train(model, Watch(model), dtype)
     assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
-    assert before == {n: {k: len(v) for k, v in vars(o).items() if k.endswith("hooks") or "hooks_" in k} for n, o in model.named_modules()}
+    assert before == {n: {k: len(v) for k, v in vars(o).items() if k.endswith("hooks") or "hooks_" in k} for n,
+        o in model.named_modules()}
     tokens = sum(int(batch(seed=s)["attention_mask"].sum()) for s in (0, 1))
     for o in sums[0]:
-        assert o["tokens"].sum() == tokens and o["H"].shape == (2, 3, 3) and o["K"].shape == (1, 3, 3) and o["rows"].shape == (8, 4) and o["H"].dtype == np.float64
+        assert o["tokens"].sum() == tokens and o["H"].shape == (2, 3, 3) and o["K"].shape == (1, 3,
+            3) and o["rows"].shape == (8, 4) and o["H"].dtype == np.float64
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_counts_once(reentrant):
@@ -242,7 +258,9 @@ def test_mask_from_the_watch_and_none():
 def test_generation_with_left_padding():
     model, b = adapted(llama()).eval(), batch()
     mask = torch.ones_like(b["input_ids"]); mask[1, :5] = 0
-    with Watch(model) as watch: model.generate(input_ids=b["input_ids"], attention_mask=mask, max_new_tokens=3, do_sample=False, pad_token_id=0, eos_token_id=None)
+    with Watch(model) as watch:
+        model.generate(input_ids=b["input_ids"], attention_mask=mask, max_new_tokens=3, do_sample=False,
+            pad_token_id=0, eos_token_id=None)
     tokens = watch.sums()[0]["tokens"]
     assert tokens[0] == mask.sum() and all(t == 4 for t in tokens[1:])
 
@@ -282,7 +300,8 @@ def test_everything_is_left_as_it_was():
     modes, state = [o.training for o in model.modules()], torch.get_rng_state()
     measure_directions(None, model, [batch()])
     assert modes == [o.training for o in model.modules()] and torch.equal(state, torch.get_rng_state())
-    assert all(p.grad is None and not p.requires_grad for p in model.parameters()) and all(torch.equal(a, b) for a, b in zip(weights, model.parameters()))
+    assert all(p.grad is None and not p.requires_grad for p in model.parameters()) and all(torch.equal(a, b) for a,
+        b in zip(weights, model.parameters()))
     with pytest.raises(KeyError), evaluating(model): raise KeyError
     assert modes == [o.training for o in model.modules()]
 
@@ -326,7 +345,8 @@ def test_other_spectra_are_refused():
 def test_untrained_adapter():
     model = get_peft_model(llama(), LoraConfig(r=3, target_modules="all-linear"))
     found = measure_directions(None, model, [batch(), batch(seed=1)])
-    assert (found.summary().output_energy_share == 0).all() and not np.concatenate(found.effect).any() and (found.summary().k90 == 0).all()
+    assert (found.summary().output_energy_share
+        == 0).all() and not np.concatenate(found.effect).any() and (found.summary().k90 == 0).all()
 
 def test_ranks_that_differ():
     model = adapted(llama(), rank_pattern={"q_proj": 5, "down_proj": 2}, use_rslora=True)
@@ -359,12 +379,15 @@ def test_quantized_base(quant):
     for n, p in model.named_parameters():
         if "lora_B" in n: p.data = .02*torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
     data = prepare(recipe, tok)
-    found = measure_directions(Spectra.of(model), model, [collate(data.test[:4], tok.pad_token_id), collate(data.test[4:], tok.pad_token_id)])
-    assert len(found.names) == 28 and (found.summary().output_energy_share > 0).all() and np.isfinite(np.concatenate(found.fisher)).all()
+    found = measure_directions(Spectra.of(model), model,
+        [collate(data.test[:4], tok.pad_token_id), collate(data.test[4:], tok.pad_token_id)])
+    assert len(found.names) == 28 and (found.summary().output_energy_share
+        > 0).all() and np.isfinite(np.concatenate(found.fisher)).all()
     if quant != "nf4": return
     with torch.no_grad(): model.eval()(**collate(data.test[:4], tok.pad_token_id))
     if is_repacked(model):
-        with pytest.raises(RecipeError, match="repacked"): measure_directions(None, model, [collate(data.test[:4], tok.pad_token_id)])
+        with pytest.raises(RecipeError, match="repacked"):
+            measure_directions(None, model, [collate(data.test[:4], tok.pad_token_id)])
         model = attach(load_base(recipe)[0], recipe)
     import bitsandbytes.functional as F
     name, o = next(iter(Watch(model).layers.items()))

@@ -91,7 +91,8 @@ def test_taps_taken_away_in_any_order(stream):
     b.remove()
     assert stream._recv_callback is stream.kernel and len(stream.got) == 1
 
-@pytest.mark.parametrize("spoil, reason", [(dict(shell_stream=None), "closed"), (dict(session=None), "serialize"), (dict(shell_channel_thread=SimpleNamespace(io_loop=1)), "io_loop")])
+@pytest.mark.parametrize("spoil, reason", [(dict(shell_stream=None), "closed"), (dict(session=None), "serialize"),
+    (dict(shell_channel_thread=SimpleNamespace(io_loop=1)), "io_loop")])
 def test_off_on_any_surprise(stream, spoil, reason):
     g = guard(stream)
     for k, v in spoil.items(): setattr(g.kernel, k, v)
@@ -193,7 +194,8 @@ class Kernel:
     "A kernel and what it has said: texts by the message that they answer, and the order of what happened."
     def __init__(self, version):
         path = [*([old_ipykernel(version)] if version else []), ROOT]
-        self.km, self.kc = start_new_kernel(kernel_name="python3", env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, path))))
+        self.km, self.kc = start_new_kernel(kernel_name="python3",
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, path))))
         self.texts, self.idle, self.statuses = defaultdict(str), set(), []
         self.done(self.run(SETUP))
         self.comm_id = self.say("print(c.comm_id)")
@@ -256,7 +258,8 @@ def test_interrupt_once_is_a_request(k):
 
 def test_interrupt_twice_raises(k):
     # not flushed: a cell that waits for its flush when the second interrupt comes would be torn inside the lock of its output
-    run = k.run("before = state()\nwith Guard(lambda: print('asked')) as g:\n    print('started', flush=True)\n    while True: time.sleep(.01); g.poll()", stop_on_error=False)
+    run = k.run("before = state()\nwith Guard(lambda: print('asked')) as g:\n    print('started', flush=True)\n    "
+        "while True: time.sleep(.01); g.poll()", stop_on_error=False)
     k.until("started", run)
     k.km.interrupt_kernel()
     k.until("asked", run)
@@ -282,7 +285,7 @@ def test_started_by_a_button_and_interrupted(k):
     k.km.interrupt_kernel()
     k.done(a)
     assert "ended True ['interrupt'] True" in k.texts[run]
-    wait = k.click("wait")                                                        # no guard there: an interrupt raises at once
+    wait = k.click("wait")  # no guard there: an interrupt raises at once
     k.until("waiting", wait)
     k.km.interrupt_kernel()
     k.until("KeyboardInterrupt", wait)
@@ -314,10 +317,12 @@ def test_handed_over_from_a_thread(k):
     assert eval(k.say("print(log)")) == ["start", "end", "a"]
 
 def test_handed_over_from_a_subshell(k):
-    if "kernel subshells" not in str(k.kc.kernel_info(reply=True, timeout=10)["content"].get("supported_features")): pytest.skip("this ipykernel has no subshells")
+    if "kernel subshells" not in str(k.kc.kernel_info(reply=True, timeout=10)["content"].get("supported_features")):
+        pytest.skip("this ipykernel has no subshells")
     k.kc.control_channel.send(k.kc.session.msg("create_subshell_request"))
     while (m := k.kc.get_control_msg(timeout=10))["msg_type"] != "create_subshell_reply": pass
-    msg = k.kc.session.msg("execute_request", dict(code="print(threading.current_thread() is threading.main_thread()); hand_to_main(train)", silent=False))
+    msg = k.kc.session.msg("execute_request",
+        dict(code="print(threading.current_thread() is threading.main_thread()); hand_to_main(train)", silent=False))
     msg["header"]["subshell_id"] = m["content"]["subshell_id"]
     k.kc.shell_channel.send(msg)
     id = msg["header"]["msg_id"]
@@ -338,8 +343,8 @@ def test_nested_in_a_cell(k):
 
 def test_messages_and_cells_in_a_flood(k):
     "200 clicks and 20 cells while busy: none lost, cells in order."
-    run = k.run("n = []\nwith Guard(print, {c.comm_id: n.append}) as g:\n    print('started', flush=True)\n    end = time.time()+20\n"
-                "    while len(n) < 200 and time.time() < end: time.sleep(.002); g.poll()\nprint(len(n))")
+    run = k.run("n = []\nwith Guard(print, {c.comm_id: n.append}) as g:\n    print('started', flush=True)\n    end = "
+        "time.time()+20\n" "    while len(n) < 200 and time.time() < end: time.sleep(.002); g.poll()\nprint(len(n))")
     k.until("started", run)
     ids = []
     for i in range(20):

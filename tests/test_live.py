@@ -12,12 +12,14 @@ from loranb.train.run import Run
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1)
+SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=1)
 
 
 def tiny(**kw):
     torch.manual_seed(0)
-    return get_peft_model(LlamaForCausalLM(LlamaConfig(**SHAPE)), LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], **kw))
+    return get_peft_model(LlamaForCausalLM(LlamaConfig(**SHAPE)),
+        LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], **kw))
 
 
 def steps(model, n, meter=None, seed=1, checkpointing=False, accumulate=1):
@@ -48,7 +50,8 @@ def test_a_meter_changes_nothing(kw):
     assert all(torch.equal(a, b) for a, b in zip(with_meter.parameters(), without.parameters()))
     frames = meter.frames_ready(wait=True)
     assert [s for s, *_ in frames] == [1, 2, 3, 4] and not meter.waiting
-    assert not any(o._forward_hooks or o._forward_pre_hooks for o in with_meter.base_model.model.modules() if "lora_A" in type(o).__name__)
+    assert not any(o._forward_hooks or o._forward_pre_hooks for o in with_meter.base_model.model.modules()
+        if "lora_A" in type(o).__name__)
 
 
 def test_frames_are_dense_spectra():
@@ -57,7 +60,8 @@ def test_frames_are_dense_spectra():
     before = {f.name: f.A.clone() for f in read_factors(model)}
     steps(model, 5, meter)
     step, sigma, columns = meter.frames_ready(wait=True)[-1]
-    for f, s, e, drift, kept in zip(read_factors(model), sigma, columns["error"], columns["drift"], columns["retention"]):
+    for f, s, e, drift, kept in zip(read_factors(model), sigma, columns["error"], columns["drift"],
+            columns["retention"]):
         D, A0 = f.delta(), before[f.name].double()
         true = torch.linalg.svdvals(D)[:4].numpy()
         assert np.abs(s - true).max() <= (e + 1e-6)*true[0]
@@ -78,7 +82,8 @@ def test_the_columns_of_the_data_are_those_of_functional():
     meter = Meter(model, every=2)
     steps(model, 4, meter)
     for _, sigma, columns in meter.frames_ready(wait=True):
-        assert np.isfinite(columns["share"]).all() and (columns["share"] >= 0).all() and np.isfinite(columns["effect"]).all()
+        assert np.isfinite(columns["share"]).all() and (columns["share"]
+            >= 0).all() and np.isfinite(columns["effect"]).all()
     assert (columns["share"] > 0).all() and (np.diff(columns["aware"], axis=1) <= 1e-7).all()
 
 
@@ -86,7 +91,9 @@ def test_the_columns_of_the_data_are_those_of_functional():
 def test_the_pace_keeps_its_share(cost, second):
     meter, at = Meter(tiny()), []
     for step in range(1, 2001):
-        if meter.due(step): at.append(step); meter.measured, meter.newest, meter.spent = meter.measured + 1, step, meter.spent + cost
+        if meter.due(step):
+            at.append(step)
+            meter.measured, meter.newest, meter.spent = meter.measured + 1, step, meter.spent + cost
         meter.elapsed += second
     assert at[0] == 1 and len(at) > 3 and meter.spent/meter.elapsed <= .02 + cost/meter.elapsed
     assert len(at) <= 600
@@ -119,7 +126,8 @@ def test_a_torn_frame_is_left_out(tmp_path):
 
 
 def test_columns_go_on_after_a_stop_as_if_nothing_had_been(tmp_path):
-    recipe = Recipe(r=4, max_steps=6, spectra_steps=2, eval_steps=0, save_steps=0, test_size=0, per_device_train_batch_size=4)
+    recipe = Recipe(r=4, max_steps=6, spectra_steps=2, eval_steps=0, save_steps=0, test_size=0,
+        per_device_train_batch_size=4)
     whole = Run(recipe, tmp_path/"whole").train()
     run = Run(recipe, tmp_path/"stopped")
     run.on(lambda e: e["type"] == "step" and e["step"] == 4 and run.stop())
@@ -128,7 +136,8 @@ def test_columns_go_on_after_a_stop_as_if_nothing_had_been(tmp_path):
     again.resume()
     for (s, a), (t, b) in zip(whole.spectra_history, Record.open(run.path).spectra_history, strict=True):
         assert s == t and all(np.array_equal(x.astype("f4"), y.astype("f4")) for x, y in zip(a.sigma, b.sigma))
-        assert a.columns.keys() == b.columns.keys() and all(np.array_equal(v, b.columns[k], equal_nan=True) for k, v in a.columns.items())
+        assert a.columns.keys() == b.columns.keys() and all(np.array_equal(v, b.columns[k], equal_nan=True) for k,
+            v in a.columns.items())
 
 
 def test_alarms_are_told_once(tmp_path):
@@ -139,4 +148,5 @@ def test_alarms_are_told_once(tmp_path):
         sigma = np.array([[1., .5], [0, 0], [1., .9 if step < 50 else .01]])
         run._on_frame(step, sigma, dict(drift=np.array([.5, .5, .5])))
     told = run.of_type("alarm")
-    assert [(e["step"], e["kind"], e["modules"]) for e in told] == [(20, "still", ["layers.1.q"]), (50, "spike", ["layers.2.q"])]
+    assert [(e["step"], e["kind"], e["modules"]) for e in told] == [(20, "still", ["layers.1.q"]),
+        (50, "spike", ["layers.2.q"])]

@@ -7,9 +7,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from loranb.models import loss
 from loranb.models.loss import check_tiles, token_loss
 
-SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=48, vocab_size=96, head_dim=16, pad_token_id=0)
-TWISTS = dict(llama={}, gemma2=dict(final_logit_softcapping=2.), granite=dict(logits_scaling=4.), cohere=dict(logit_scale=.25), gpt2=dict(n_embd=32, n_layer=2, n_head=2),
-              gpt_neox={}, opt=dict(ffn_dim=48, word_embed_proj_dim=32), phi={}, falcon_h1=dict(lm_head_multiplier=.5, mamba_d_ssm=32, mamba_n_heads=2, mamba_d_head=16, mamba_d_state=8))
+SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=48,
+    vocab_size=96, head_dim=16, pad_token_id=0)
+TWISTS = dict(llama={}, gemma2=dict(final_logit_softcapping=2.), granite=dict(logits_scaling=4.),
+    cohere=dict(logit_scale=.25), gpt2=dict(n_embd=32, n_layer=2, n_head=2), gpt_neox={},
+    opt=dict(ffn_dim=48, word_embed_proj_dim=32), phi={}, falcon_h1=dict(lm_head_multiplier=.5, mamba_d_ssm=32,
+    mamba_n_heads=2, mamba_d_head=16, mamba_d_state=8))
 
 
 def build(kind, **more):
@@ -20,11 +23,13 @@ def build(kind, **more):
 def batch(rows=3, tokens=17, seed=0):
     g = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, 96, (rows, tokens), generator=g)
-    return dict(input_ids=ids, labels=ids.masked_fill(torch.rand(rows, tokens, generator=g) < .6, -100), attention_mask=torch.ones_like(ids))
+    return dict(input_ids=ids, labels=ids.masked_fill(torch.rand(rows, tokens, generator=g) < .6, -100),
+        attention_mask=torch.ones_like(ids))
 
 
 def adapted(model, **kw):
-    lora = get_peft_model(model, LoraConfig(**{"target_modules": "all-linear", "r": 2, "init_lora_weights": False, **kw}))
+    lora = get_peft_model(model, LoraConfig(**{"target_modules": "all-linear", "r": 2, "init_lora_weights": False,
+        **kw}))
     return lora.eval()
 
 
@@ -35,11 +40,13 @@ def both(model, rows, **kw):
         model.zero_grad()
         value = token_loss(model, rows, tiled=tiled, **kw)
         value.backward()
-        out.append((value.item(), torch.cat([p.grad.float().flatten() for p in model.parameters() if p.grad is not None])))
+        out.append((value.item(), torch.cat([p.grad.float().flatten() for p in model.parameters()
+            if p.grad is not None])))
     return out
 
 
-def same(a, b, tolerance=1e-5): assert abs(a[0] - b[0]) <= tolerance*abs(a[0]) and (a[1] - b[1]).norm() <= tolerance*a[1].norm()
+def same(a, b, tolerance=1e-5):
+    assert abs(a[0] - b[0]) <= tolerance*abs(a[0]) and (a[1] - b[1]).norm() <= tolerance*a[1].norm()
 
 
 @pytest.mark.parametrize("kind", TWISTS)
@@ -52,7 +59,8 @@ def test_families(kind, monkeypatch):
     assert abs(own - token_loss(model, batch()).item()) < 1e-5*own
 
 
-@pytest.mark.parametrize("kw", [dict(target_modules=["q_proj", "lm_head"]), dict(modules_to_save=["lm_head"])], ids=["LoRA on the head", "the head itself"])
+@pytest.mark.parametrize("kw", [dict(target_modules=["q_proj", "lm_head"]), dict(modules_to_save=["lm_head"])],
+    ids=["LoRA on the head", "the head itself"])
 def test_a_head_that_is_trained(kw, monkeypatch):
     monkeypatch.setattr(loss, "TILE", 96*5)
     same(*both(adapted(build("llama", tie_word_embeddings=False), **kw), batch()))
@@ -103,7 +111,8 @@ def test_the_head_comes_back_as_it_was():
 def test_no_more_logits_than_a_tile(monkeypatch):
     monkeypatch.setattr(loss, "TILE", 96*4)
     model, most = adapted(build("llama")), []
-    handle = model.get_base_model().get_output_embeddings().register_forward_hook(lambda m, args, out: most.append(out.numel()))
+    handle = model.get_base_model().get_output_embeddings().register_forward_hook(lambda m, args,
+        out: most.append(out.numel()))
     token_loss(model, batch(8, 33)).backward()
     handle.remove()
     assert max(most) <= 96*4 and sum(most[1:]) == 96*int((batch(8, 33)["labels"][:, 1:] != -100).sum())

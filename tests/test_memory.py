@@ -15,13 +15,18 @@ from loranb.train.measure import bytes_held
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 
-TINY = dict(vocab_size=320, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+TINY = dict(vocab_size=320, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
+    num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 HEAD = dict(TINY, head_dim=32)
 EXPERTS = dict(HEAD, moe_intermediate_size=64, num_experts=4, num_experts_per_tok=2)
-FAMILIES = dict(llama=TINY, mistral=TINY, qwen2=TINY, qwen3=HEAD, gemma=HEAD, gemma2=dict(HEAD, sliding_window=64), gemma3_text=dict(HEAD, sliding_window=64, sliding_window_pattern=2), phi3=TINY, olmo2=TINY,
-    smollm3=TINY, granite=TINY, gpt2=dict(vocab_size=320, n_embd=128, n_layer=4, n_head=4, bos_token_id=1, eos_token_id=2), gpt_neox={k: v for k, v in TINY.items() if k != "num_key_value_heads"},
-    opt=dict(vocab_size=320, hidden_size=128, ffn_dim=256, num_hidden_layers=4, num_attention_heads=4, word_embed_proj_dim=128, pad_token_id=0), qwen3_moe=EXPERTS, mixtral=dict(TINY, num_local_experts=4))
-ADAPTERS = {n: kw for n, kw in dict(LoRA={}, DoRA=dict(use_dora=True), rsLoRA=dict(use_rslora=True)).items() if all(hasattr(Recipe, k) for k in kw)}
+FAMILIES = dict(llama=TINY, mistral=TINY, qwen2=TINY, qwen3=HEAD, gemma=HEAD, gemma2=dict(HEAD, sliding_window=64),
+    gemma3_text=dict(HEAD, sliding_window=64, sliding_window_pattern=2), phi3=TINY, olmo2=TINY, smollm3=TINY,
+    granite=TINY, gpt2=dict(vocab_size=320, n_embd=128, n_layer=4, n_head=4, bos_token_id=1, eos_token_id=2),
+    gpt_neox={k: v for k, v in TINY.items() if k != "num_key_value_heads"},
+    opt=dict(vocab_size=320, hidden_size=128, ffn_dim=256, num_hidden_layers=4, num_attention_heads=4,
+    word_embed_proj_dim=128, pad_token_id=0), qwen3_moe=EXPERTS, mixtral=dict(TINY, num_local_experts=4))
+ADAPTERS = {n: kw for n, kw in dict(LoRA={}, DoRA=dict(use_dora=True), rsLoRA=dict(use_rslora=True)).items()
+    if all(hasattr(Recipe, k) for k in kw)}
 QUANTS = ("none", "int8", "nf4", "fp4")
 
 
@@ -30,7 +35,8 @@ def maker(root, kind, configs):
     @functools.cache
     def make(family):
         torch.manual_seed(0)
-        with quiet_libraries(): kind.from_config(AutoConfig.for_model(family, **configs[family])).save_pretrained(root/family)
+        with quiet_libraries():
+            kind.from_config(AutoConfig.for_model(family, **configs[family])).save_pretrained(root/family)
         load_tokenizer(petit.path()).save_pretrained(root/family)
         return str(root/family)
     return make
@@ -39,14 +45,19 @@ def maker(root, kind, configs):
 def folders(tmp_path_factory): return maker(tmp_path_factory.mktemp("families"), AutoModelForCausalLM, FAMILIES)
 
 BERT = {k: v for k, v in TINY.items() if k not in ("num_key_value_heads", "bos_token_id", "eos_token_id")}
-JUDGES = dict(llama=TINY, gpt2=FAMILIES["gpt2"], qwen3=HEAD, bert=BERT, roberta=dict(BERT, max_position_embeddings=514), electra=dict(BERT, embedding_size=128), distilbert=dict(vocab_size=320, dim=128, hidden_dim=256, n_layers=4, n_heads=4),
+JUDGES = dict(llama=TINY, gpt2=FAMILIES["gpt2"], qwen3=HEAD, bert=BERT,
+    roberta=dict(BERT, max_position_embeddings=514), electra=dict(BERT, embedding_size=128),
+    distilbert=dict(vocab_size=320, dim=128, hidden_dim=256, n_layers=4, n_heads=4),
     modernbert=dict(BERT, global_attn_every_n_layers=2))
 
 @pytest.fixture(scope="session")
-def judges(tmp_path_factory): return maker(tmp_path_factory.mktemp("judges"), AutoModelForSequenceClassification, JUDGES)
+def judges(tmp_path_factory):
+    return maker(tmp_path_factory.mktemp("judges"), AutoModelForSequenceClassification, JUDGES)
 
 
-def recipe(folder, **kw): return Recipe(**{**dict(model=folder, r=4, max_length=64, per_device_train_batch_size=1, gradient_accumulation_steps=1, gradient_checkpointing=False, dtype="float32"), **kw})
+def recipe(folder, **kw):
+    return Recipe(**{**dict(model=folder, r=4, max_length=64, per_device_train_batch_size=1,
+        gradient_accumulation_steps=1, gradient_checkpointing=False, dtype="float32"), **kw})
 
 
 def real(r):
@@ -72,9 +83,11 @@ def constants(model):
 def storages(model):
     "Bytes of every storage by kind"
     params, out, seen = list(model.parameters()), {}, set()
-    sets = dict(adapter=[p for p in params if p.requires_grad], constants=filter(torch.is_tensor, constants(model)), weights=[p for p in params if not p.requires_grad] + list(model.buffers()))
+    sets = dict(adapter=[p for p in params if p.requires_grad], constants=filter(torch.is_tensor, constants(model)),
+        weights=[p for p in params if not p.requires_grad] + list(model.buffers()))
     for kind, tensors in sets.items():
-        new = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors) if s.nbytes() and s.data_ptr() not in seen}
+        new = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors) if s.nbytes()
+            and s.data_ptr() not in seen}
         seen |= new.keys()
         out[kind] = sorted(new.values())
     return {k: v for k, v in out.items() if v}
@@ -96,7 +109,9 @@ def check(folder, **kw):
     assert p.trained == sum(q.numel() for q in trained)
 
 
-CELLS = [(f, q, a) for f in FAMILIES for q in QUANTS for a in ADAPTERS if a != "DoRA" or q != "int8" and "experts" not in str(FAMILIES[f])]  # PEFT has no DoRA for experts, and none for int8 that can be trained
+# PEFT has no DoRA for experts, and none for int8 that can be trained
+CELLS = [(f, q, a) for f in FAMILIES for q in QUANTS for a in ADAPTERS if a != "DoRA" or q != "int8"
+    and "experts" not in str(FAMILIES[f])]
 
 def spread():
     "Every family once, the quantizations and adapters in turn"
@@ -104,11 +119,13 @@ def spread():
     return [(f, *kinds[i % len(kinds)]) for i, f in enumerate(FAMILIES)]
 
 @pytest.mark.parametrize("family, quant, adapter", spread())
-def test_bytes_at_rest_are_the_real_ones(folders, family, quant, adapter): check(folders(family), quant=quant, **ADAPTERS[adapter])
+def test_bytes_at_rest_are_the_real_ones(folders, family, quant, adapter):
+    check(folders(family), quant=quant, **ADAPTERS[adapter])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family, quant, adapter", CELLS)
-def test_bytes_at_rest_are_the_real_ones_everywhere(folders, family, quant, adapter): check(folders(family), quant=quant, **ADAPTERS[adapter])
+def test_bytes_at_rest_are_the_real_ones_everywhere(folders, family, quant, adapter):
+    check(folders(family), quant=quant, **ADAPTERS[adapter])
 
 
 def labelled(r, ragged=False):
@@ -119,7 +136,8 @@ def labelled(r, ragged=False):
 @pytest.mark.parametrize("quant", QUANTS[:3])
 @pytest.mark.parametrize("family", JUDGES)
 def test_classifiers_are_planned_as_what_they_are(judges, family, quant):
-    r = recipe(judges(family), quant=quant, task_type="SEQ_CLS", labels=["no", "maybe", "yes"], per_device_train_batch_size=2)
+    r = recipe(judges(family), quant=quant, task_type="SEQ_CLS", labels=["no", "maybe", "yes"],
+        per_device_train_batch_size=2)
     p, model = plan(r), real(r)
     assert planned(p) == storages(model) and p.trained == sum(q.numel() for q in model.parameters() if q.requires_grad)
     for length in (96, 192):
@@ -135,17 +153,21 @@ def test_optimizer_states_are_the_real_ones(folders):
     r = recipe(folders("llama"), quant="none", r=16)
     model = real(r)
     trained = [p for p in model.parameters() if p.requires_grad]
-    for name in ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "adafactor", "sgd"):
-        cls, kw = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(output_dir="unused", optim=name, use_cpu=True, report_to="none"))
+    for name in ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit",
+            "lion_8bit", "adafactor", "sgd"):
+        cls, kw = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(output_dir="unused", optim=name, use_cpu=True,
+            report_to="none"))
         for p in trained: p.grad = torch.ones_like(p)
         optimizer = cls(trained, **kw)
         if hasattr(optimizer, "init_state"):
             for i, p in enumerate(trained): optimizer.init_state(optimizer.param_groups[0], p, 0, i)
         else: optimizer.step()
         for p in trained:
-            own = sorted(t.untyped_storage().nbytes() for k, t in optimizer.state[p].items() if torch.is_tensor(t) and not k.startswith("qmap"))
+            own = sorted(t.untyped_storage().nbytes() for k, t in optimizer.state[p].items() if torch.is_tensor(t)
+                and not k.startswith("qmap"))
             assert own == sorted(_states(tuple(p.shape), name, 4)), name
-        assert bytes_held(model, optimizer)["optimizer"] == optimizer_bytes([tuple(p.shape) for p in trained], name), name
+        assert bytes_held(model, optimizer)["optimizer"] == optimizer_bytes([tuple(p.shape) for p in trained],
+            name), name
 
 
 def profiled(step):
@@ -155,7 +177,8 @@ def profiled(step):
     try:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof: step()
     finally: gc.enable()
-    events = sorted((e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    events = sorted((e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"),
+        key=lambda e: e.start_ns())
     bytes_, most = 0, 0
     for e in events: most = max(most, bytes_ := bytes_ + e.nbytes())
     return most
@@ -181,9 +204,11 @@ def test_peak_is_what_the_profiler_sees(folders, quant, checkpointing):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ("llama", "gpt2", "gemma2", "qwen3_moe"))
 def test_peak_is_what_the_profiler_sees_in_other_families(folders, family):
-    errors = {(quant, dtype, c, *size): e for quant in QUANTS[:3] for dtype in ("float32", "bfloat16") for c in (False, True)
-        for size, e in compare(folders(family), quant=quant, dtype=dtype, gradient_checkpointing=c).items()}
-    print(family, f"median {sorted(map(abs, errors.values()))[len(errors)//2]:.2%}, worst {max(errors.items(), key=lambda o: abs(o[1]))}")
+    errors = {(quant, dtype, c, *size): e for quant in QUANTS[:3] for dtype in ("float32", "bfloat16")
+        for c in (False, True) for size, e in compare(folders(family), quant=quant, dtype=dtype,
+        gradient_checkpointing=c).items()}
+    print(family, f"median {sorted(map(abs, errors.values()))[len(errors)//2]:.2%}, worst "
+        f"{max(errors.items(), key=lambda o: abs(o[1]))}")
     assert max(map(abs, errors.values())) < .05, {k: v for k, v in errors.items() if abs(v) >= .05}
 
 
@@ -229,13 +254,17 @@ def test_mistakes_have_one_message(tmp_path, monkeypatch):
     def folder(text):
         (tmp_path/"m").mkdir(exist_ok=True); (tmp_path/"m/config.json").write_text(text)
         return str(tmp_path/"m")
-    assert "max_length" in message(model="meta-llama/Llama-3.1-8B", max_length=1) and "max_length" in str(pytest.raises(RecipeError, Recipe, max_length=0).value)
+    assert "max_length" in message(model="meta-llama/Llama-3.1-8B",
+        max_length=1) and "max_length" in str(pytest.raises(RecipeError, Recipe, max_length=0).value)
     assert "config.json" in message(model=folder("{not json"))
     assert "model" in message(model=folder(json.dumps(dict(model_type="nothing-known"))))
-    assert "trust_remote_code" in message(model=folder(json.dumps(dict(model_type="mine", auto_map=dict(AutoConfig="a.B", AutoModelForCausalLM="a.C")))))
+    assert "trust_remote_code" in message(model=folder(json.dumps(dict(model_type="mine",
+        auto_map=dict(AutoConfig="a.B", AutoModelForCausalLM="a.C")))))
     assert "nobody/nothing" in message(model="nobody/nothing")
-    huge = folder(json.dumps(dict(model_type="llama", vocab_size=128256, hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128, num_key_value_heads=8)))
-    assert "No single card" in plan(Recipe(model=huge, r=4, max_length=64, per_device_train_batch_size=1, target_modules=["q_proj", "v_proj"]), "T4").fit("T4").verdict
+    huge = folder(json.dumps(dict(model_type="llama", vocab_size=128256, hidden_size=16384, intermediate_size=53248,
+        num_hidden_layers=126, num_attention_heads=128, num_key_value_heads=8)))
+    assert "No single card" in plan(Recipe(model=huge, r=4, max_length=64, per_device_train_batch_size=1,
+        target_modules=["q_proj", "v_proj"]), "T4").fit("T4").verdict
     assert "gpu" in str(pytest.raises(RecipeError, plan, Recipe(), "T44").value)
 
 
@@ -248,8 +277,10 @@ def kinds():
 def test_every_kind_of_the_table_is_planned_on_a_card(quant):
     for name in kinds():
         if quant != "none" and "falcon" in name: continue  # refused: the test below
-        first, second = plan(Recipe(model=name, quant=quant), "T4"), plan(Recipe(model=name, quant=quant, max_length=512), "T4")
-        used, shorter = (p.peak - p.parts["context"] for p in (first, second))  # what the allocator keeps beside it may shrink as rows grow
+        first, second = plan(Recipe(model=name, quant=quant),
+            "T4"), plan(Recipe(model=name, quant=quant, max_length=512), "T4")
+        # what the allocator keeps beside it may shrink as rows grow
+        used, shorter = (p.peak - p.parts["context"] for p in (first, second))
         assert used > shorter or used == shorter and first.moment == second.moment == "optimizer step", name
         assert shorter > first.parts["weights"] > 0 and min(first.evaluation, first.generation) > 0, name
 
@@ -258,9 +289,11 @@ def test_what_a_load_would_refuse_is_not_planned():
     from loranb import choose
     r = Recipe(model="tiiuae/falcon-7b", max_length=256)
     for quant in QUANTS[1:]:
-        with pytest.raises(RecipeError, match="FalconLinear.*Use quant='none'"): plan(r.replace(quant=quant), "A100-40GB").peak
+        with pytest.raises(RecipeError, match="FalconLinear.*Use quant='none'"):
+            plan(r.replace(quant=quant), "A100-40GB").peak
     c = choose(r, "A100-40GB")
-    assert c.way == "LoRA" and list(c.plans) == ["full fine-tuning", "LoRA"] and "QLoRA is no way" in repr(c) and "QLoRA" not in c._repr_html_().split("<table")[1]
+    assert c.way == "LoRA" and list(c.plans) == ["full fine-tuning",
+        "LoRA"] and "QLoRA is no way" in repr(c) and "QLoRA" not in c._repr_html_().split("<table")[1]
     assert choose(r, "T4").recipe.quant == "none"
 
 
@@ -268,16 +301,20 @@ def test_a_second_plan_is_the_first_of_another_process():
     import subprocess, sys
     r = Recipe(model="meta-llama/Llama-3.2-1B", quant="int8", max_length=512)
     assert plan(r.replace(max_length=256), "T4").peak < plan(r, "T4").peak
-    script = f"from loranb import Recipe, plan; print(plan(Recipe(model={r.model!r}, quant='int8', max_length=512), 'T4').peak)"
-    assert int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout) == plan(r, "T4").peak
+    script = (f"from loranb import Recipe, plan; print(plan(Recipe(model={r.model!r}, quant='int8', max_length=512), "
+        "'T4').peak)")
+    assert int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout) == plan(r,
+        "T4").peak
 
 
 def test_the_ladder_of_a_plan():
     r = Recipe(model="meta-llama/Llama-3.1-8B", gradient_checkpointing=False)
     full = plan(r, "A100-40GB", full=True)
     assert not full.fits() and full.fit().before == full.peak and not full.fit().fits
-    with pytest.raises(RecipeError, match="this plan is for the CPU. Name a card"): plan(recipe("petit", max_length=32)).fit()
-    low = plan(Recipe(model="meta-llama/Llama-3.3-70B-Instruct", use_rslora=True, r=16, alpha_pattern={"q_proj": 64}), "T4").fit().recipe
+    with pytest.raises(RecipeError, match="this plan is for the CPU. Name a card"):
+        plan(recipe("petit", max_length=32)).fit()
+    low = plan(Recipe(model="meta-llama/Llama-3.3-70B-Instruct", use_rslora=True, r=16, alpha_pattern={"q_proj": 64}),
+        "T4").fit().recipe
     assert low.r < 16 and low.lora_alpha/low.r**.5 == pytest.approx(16/16**.5) and low.alpha_pattern["q_proj"]/low.r**.5 == pytest.approx(64/16**.5)
 
 
@@ -291,7 +328,10 @@ def test_a_start_that_goes_with_one_quantization_is_compared(start, quant):
 
 def test_a_model_that_cannot_be_planned_is_one_message(tmp_path):
     import json
-    (tmp_path/"config.json").write_text(json.dumps(dict(model_type="llama", num_hidden_layers=0, hidden_size=64, num_attention_heads=4, vocab_size=320)))
+    (tmp_path/"config.json").write_text(json.dumps(dict(model_type="llama", num_hidden_layers=0, hidden_size=64,
+        num_attention_heads=4, vocab_size=320)))
     with pytest.raises(RecipeError, match="no plan can be made of"): plan(Recipe(model=str(tmp_path)), "T4").peak
-    (tmp_path/"config.json").write_text(json.dumps(dict(model_type="llama", hidden_size=128, quantization_config=dict(quant_method="gptq", bits=4))))
-    with pytest.raises(RecipeError, match="is stored in gptq.*Give the 16-bit version"): plan(Recipe(model=str(tmp_path)), "T4")
+    (tmp_path/"config.json").write_text(json.dumps(dict(model_type="llama", hidden_size=128,
+        quantization_config=dict(quant_method="gptq", bits=4))))
+    with pytest.raises(RecipeError, match="is stored in gptq.*Give the 16-bit version"):
+        plan(Recipe(model=str(tmp_path)), "T4")

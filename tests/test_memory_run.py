@@ -29,11 +29,15 @@ def test_the_trial_leaves_no_trace(tmp_path):
 @pytest.mark.parametrize("optim", ["adamw_8bit", pytest.param("paged_adamw_8bit", marks=pytest.mark.slow)])
 def test_the_trial_puts_everything_back(optim, tmp_path, monkeypatch):
     seen, real = [], Run._first_try
-    def state(run): return [p.detach().clone() for p in run._model.parameters() if p.requires_grad], random_states(), repr([{k: v for k, v in g.items() if k != "params"} for g in run._trainer.optimizer.param_groups])
+    def state(run):
+        return [p.detach().clone() for p in run._model.parameters()
+            if p.requires_grad], random_states(), repr([{k: v for k, v in g.items() if k != "params"}
+            for g in run._trainer.optimizer.param_groups])
     def first_try(self):
         before = state(self)
         real(self)
-        after, states = state(self), [v for s in self._trainer.optimizer.state.values() for k, v in s.items() if torch.is_tensor(v) and "qmap" not in k]
+        after, states = state(self), [v for s in self._trainer.optimizer.state.values() for k,
+            v in s.items() if torch.is_tensor(v) and "qmap" not in k]
         assert all(map(torch.equal, before[0], after[0])) and before[2] == after[2] and before[1][0] == after[1][0] and torch.equal(before[1][2], after[1][2])
         assert all(p.grad is None for p in self._model.parameters()) and not any(v.any() for v in states)
         seen.append(len(states))
@@ -50,11 +54,13 @@ def test_a_run_knows_its_memory(tmp_path):
     assert m["device"] == "cpu" and m["measured"] >= m["before"] > 0 and m["predicted"] > 0 and abs(m["error"]) < 1
     assert m["parts"]["adapter"] == 4*sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     assert m["parts"]["weights"] > 0 and m["parts"]["constants"] > 0 and m["parts"]["optimizer"] > m["parts"]["adapter"]
-    for k in ("weights", "constants", "adapter", "optimizer"): assert m["parts"][k] == pytest.approx(m["planned"][k], abs=200), k
+    for k in ("weights", "constants", "adapter", "optimizer"):
+        assert m["parts"][k] == pytest.approx(m["planned"][k], abs=200), k
     assert Run.open(run.path).memory == m and "by the plan" in run._repr_html_() and "by the plan" in run.report().read_text()
 
 
-@pytest.mark.parametrize("probing,words", [(True, "before the first step, on the longest rows"), pytest.param(False, "in step 2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("probing,words", [(True, "before the first step, on the longest rows"),
+    pytest.param(False, "in step 2", marks=pytest.mark.slow)])
 def test_out_of_memory_gives_it_back_and_names_a_rung(probing, words, tmp_path, monkeypatch):
     alive, real = [], Run._build
 
@@ -73,7 +79,9 @@ def test_out_of_memory_gives_it_back_and_names_a_rung(probing, words, tmp_path, 
     monkeypatch.setattr(Run, "_build", build)
     run = Run(SHORT.replace(save_steps=1), tmp_path/"run")
     run.probing = probing
-    with pytest.raises(RecipeError, match=f"out of memory {words}. Take recipe.replace\\(gradient_checkpointing=True\\)") as e: run.train()
+    with pytest.raises(RecipeError, match=f"out of memory {words}. Take "
+            "recipe.replace\\(gradient_checkpointing=True\\)") as e:
+        run.train()
     gc.collect()
     assert alive and all(ref() is None for ref in alive), "the frames of the failed step hold its tensors"
     assert run._model is None and run.state == "failed" and "free again" in str(e.value)

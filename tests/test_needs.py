@@ -20,7 +20,8 @@ from loranb.adapters.trimming import trim
 from templates import ALL, MANY, ONE
 from test_chat import tokenizer
 
-LONG = [dict(role="user", content="the cat sleeps near the old house "*12), dict(role="assistant", content="Le chat dort.")]
+LONG = [dict(role="user", content="the cat sleeps near the old house "*12),
+    dict(role="assistant", content="Le chat dort.")]
 
 
 def naive(tok, messages, max_length=None):
@@ -32,7 +33,8 @@ def naive(tok, messages, max_length=None):
 def stock_mask(tok, messages, max_length=None):
     "What a script does that asks the template for the assistant's tokens"
     out = tok.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-    return Encoded(out["input_ids"][:max_length], [i if m else -100 for i, m in zip(out["input_ids"], out["assistant_masks"])][:max_length])
+    return Encoded(out["input_ids"][:max_length],
+        [i if m else -100 for i, m in zip(out["input_ids"], out["assistant_masks"])][:max_length])
 
 
 def learned(tok, row): return tok.decode([l for l in row.labels if l != -100])
@@ -43,11 +45,13 @@ def test_4_rows_with_nothing_to_learn():
     tok, rows = load_tokenizer(petit.path()), [dict(messages=ONE)]*9 + [dict(messages=LONG)]
     fault = [stock_mask(tok, r["messages"], 32) for r in rows]
     assert fault[-1].learned == 0 and len(fault) == 10, "trained on as if there were something"
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=1))
     assert not np.isfinite(model(**collate(fault[-1:], tok.pad_token_id)).loss.item())
     data = prepare(Recipe(data=rows, max_length=32, test_size=0), tok)
     assert len(data.train) == 9 == len(data.rows) and data.dropped == 1 and all(r.learned for r in data.train)
-    with pytest.raises(RecipeError, match="no row has a learned token within its first 32"): prepare(Recipe(data=rows[-1:], max_length=32), tok)
+    with pytest.raises(RecipeError, match="no row has a learned token within its first 32"):
+        prepare(Recipe(data=rows[-1:], max_length=32), tok)
 
 
 @pytest.mark.parametrize("name", [n for n, c in ALL.items() if "generation %" not in c.template])
@@ -59,7 +63,8 @@ def test_5_stock_templates_give_no_mask(name):
     assert 0 < row.learned < len(row.input_ids) and "Yo" in learned(tok, row) and "And?" not in learned(tok, row)
 
 
-@pytest.mark.parametrize("name", ["chatml (Yi)", "OLMo 2, the start token is the end token", "Zephyr, headers that are plain text", "Granite"])
+@pytest.mark.parametrize("name", ["chatml (Yi)", "OLMo 2, the start token is the end token",
+    "Zephyr, headers that are plain text", "Granite"])
 def test_6_padding_with_the_end_token_hides_it(name):
     "trl#1623, #2059, PR #3091, #3299; mlabonne/llm-course#33; unsloth#416; QwenLM/Qwen3#1064; LLaMA-Factory#7943; ms-swift#3113: the model never stops"
     tok = tokenizer(ALL[name])
@@ -73,7 +78,9 @@ def test_6_padding_with_the_end_token_hides_it(name):
     assert (batch["labels"][0, short:] == -100).all() and batch["labels"][0, :short].ne(-100).any()
 
 
-@pytest.mark.parametrize("name", ["Alpaca style, no end token", "GLM 4, the next header ends a turn", "Falcon, plain text that is reformatted", "Nemotron, a line break ends a turn", "chatml on a tokenizer that does not know it"])
+@pytest.mark.parametrize("name", ["Alpaca style, no end token", "GLM 4, the next header ends a turn",
+    "Falcon, plain text that is reformatted", "Nemotron, a line break ends a turn",
+    "chatml on a tokenizer that does not know it"])
 def test_6_a_template_without_an_end(name):
     "unsloth#416; trl#1623: nothing ends the answer, so nothing is learned about ending it"
     tok = tokenizer(ALL[name])
@@ -86,27 +93,33 @@ def test_6_marks_that_leave_the_end_out():
     assert not ends_learned(tok, stock_mask(tok, ONE)) and ends_learned(tok, encode_row(tok, dict(messages=ONE)))
 
 
-@pytest.mark.parametrize("name", ["Llama 3", "Gemma 2, no system", "Mistral v1, roles alternate", "InternLM 2, a start token before ChatML"])
+@pytest.mark.parametrize("name", ["Llama 3", "Gemma 2, no system", "Mistral v1, roles alternate",
+    "InternLM 2, a start token before ChatML"])
 def test_7_two_start_tokens(name):
     "trl#1400, PR #3328; OpenRLHF#393; Soup#781, #785: the template writes one and the tokenizer adds another"
     from tokenizers.processors import TemplateProcessing
     tok = tokenizer(ALL[name])
-    tok.backend_tokenizer.post_processor = TemplateProcessing(single=f"{tok.bos_token} $A", special_tokens=[(tok.bos_token, tok.bos_token_id)])
+    tok.backend_tokenizer.post_processor = TemplateProcessing(single=f"{tok.bos_token} $A",
+        special_tokens=[(tok.bos_token, tok.bos_token_id)])
     starts = lambda row: row.input_ids.count(tok.bos_token_id)
     once = tok.apply_chat_template(ONE, tokenize=False).count(tok.bos_token)
     assert starts(naive(tok, ONE)) == once + 1 and starts(encode_row(tok, dict(messages=ONE))) == once == 1
     pair = dict(prompt="a =", completion=" b")
     assert starts(encode_row(tok, pair)) == starts(encode_row(tok, dict(pair, prompt=tok.bos_token + "a ="))) == 1
-    assert encode_row(tok, pair).input_ids[0] == tok.bos_token_id and encode_row(tok, pair).input_ids[:-1] == tok("a = b")["input_ids"]
+    assert encode_row(tok, pair).input_ids[0] == tok.bos_token_id and encode_row(tok,
+        pair).input_ids[:-1] == tok("a = b")["input_ids"]
 
 
 def adapted(**kw):
     torch.manual_seed(0)
-    base = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2))
-    return base, get_peft_model(base, LoraConfig(**dict(dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False), **kw)))
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=2))
+    return base, get_peft_model(base, LoraConfig(**dict(dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False), **kw)))
 
 
-def change(model, name="model.layers.0.self_attn.q_proj"): return model.get_base_model().get_submodule(name).get_delta_weight("default").detach().double()
+def change(model, name="model.layers.0.self_attn.q_proj"):
+    return model.get_base_model().get_submodule(name).get_delta_weight("default").detach().double()
 
 
 def test_14_scaling_of_rank_stabilized_adapters():
@@ -120,14 +133,16 @@ def test_14_scaling_of_rank_stabilized_adapters():
 def test_14_the_sum_of_two_adapters_has_no_cross_terms():
     "peft#1155, #3004: adding A to A and B to B is not adding B A to B A"
     _, model = adapted()
-    model.add_adapter("other", LoraConfig(r=2, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    model.add_adapter("other", LoraConfig(r=2, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False))
     name = "model.layers.0.self_attn.q_proj"
     layer = model.get_base_model().get_submodule(name)
     truth = sum(layer.get_delta_weight(a).detach().double() for a in ("default", "other"))
     one, two = ((layer.lora_A[a].weight.detach(), layer.lora_B[a].weight.detach()) for a in ("default", "other"))
     wrong = 2*(one[1][:, :2] + two[1]) @ (one[0][:2] + two[0])
     both = next(f for f in read_factors(model, ["default", "other"]) if f.name == name)
-    assert not torch.allclose(wrong.double(), truth, atol=1e-2) and torch.allclose(both.delta().double(), truth, atol=1e-6)
+    assert not torch.allclose(wrong.double(), truth, atol=1e-2) and torch.allclose(both.delta().double(), truth,
+        atol=1e-6)
 
 
 def test_14_ranks_that_differ_by_module_are_read_back(tmp_path):
@@ -135,7 +150,8 @@ def test_14_ranks_that_differ_by_module_are_read_back(tmp_path):
     import json
     _, model = adapted(rank_pattern={"q_proj": 2})
     folder = trim(model, energy=.8).save(tmp_path/"adapter")
-    config, kept = json.loads((folder/"adapter_config.json").read_text()), {f.name: f for f in read_factors(str(folder))}
+    config, kept = json.loads((folder/"adapter_config.json").read_text()), {f.name: f
+        for f in read_factors(str(folder))}
     assert len({f.r for f in kept.values()}) == 2
     again = PeftModel.from_pretrained(adapted()[1].unload(), folder)
     for name, f in kept.items(): assert torch.allclose(f.delta().double(), change(again, name), atol=1e-6)
@@ -147,7 +163,8 @@ def test_what_is_given_out_is_what_is_trained():
     recipe = Recipe(test_size=4)
     data, ds = prepare(recipe, load_tokenizer(petit.path())), tokens(recipe)
     assert ds.column_names == ["input_ids", "labels"] and len(ds) == len(data.train)
-    assert all(ds[i]["input_ids"] == data.train[i].input_ids and ds[i]["labels"] == data.train[i].labels for i in (0, 7, 3999))
+    assert all(ds[i]["input_ids"] == data.train[i].input_ids and ds[i]["labels"] == data.train[i].labels
+        for i in (0, 7, 3999))
     packed = tokens(recipe.replace(packing=True))
     assert packed.column_names == ["input_ids", "labels", "position_ids"] and len(packed) < len(ds)/4
     assert sum(p == 0 for r in packed["position_ids"] for p in r) == len(ds)

@@ -33,7 +33,8 @@ def run(path):
 @pytest.fixture(scope="module")
 def running(request):
     "The notebooks that were asked for, two at a time"
-    paths = [i.callspec.params["path"] for i in request.session.items if i.path == Path(__file__) and hasattr(i, "callspec")]
+    paths = [i.callspec.params["path"] for i in request.session.items if i.path == Path(__file__)
+        and hasattr(i, "callspec")]
     with ThreadPoolExecutor(2) as pool: yield {p: pool.submit(run, p) for p in paths}
 
 

@@ -21,7 +21,8 @@ quick = settings(max_examples=40, deadline=None)
 
 def parse(svg):
     root = ET.fromstring(svg)
-    bad = [(e.tag, k, v) for e in root.iter() for k, v in e.attrib.items() if k not in ("aria-label",) and re.search(r"\bnan\b|\binf\b", v)]
+    bad = [(e.tag, k, v) for e in root.iter() for k, v in e.attrib.items() if k not in ("aria-label",)
+        and re.search(r"\bnan\b|\binf\b", v)]
     assert not bad, bad[:3]
     return root
 
@@ -53,7 +54,8 @@ def test_any_loss_gives_a_picture(loss, evals):
 
 
 @quick
-@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=70), st.sampled_from([None, (np.nan, np.nan), (0.1, 0.2), (0.0, 0.0)]))
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=70),
+    st.sampled_from([None, (np.nan, np.nan), (0.1, 0.2), (0.0, 0.0)]))
 def test_any_spectrum_gives_a_picture(sigma, band):
     sigma = sorted(sigma, reverse=True)
     parse(pictures.spectrum_svg(sigma, band))
@@ -80,11 +82,13 @@ def test_text_stays_text(text):
 
 @pytest.mark.parametrize("smooth_n", [1, 2, 7, 100, 1000])
 def test_smoothing_keeps_a_constant_and_its_length(smooth_n):
-    assert np.allclose(report.smooth(np.full(smooth_n, 2.5)), 2.5) and len(report.smooth(np.zeros(smooth_n))) == smooth_n
+    assert np.allclose(report.smooth(np.full(smooth_n, 2.5)),
+        2.5) and len(report.smooth(np.zeros(smooth_n))) == smooth_n
 
 
 def test_numbers_as_the_browser_writes_them():
-    assert [texts.number_text(v) for v in (0.1, 0.00002, 1234.5, 999.96, 1e-9, -3.14159, 0.5625, -0.5625, math.nan, None)] == ["0.1", "0.00002", "1,235", "1000", "1e-9", "-3.14", "0.563", "-0.563", "–", "–"]
+    assert [texts.number_text(v) for v in (0.1, 0.00002, 1234.5, 999.96, 1e-9, -3.14159, 0.5625, -0.5625, math.nan,
+        None)] == ["0.1", "0.00002", "1,235", "1000", "1e-9", "-3.14", "0.563", "-0.563", "–", "–"]
 
 
 def big(layers=80, r=64):
@@ -98,7 +102,8 @@ def test_report_of_a_large_model_stays_small_and_self_contained():
     modules, sigmas, bands = big()
     steps = np.arange(1, 5001)
     samples = [dict(prompt="p"*5000, target=None, before="</td><script>", after="a", before_ok=None, after_ok=True)]*200
-    page = report.report_html("<title>", [("model", "a & b")], [("x", None)], steps, 1/steps, [(0, 3.0), (5000, 0.1)], 5000, modules, sigmas, bands, samples, [(False, "it failed")], "print('<')")
+    page = report.report_html("<title>", [("model", "a & b")], [("x", None)], steps, 1/steps, [(0, 3.0), (5000, 0.1)],
+        5000, modules, sigmas, bands, samples, [(False, "it failed")], "print('<')")
     assert len(page.encode()) < 3e6 and "256 of 560" in page
     assert "<script" not in page and not re.search(r'(?:src|href)=|url\(|@import', page)
     assert "✗ it failed" in page and "&lt;title&gt;" in page
@@ -118,23 +123,27 @@ def test_map_of_names_that_do_not_fit():
     modules = [dict(name=f"experts.{i}", layer=None, kind=None) for i in range(3)]
     rows, columns, place = readings.module_grid(modules)
     assert rows == ["experts.0", "experts.1", "experts.2"] and columns == [""] and place.shape == (3, 1)
-    parse(pictures.model_map(modules, np.ones((3, 2)), "experts.1")); parse(pictures.multiples_svg(modules, np.ones((3, 2))))
+    parse(pictures.model_map(modules, np.ones((3, 2)), "experts.1"))
+    parse(pictures.multiples_svg(modules, np.ones((3, 2))))
 
 
-@pytest.mark.parametrize("losses,evals,words", [
-    ([2, 1], [], "not yet"), ([2, 1], [(1, 2)], "once"),
+@pytest.mark.parametrize("losses,evals,words", [([2, 1], [], "not yet"), ([2, 1], [(1, 2)], "once"),
     (np.linspace(2, 1, 100), [(25, 1.8), (50, 1.6), (100, 1.2)], "Still falling"),
     (np.linspace(2, 1, 100), [(25, 1.8), (50, 1.2), (100, 1.6)], "memorizing"),
     (np.full(100, 2.0), [(25, 1.8), (50, 1.2), (100, 1.6)], "did not fall"),
     (np.linspace(2, 1, 100), [(25, 1.2), (50, 1.2), (75, 1.2), (100, 1.199)], "is level"),
-    ([1, math.nan], [(1, 1), (2, 1)], "not a number since step 2"), ([1, 1], [(1, 1), (2, math.inf)], "not a number at step 2")])
-def test_what_two_losses_say(losses, evals, words): assert words in report.loss_reading(np.arange(1, len(losses)+1), losses, evals)
+    ([1, math.nan], [(1, 1), (2, 1)], "not a number since step 2"),
+    ([1, 1], [(1, 1), (2, math.inf)], "not a number at step 2")])
+def test_what_two_losses_say(losses, evals, words):
+    assert words in report.loss_reading(np.arange(1, len(losses)+1), losses, evals)
 
 
 def test_html_strings_are_json(): assert json.loads(json.dumps(html.tag("b", "x"))) == "<b>x</b>"
 
 
-def rows(draw, n, r): return np.sort(np.array(draw(st.lists(st.lists(st.floats(0, 1e4, width=32), min_size=r, max_size=r), min_size=n, max_size=n)), float).reshape(n, r), 1)[:, ::-1]
+def rows(draw, n, r):
+    return np.sort(np.array(draw(st.lists(st.lists(st.floats(0, 1e4, width=32), min_size=r, max_size=r), min_size=n,
+        max_size=n)), float).reshape(n, r), 1)[:, ::-1]
 
 
 @quick
@@ -153,7 +162,8 @@ def test_any_update_gives_its_pictures_and_sentences(data):
     parse(pictures.directions_svg(modules, s, effect, n - 1))
     for k in range(1, r + 1):
         cut = readings.trim_figures(s[0], k, more[0])
-        assert 0 <= cut["share"] <= 1 and cut["worst"] <= s[0, 0] and (cut["expected"] is None or 0 <= cut["expected"] <= 1)
+        assert 0 <= cut["share"] <= 1 and cut["worst"] <= s[0, 0] and (cut["expected"] is None or 0 <= cut["expected"]
+            <= 1)
         parse(pictures.spectrum_svg(s[0], None, k, aware=more[0]))
         if s[0].any(): assert readings.equal_ranks(s, cut["share"])[0] <= k
     steps = range(10, 10*(n + 1), 10)
@@ -164,12 +174,14 @@ def test_any_update_gives_its_pictures_and_sentences(data):
 @pytest.mark.parametrize("m,n,r", [(192, 192, 16), (64, 512, 8), (4096, 256, 32)])
 def test_the_entropy_rank_of_noise(m, n, r):
     rng = np.random.default_rng(0)
-    drawn = [readings.spectrum_figures(np.linalg.svd(np.linalg.qr(rng.normal(size=(m, r)))[1] @ np.linalg.qr(rng.normal(size=(n, r)))[1].T, compute_uv=False))["entropy_rank"] for _ in range(40)]
+    drawn = [readings.spectrum_figures(np.linalg.svd(np.linalg.qr(rng.normal(size=(m,
+        r)))[1] @ np.linalg.qr(rng.normal(size=(n, r)))[1].T, compute_uv=False))["entropy_rank"] for _ in range(40)]
     assert abs(np.mean(drawn)/readings.noise_rank(m, n, r) - 1) < 0.005
 
 
 @quick
-@given(st.dictionaries(st.sampled_from(["uniform", "energy", "a"]), st.lists(st.tuples(st.integers(1, 100), st.floats(0, 1)), min_size=1, max_size=6), max_size=3))
+@given(st.dictionaries(st.sampled_from(["uniform", "energy", "a"]),
+    st.lists(st.tuples(st.integers(1, 100), st.floats(0, 1)), min_size=1, max_size=6), max_size=3))
 def test_any_curves_give_a_picture(curves):
     rule = next(iter(curves), "")
     parse(pictures.trim_svg(curves, rule, 0, 100, measured=[(rule, 5, 0.1)] if curves else []))

@@ -9,13 +9,15 @@ from loranb.data.batches import best_fit, collate
 from loranb.data.encoding import tokens
 from loranb.data.encoding import prepare
 from loranb.data.chips import chips_html, chips_text
-from loranb.data.previews import (ORDERS, Preview, length_bins, lengths_reading, lengths_svg, longest_odds, padding_share, preview)
+from loranb.data.previews import (ORDERS, Preview, length_bins, lengths_reading, lengths_svg, longest_odds,
+    padding_share, preview)
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.widgets.data.rows import RowsPanel
 
 KINDS = ["learned", "context", "special", "special-learned", "truncated", "special-truncated", "padding"]
-HOSTILE = [dict(prompt="<script>alert(1)</script>", completion="<img src=x onerror=alert(1)>"), dict(prompt="a\"'><b>", completion="\u202e</details></div>\n\x00&lt;")]
+HOSTILE = [dict(prompt="<script>alert(1)</script>", completion="<img src=x onerror=alert(1)>"),
+    dict(prompt="a\"'><b>", completion="\u202e</details></div>\n\x00&lt;")]
 
 
 def labels(chips): return [i if kind.endswith("learned") else -100 for _, kind, i, *_ in chips]
@@ -44,7 +46,8 @@ def test_padding_chips_are_what_a_batch_is_filled_with(short):
     _, seen = short
     rows = [seen.encoded(i) for i in range(4)]
     batch = collate(rows, seen.tok.pad_token_id)
-    for row, e in zip(batch["input_ids"].tolist(), rows): assert row[len(e.input_ids):] == [seen.tok.pad_token_id]*(len(row) - len(e.input_ids))
+    for row, e in zip(batch["input_ids"].tolist(), rows):
+        assert row[len(e.input_ids):] == [seen.tok.pad_token_id]*(len(row) - len(e.input_ids))
     assert {c[2] for i in range(60) for c in seen.chips(i) if c[1] == "padding"} == {seen.tok.pad_token_id}
 
 
@@ -54,7 +57,8 @@ def test_packing_and_grouping_leave_less_padding_and_the_words_say_it(short):
     seen = preview(recipe, 60)
     packs = best_fit(seen.trained, 128)
     now, packed, grouped = seen.padded(False), seen.padded(True), seen.padded(False, True)
-    assert packed < now and grouped < now and math.isclose(packed, padding_share([sum(seen.trained[p]) for p in packs], 4))
+    assert packed < now and grouped < now and math.isclose(packed, padding_share([sum(seen.trained[p]) for p in packs],
+        4))
     drawn = [seen.trained[np.random.default_rng(i).permutation(len(seen.trained))[:4]] for i in range(3000)]
     assert abs(now - (1 - sum(d.sum() for d in drawn)/sum(4*d.max() for d in drawn))) < .01
     other = lambda **k: Preview(recipe.replace(**k), seen.rows, seen.tok, 60)
@@ -68,14 +72,16 @@ def test_the_tail_is_the_rest_of_the_row(short):
     for i in range(60):
         chips = [c for c in seen.chips(i) if c[1] != "padding"]
         assert [c[2] for c in chips] == list(longer.encoded(i).input_ids)
-        assert [c[1].endswith("truncated") for c in chips] == [at >= 50 for at in range(len(chips))] and seen.cut[i] == max(len(chips) - 50, 0)
+        assert [c[1].endswith("truncated") for c in chips] == [at >= 50
+            for at in range(len(chips))] and seen.cut[i] == max(len(chips) - 50, 0)
 
 
 @given(lengths=st.lists(st.integers(0, 5000), max_size=60), limit=st.one_of(st.none(), st.integers(1, 5000)))
 @settings(max_examples=40, deadline=None)
 def test_the_histogram_counts_every_row_once(lengths, limit):
     bins = length_bins(lengths, limit)
-    assert sum(bins["kept"]) + sum(bins["cut"]) == len(lengths) and sum(bins["cut"]) == sum(l > (limit or math.inf) for l in lengths)
+    assert sum(bins["kept"]) + sum(bins["cut"]) == len(lengths) and sum(bins["cut"]) == sum(l > (limit or math.inf)
+        for l in lengths)
     assert len(bins["kept"]) == len(bins["cut"]) <= 49 and lengths_svg(bins).startswith("<svg") and f"{len(lengths):,} rows" in (lengths_reading(bins) if lengths else "0 rows")
     if lengths and not bins["open"]: assert max(lengths) < len(bins["kept"])*bins["width"]
 
@@ -84,7 +90,8 @@ def test_the_histogram_counts_every_row_once(lengths, limit):
 @settings(max_examples=40, deadline=None)
 def test_padding_is_that_of_all_batches_there_can_be(lengths, batch):
     every = [max(c) for c in itertools.combinations(lengths, min(batch, len(lengths)))]
-    assert math.isclose(padding_share(lengths, batch), 1 - np.mean(lengths)/np.mean(every), abs_tol=1e-9) and math.isclose(longest_odds(len(lengths), batch).sum(), 1)
+    assert math.isclose(padding_share(lengths, batch), 1 - np.mean(lengths)/np.mean(every),
+        abs_tol=1e-9) and math.isclose(longest_odds(len(lengths), batch).sum(), 1)
 
 
 def test_odds_of_many_rows_are_finite():
@@ -97,7 +104,8 @@ def test_the_worst_rows_come_first(short):
     assert seen.order() == list(range(60))
     for by, key in (("longest", seen.length + seen.cut), ("truncated", seen.cut), ("unlearned", -seen.learned)):
         order = seen.order(by)
-        assert sorted(order) == list(range(60)) and all(key[a] >= key[b] for a, b in zip(order, order[1:])) and by in ORDERS
+        assert sorted(order) == list(range(60)) and all(key[a] >= key[b] for a,
+            b in zip(order, order[1:])) and by in ORDERS
     assert seen.learned[seen.order("unlearned")[0]] == 0
     with pytest.raises(RecipeError, match="order must be one of longest"): seen.order("worst")
 
@@ -134,8 +142,10 @@ def test_hostile_rows_in_preview_and_panel():
     panel = RowsPanel()
     panel.show(seen)
     for page in (seen._repr_html_(), seen[0], seen[1], panel.still()):
-        assert not re.search(r"<(script|img|b)\b|<[^>]*\son\w+=", page, re.I) and "</details></div>" not in re.sub(r"</details></div>$", "", page)
-    assert "alert(1)" in html.unescape(re.sub("<[^>]*>", "", seen._repr_html_())).replace("\u200b", "") or "alert" in seen.text()
+        assert not re.search(r"<(script|img|b)\b|<[^>]*\son\w+=", page,
+            re.I) and "</details></div>" not in re.sub(r"</details></div>$", "", page)
+    assert "alert(1)" in html.unescape(re.sub("<[^>]*>", "", seen._repr_html_())).replace("\u200b",
+        "") or "alert" in seen.text()
 
 
 def test_a_long_row_leaves_out_its_middle_and_says_so():
@@ -147,4 +157,5 @@ def test_a_classifier_learns_one_place_in_a_row():
     rows = [dict(text=f"{w} row {i}", label=w) for i in range(6) for w in ("good", "bad")]
     recipe = Recipe(data=rows, task_type="SEQ_CLS", max_length=6)
     seen, trained = preview(recipe), prepare(recipe, preview(recipe).tok)
-    assert (seen.learned == 1).all() and {tuple(e.input_ids) for part in (trained.train, trained.test) for e in part[:]} == {tuple(e.input_ids) for e in seen.looked}
+    assert (seen.learned == 1).all() and {tuple(e.input_ids) for part in (trained.train, trained.test)
+        for e in part[:]} == {tuple(e.input_ids) for e in seen.looked}

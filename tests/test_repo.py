@@ -11,11 +11,13 @@ NBS, LIB = ROOT/"nbs", ROOT/"loranb"
 BOOKS = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 MODULES = sorted(p for p in LIB.rglob("*.py") if p.name != "_modidx.py")  # those of the rooms too
 MADE = ".venv* .git __pycache__ *.egg-info build dist runs demo shots .hypothesis .ipynb_checkpoints .lab _proc".split()
-NARRATIVE = "too-many-defs long-exported-cell undocumented-export exported-run long-example-cell comment-in-example example-run".split()
+NARRATIVE = ("too-many-defs long-exported-cell undocumented-export exported-run long-example-cell comment-in-example "
+    "example-run".split())
 cfg = ConfigParser()
 cfg.read(ROOT/"settings.ini", encoding="utf-8")
 SETTINGS = cfg["DEFAULT"]
-needs_nbdev = pytest.mark.skipif(not find_spec("nbdev"), reason="needs nbdev, which asks for a newer fastcore than Colab has")
+needs_nbdev = pytest.mark.skipif(not find_spec("nbdev"),
+    reason="needs nbdev, which asks for a newer fastcore than Colab has")
 
 
 def left_out(folder, names):
@@ -34,7 +36,8 @@ def copy(tmp_path): return Path(shutil.copytree(ROOT, tmp_path/"clone", ignore=l
 
 def files(folder):
     "Name and content of all files below `folder`"
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+        and "__pycache__" not in p.parts}
 
 
 @needs_nbdev
@@ -64,22 +67,25 @@ def test_what_the_readme_names_exists():
         assert len(line.split()) > 1, f"nothing is said of {name}"
     missing = [o for o in links + listed if not (ROOT/o).exists()]
     top = [p.name + "/"*p.is_dir() for p in ROOT.iterdir() if not any(p.match(m) for m in MADE)]
-    unlisted = [o for o in top + [short(p) if p.parent in (NBS, NBS/"tutorials") else f"nbs/{p.relative_to(NBS).parts[0]}/" for p in BOOKS] if o not in listed]
+    unlisted = [o for o in top + [short(p) if p.parent in (NBS, NBS/"tutorials")
+        else f"nbs/{p.relative_to(NBS).parts[0]}/" for p in BOOKS] if o not in listed]
     assert not missing and not unlisted, (missing, unlisted)
 
 
 def test_the_commands_of_the_readme_are_targets():
     made = re.findall(r"^(\w+):", (ROOT/"Makefile").read_text(), re.M)
     for page in "README.md", "CONTRIBUTING.md", ".ci/run":
-        assert set(re.findall(r"^make (\w+)|`make (\w+)", (ROOT/page).read_text(), re.M)) and not [
-            o for pair in re.findall(r"^make (\w+)|`make (\w+)", (ROOT/page).read_text(), re.M) for o in pair if o and o not in made], page
+        assert set(re.findall(r"^make (\w+)|`make (\w+)", (ROOT/page).read_text(), re.M)) and not [o
+            for pair in re.findall(r"^make (\w+)|`make (\w+)", (ROOT/page).read_text(), re.M) for o in pair if o
+            and o not in made], page
 
 
 def test_versions_and_names_agree():
     import tomllib
     tools = tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))
     source = ast.parse((LIB/"__init__.py").read_text(encoding="utf-8")).body
-    version = next(ast.literal_eval(o.value) for o in source if isinstance(o, ast.Assign) and o.targets[0].id == "__version__")
+    version = next(ast.literal_eval(o.value) for o in source if isinstance(o, ast.Assign)
+        and o.targets[0].id == "__version__")
     assert version == SETTINGS["version"] and f'## {version}' in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
     assert tools["project"]["name"] == SETTINGS["lib_name"] == SETTINGS["lib_path"]
     assert tools["tool"]["nbdev"]["tst_flags"] == SETTINGS["tst_flags"]
@@ -92,7 +98,8 @@ def test_one_address():
     assert url == f"https://github.com/{user}/{repo}"
     own = rf"github\.com/(?:[\w.-]+/)?{repo}\b[\w./-]*|github/[\w.-]+/[\w.-]+/blob/[\w.-]+|git\+https?://[^\s\"'`)\\]+"
     fine = {f"github.com/{user}/{repo}", f"github/{user}/{repo}/blob/{branch}", f"git+{url}"}
-    pages = [*BOOKS, *MODULES, *(ROOT/o for o in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml", "setup.py", "Makefile"))]
+    pages = [*BOOKS, *MODULES, *(ROOT/o for o in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml",
+        "setup.py", "Makefile"))]
     odd = {short(p): [o for o in re.findall(own, p.read_text(encoding="utf-8")) if o not in fine] for p in pages}
     assert not {k: v for k, v in odd.items() if v}
     assert f'urls.Repository = "{url}"' in (ROOT/"pyproject.toml").read_text(encoding="utf-8")
@@ -100,14 +107,17 @@ def test_one_address():
 
 def test_badges_open_notebooks_that_exist():
     for p in [*BOOKS, ROOT/"README.md"]:
-        for o in re.findall(r"colab\.research\.google\.com/github/[^/]+/[^/]+/blob/[^/]+/([^)\s\"\\]+)", p.read_text(encoding="utf-8")): assert (ROOT/o).exists(), (short(p), o)
+        for o in re.findall(r"colab\.research\.google\.com/github/[^/]+/[^/]+/blob/[^/]+/([^)\s\"\\]+)",
+                p.read_text(encoding="utf-8")):
+            assert (ROOT/o).exists(), (short(p), o)
 
 
 def places():
     "Where each module stands in the order of reading, which is that of the imports: the numbers of its room and of its notebook"
     where = {}
     for p in BOOKS:
-        name = next((m[1] for c in cells(p) if (m := re.match(r"#\|\s*default_exp\s+(\S+)", "".join(c["source"])))), None)
+        name = next((m[1] for c in cells(p) if (m := re.match(r"#\|\s*default_exp\s+(\S+)", "".join(c["source"])))),
+            None)
         if name and not name.endswith("__init__"): where[name] = place(p)
     return where
 
@@ -115,7 +125,8 @@ def places():
 def place(book):
     "A notebook's numbers; the widgets in folders stand behind the panel that they are made of, `see` in the order of its links"
     numbers = [int(m[1]) if (m := re.match(r"(\d+)_", part)) else 10 for part in book.relative_to(NBS).parts]
-    return [*numbers, ["", "columns", "spectra_views", "trim_views", "explorer"].index(book.stem) if book.stem in ("spectra_views", "trim_views", "explorer") else 0]
+    return [*numbers, ["", "columns", "spectra_views", "trim_views", "explorer"].index(book.stem)
+        if book.stem in ("spectra_views", "trim_views", "explorer") else 0]
 
 
 def handed_on():
@@ -133,9 +144,11 @@ def imported(path, public):
         full = []
         if isinstance(node, ast.Import): full = [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*here[:len(here) - node.level], *filter(None, [node.module])] if node.level else [node.module])
+            base = ".".join([*here[:len(here) - node.level], *filter(None, [node.module])] if node.level
+                else [node.module])
             full = [f"{base}.{a.name}" for a in node.names]
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr",
+                getattr(node.func, "id", "")) in ("import_module", "__import__"):
             full = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         for o in full:
             if o.split(".")[0] != "loranb": continue
@@ -155,7 +168,8 @@ def test_every_module_has_a_notebook():
 def test_every_room_has_a_page():
     rooms = sorted(p for p in NBS.iterdir() if re.match(r"\d+_", p.name))
     assert not [p.name for p in rooms if p.name != "11_cli" and not (p/"index.ipynb").is_file()]
-    assert [p.name.partition("_")[2] for p in rooms][:10] == python("import loranb; print(*loranb.ROOMS)", cwd=ROOT).stdout.split()
+    assert [p.name.partition("_")[2] for p in rooms][:10] == python("import loranb; print(*loranb.ROOMS)",
+        cwd=ROOT).stdout.split()
 
 
 def test_imports_go_one_way():
@@ -163,7 +177,8 @@ def test_imports_go_one_way():
     for p in MODULES:
         name = ".".join(p.relative_to(LIB).with_suffix("").parts)
         if p.name == "__init__.py": continue
-        wrong += [f"{name} imports {o}" for o in imported(p, public) if places_now.get(o, [99]) >= places_now[name] and o not in ("__version__", "hand_on")]
+        wrong += [f"{name} imports {o}" for o in imported(p, public) if places_now.get(o, [99]) >= places_now[name]
+            and o not in ("__version__", "hand_on")]
     assert not wrong
 
 
@@ -172,14 +187,16 @@ def test_no_room_below_the_widgets_knows_a_widget():
         name = ".".join(p.relative_to(LIB).with_suffix("").parts)
         if places_now.get(name, [99])[0] >= 10: continue
         roots = {(a.name if isinstance(n, ast.Import) else n.module or "").split(".")[0]
-                 for n in ast.walk(ast.parse(p.read_text(encoding="utf-8"))) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+            for n in ast.walk(ast.parse(p.read_text(encoding="utf-8"))) if isinstance(n, (ast.Import, ast.ImportFrom))
+            for a in n.names}
         assert not roots & {"ipywidgets", "anywidget"}, short(p)
 
 
 def test_no_module_bears_the_name_of_what_it_exports():
     for p in MODULES:
         if p.name == "__init__.py": continue
-        names = {n.name for n in ast.parse(p.read_text(encoding="utf-8")).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        names = {n.name for n in ast.parse(p.read_text(encoding="utf-8")).body
+            if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
         assert p.stem not in names, short(p)
 
 
@@ -202,7 +219,8 @@ def test_notebooks_tell_a_story():
     assert set(ignored) == {"ignore"} and not set(ignored["ignore"]) & set(NARRATIVE)
     sources = "\n".join("".join(c["source"]) for p in BOOKS for c in cells(p))
     assert not re.search(r"#\s*chkstyle\s*:", sources)
-    done = subprocess.run([Path(sys.executable).with_name("chkstyle"), "--show-rule", "nbs"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([Path(sys.executable).with_name("chkstyle"), "--show-rule", "nbs"], cwd=ROOT,
+        capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -212,7 +230,8 @@ def test_notebook_is_clean(path):
     nb = json.loads(path.read_text(encoding="utf-8"))
     outputs = [o for c in nb["cells"] for o in c.get("outputs", [])]
     said = "".join("".join(c["source"]) for c in nb["cells"])
-    shown = json.dumps([{**o, "data": {k: v for k, v in o.get("data", {}).items() if not k.startswith("image/p")}} for o in outputs])
+    shown = json.dumps([{**o, "data": {k: v for k, v in o.get("data", {}).items() if not k.startswith("image/p")}}
+        for o in outputs])
     assert "widgets" not in nb["metadata"]
     assert not [o for o in outputs if o["output_type"] == "error"]
     assert not [m for o in outputs for m in o.get("data", {}) if "widget" in m]
@@ -225,12 +244,14 @@ def test_notebook_is_clean(path):
 def test_installing_names_no_host():
     for name in "constraints.txt", "constraints-colab.txt", "Makefile", "settings.ini":
         lines = (ROOT/name).read_text(encoding="utf-8").replace(SETTINGS["git_url"], "").splitlines()
-        assert not [o for o in lines if "://" in o and "%(user)s" not in o or "index-url" in o or "find-links" in o], name
+        assert not [o for o in lines if "://" in o and "%(user)s" not in o or "index-url" in o
+            or "find-links" in o], name
 
 
 def test_constraints_are_exact_and_enough():
     from packaging.requirements import Requirement
-    pins = {n: [Requirement(o) for o in (ROOT/n).read_text().splitlines() if not o.startswith("#")] for n in ("constraints.txt", "constraints-colab.txt")}
+    pins = {n: [Requirement(o) for o in (ROOT/n).read_text().splitlines() if not o.startswith("#")]
+        for n in ("constraints.txt", "constraints-colab.txt")}
     norm = lambda o: re.sub(r"[-_.]+", "-", o).lower()
     for rows in pins.values(): assert all(re.fullmatch(r"==[\w.]+", str(o.specifier)) for o in rows)
     for req in map(Requirement, (SETTINGS["requirements"] + " " + SETTINGS["dev_requirements"]).split()):
@@ -258,7 +279,8 @@ def wheel(tmp_path_factory):
     "A wheel built from a copy of the tree"
     there = tmp_path_factory.mktemp("wheel")
     clone = shutil.copytree(ROOT, there/"clone", ignore=left_out)
-    subprocess.run([sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", there, clone], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", there, clone],
+        check=True, capture_output=True)
     return next(there.glob("*.whl"))
 
 
@@ -269,7 +291,8 @@ def test_wheel_carries_everything(wheel):
     assert not kept - set(names)
     assert [o for o in names if o.endswith("model.safetensors")] and [o for o in names if o.endswith(".js")]
     assert wheel.stat().st_size < 12e6
-    texts = {o.rsplit("/", 1)[-1]: zipfile.ZipFile(wheel).read(o).decode() for o in names if o.endswith(("METADATA", "entry_points.txt"))}
+    texts = {o.rsplit("/", 1)[-1]: zipfile.ZipFile(wheel).read(o).decode() for o in names
+        if o.endswith(("METADATA", "entry_points.txt"))}
     assert "loranb = loranb.cli:main" in texts["entry_points.txt"]
     for o in SETTINGS["requirements"].split(): assert f"Requires-Dist: {o}" in texts["METADATA"]
 
@@ -280,11 +303,13 @@ def test_installed_wheel_runs_the_demo(wheel, tmp_path):
     "The main job, from the wheel alone, in a folder that knows nothing of the clone"
     site, work = tmp_path/"site", tmp_path/"work"
     work.mkdir()
-    subprocess.run([sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--target", site, wheel], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--target", site, wheel],
+        check=True)
     env = {**os.environ, "PYTHONPATH": str(site)}
     where = python("import loranb; print(loranb.__file__)", cwd=work, env=env).stdout
     assert Path(where.strip()).is_relative_to(site)
-    done = python("import sys; sys.argv = ['loranb', 'demo']; from loranb.cli import main; sys.exit(main())", cwd=work, env=env)
+    done = python("import sys; sys.argv = ['loranb', 'demo']; from loranb.cli import main; sys.exit(main())", cwd=work,
+        env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["exact_match_after"] >= 0.90 and Path(last["adapter"], "adapter_model.safetensors").exists()

@@ -8,8 +8,10 @@ from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.models.shapes import count_parameters, find_config, in_table, layer_outline, skeleton, stored_tensors, model_table
 
-httpx = next(v for k, v in vars(_http).items() if k in ("httpx", "httpx2"))  # the Hub's own client, by either of its names
-LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96, dtype="bfloat16")
+# the Hub's own client, by either of its names
+httpx = next(v for k, v in vars(_http).items() if k in ("httpx", "httpx2"))
+LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_size=32, intermediate_size=64,
+    num_hidden_layers=2, num_attention_heads=4, vocab_size=96, dtype="bfloat16")
 
 
 def test_the_table_counts_as_published():
@@ -18,7 +20,8 @@ def test_the_table_counts_as_published():
     assert len(shapes) >= 40 and len(model_table()) >= 100
     kinds = {row["config"]["model_type"] for row in shapes.values()}
     assert {"llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "gemma2", "phi3", "gpt_oss", "olmo2", "granite"} <= kinds
-    for name, row in shapes.items(): assert count_parameters(skeleton(find_config(Recipe(model=name)))) == row["params"], name
+    for name, row in shapes.items():
+        assert count_parameters(skeleton(find_config(Recipe(model=name)))) == row["params"], name
     for row in shapes.values(): assert row["config"]["dtype"] in ("bfloat16", "float16", "float32")
 
 
@@ -36,17 +39,25 @@ class Hub:
         path = request.url.path
         self.asked.append((request.method, path))
         name = next((n for n in self.models if f"/{n}/" in path + "/"), None)
-        if name is None: return httpx.Response(404, headers={"X-Error-Code": "RepoNotFound"}, json=dict(error="Repository not found"))
+        if name is None:
+            return httpx.Response(404, headers={"X-Error-Code": "RepoNotFound"},
+                json=dict(error="Repository not found"))
         files, gated = self.models[name]
         head = {"X-Repo-Commit": "0"*40, "ETag": '"abc"'}
         if path.startswith("/api/models/"):
-            if "/tree/" in path: return httpx.Response(200, json=[dict(type="file", path=f, size=len(v), oid="1") for f, v in files.items()])
-            return httpx.Response(200, json=dict(_id="1", id=name, sha="0"*40, siblings=[dict(rfilename=f, size=len(v)) for f, v in files.items()]))
+            if "/tree/" in path:
+                return httpx.Response(200, json=[dict(type="file", path=f, size=len(v), oid="1") for f,
+                    v in files.items()])
+            return httpx.Response(200, json=dict(_id="1", id=name, sha="0"*40,
+                siblings=[dict(rfilename=f, size=len(v)) for f, v in files.items()]))
         file = path.rpartition("/")[2]
         if gated: return httpx.Response(403, headers={"X-Error-Code": "GatedRepo"}, json=dict(error="gated"))
         if file not in files: return httpx.Response(404, headers={"X-Error-Code": "EntryNotFound", **head})
-        if file != "config.json" and not (file.endswith(".safetensors") and (request.method == "HEAD" or "range" in request.headers)): raise AssertionError(f"{request.method} {path}: more than a configuration or a header was asked for")
-        return httpx.Response(200, headers={**head, "Content-Length": str(len(files[file]))}, content=b"" if request.method == "HEAD" else files[file])
+        if file != "config.json" and not (file.endswith(".safetensors")
+                and (request.method == "HEAD" or "range" in request.headers)):
+            raise AssertionError(f"{request.method} {path}: more than a configuration or a header was asked for")
+        return httpx.Response(200, headers={**head, "Content-Length": str(len(files[file]))},
+            content=b"" if request.method == "HEAD" else files[file])
 
 
 @pytest.fixture
@@ -70,29 +81,38 @@ def header(**shapes):
 
 
 def test_from_the_hub_configuration_and_headers_only(hub):
-    hub.models["some/llama"] = {"config.json": json.dumps(LLAMA).encode(), "tokenizer.json": b"{}", "model.safetensors": header(a=[96, 32], b=[32, 32]), "pytorch_model.bin": b"x"}, False
+    hub.models["some/llama"] = {"config.json": json.dumps(LLAMA).encode(), "tokenizer.json": b"{}",
+        "model.safetensors": header(a=[96, 32], b=[32, 32]), "pytorch_model.bin": b"x"}, False
     recipe = Recipe(model="some/llama")
     shape = layer_outline(recipe)
-    assert shape["params"] == count_parameters(skeleton(find_config(recipe))) and [t["name"] for t in shape["targets"]][:2] == ["q_proj", "k_proj"]
+    assert shape["params"] == count_parameters(skeleton(find_config(recipe))) and [t["name"]
+        for t in shape["targets"]][:2] == ["q_proj", "k_proj"]
     assert {p.rpartition("/")[2] for m, p in hub.asked if "/resolve/" in p} == {"config.json"}
     assert stored_tensors(recipe) == dict(BF16=96*32 + 32*32, bytes=2*(96*32 + 32*32))
-    assert {p.rpartition("/")[2] for m, p in hub.asked if m == "GET" and "/resolve/" in p} == {"config.json", "model.safetensors"}
+    assert {p.rpartition("/")[2] for m, p in hub.asked if m == "GET" and "/resolve/" in p} == {"config.json",
+        "model.safetensors"}
 
 
-CASES = [(dict(), True, "'some/model' is gated. Accept its licence"), (b"{not json", False, "not readable as JSON"), (dict(hidden_size=3), False, "names no model_type"), (None, False, "has no config.json"),
-    (dict(model_type="lama"), False, "Did you mean 'llama'"), (dict(LLAMA, num_attention_heads="four"), False, "cannot be used|no model can be built"), (dict(LLAMA, vocab_size=-1), False, "cannot be used|no model can be built"),
-    (dict(model_type="own", auto_map=dict(AutoConfig="configuration_own.Own")), False, "trust_remote_code=True runs them"), (dict(model_type="t5"), False, "no causal language model")]
+CASES = [(dict(), True, "'some/model' is gated. Accept its licence"), (b"{not json", False, "not readable as JSON"),
+    (dict(hidden_size=3), False, "names no model_type"), (None, False, "has no config.json"),
+    (dict(model_type="lama"), False, "Did you mean 'llama'"), (dict(LLAMA, num_attention_heads="four"), False,
+    "cannot be used|no model can be built"),
+    (dict(LLAMA, vocab_size=-1), False, "cannot be used|no model can be built"),
+    (dict(model_type="own", auto_map=dict(AutoConfig="configuration_own.Own")), False,
+    "trust_remote_code=True runs them"), (dict(model_type="t5"), False, "no causal language model")]
 
 
 @pytest.mark.parametrize("config,gated,words", CASES)
 def test_one_message_for_what_cannot_be_planned(hub, config, gated, words):
-    hub.models["some/model"] = {"README.md": b""} if config is None else {"config.json": config if isinstance(config, bytes) else json.dumps(config).encode()}, gated
+    hub.models["some/model"] = {"README.md": b""} if config is None else {"config.json": config if isinstance(config,
+        bytes) else json.dumps(config).encode()}, gated
     with pytest.raises(RecipeError, match=words) as e: layer_outline(Recipe(model="some/model"))
     assert "\n" not in str(e.value) or "cannot be used" in str(e.value) or "no model can" in str(e.value)
 
 
 def test_missing_on_the_hub(hub):
-    with pytest.raises(RecipeError, match="the Hub has no model 'nobody/nothing'"): find_config(Recipe(model="nobody/nothing"))
+    with pytest.raises(RecipeError, match="the Hub has no model 'nobody/nothing'"):
+        find_config(Recipe(model="nobody/nothing"))
     hub.models["no/tensors"] = {"config.json": json.dumps(LLAMA).encode(), "pytorch_model.bin": b"x"}, False
     with pytest.raises(RecipeError, match="no .safetensors file on the Hub"): stored_tensors(Recipe(model="no/tensors"))
 

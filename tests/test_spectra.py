@@ -52,15 +52,15 @@ def make(kind, m, n, r, g):
     if kind == "huge": A, B = A*1e18, B*1e19
     return A, B
 
-KINDS = ["normal", "uniform", "rank-deficient", "zero B", "zero columns", "duplicates", "badly scaled", "skewed", "graded", "first step", "constant", "constant A",
-         "sparse", "cauchy", "smooth", "tiny", "huge"]
+KINDS = ["normal", "uniform", "rank-deficient", "zero B", "zero columns", "duplicates", "badly scaled", "skewed",
+    "graded", "first step", "constant", "constant A", "sparse", "cauchy", "smooth", "tiny", "huge"]
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16, float64=torch.float64)
 
 # --- singular values -------------------------------------------------------------------------------------------------------------------------
 
 @settings(deadline=None, max_examples=300, derandomize=True)
-@given(kind=st.sampled_from(KINDS), dtype=st.sampled_from(list(DTYPES)), m=st.integers(1, 96), n=st.integers(1, 96), r=st.integers(1, 24),
-       scaling=st.sampled_from([1., 2., 0.25, -1.5]), seed=st.integers(0, 2**31))
+@given(kind=st.sampled_from(KINDS), dtype=st.sampled_from(list(DTYPES)), m=st.integers(1, 96), n=st.integers(1, 96),
+    r=st.integers(1, 24), scaling=st.sampled_from([1., 2., 0.25, -1.5]), seed=st.integers(0, 2**31))
 def test_bound_holds_and_is_small(kind, dtype, m, n, r, scaling, seed):
     A, B = (X.to(DTYPES[dtype]) for X in make(kind, m, n, r, torch.Generator().manual_seed(seed)))
     if not (A.isfinite().all() and B.isfinite().all()): A, B = A.nan_to_num(), B.nan_to_num()
@@ -73,7 +73,8 @@ def test_bound_holds_and_is_small(kind, dtype, m, n, r, scaling, seed):
     assert (S[min(m, n):] == 0).all()
     if kind == "zero B": assert (S == 0).all() and error == 0
 
-@pytest.mark.parametrize("kind", ["normal", "first step", "constant", "constant A", "smooth", "skewed", "rank-deficient"])
+@pytest.mark.parametrize("kind", ["normal", "first step", "constant", "constant A", "smooth", "skewed",
+    "rank-deficient"])
 @pytest.mark.parametrize("m, n, r", [(1500, 1100, 1), (700, 2100, 4), (1500, 1100, 16), (600, 500, 64)])
 def test_bound_holds_for_long_sums(kind, m, n, r):
     A, B = make(kind, m, n, r, torch.Generator().manual_seed(7))
@@ -97,7 +98,8 @@ def test_bound_holds_where_float64_is_no_reference():
 def test_bound_is_within_a_hundred_times_the_error():
     "With one or two values the true error can be near 0 by luck; there the largest of 200 draws is compared"
     g = torch.Generator().manual_seed(0)
-    for m, n, r in [(96, 80, 1), (96, 80, 2), (96, 80, 4), (96, 80, 16), (96, 80, 64), (300, 256, 8), (300, 256, 32), (300, 256, 64), (40, 20, 16)]:
+    for m, n, r in [(96, 80, 1), (96, 80, 2), (96, 80, 4), (96, 80, 16), (96, 80, 64), (300, 256, 8), (300, 256, 32),
+            (300, 256, 64), (40, 20, 16)]:
         A, B = torch.randn(200, r, n, generator=g), torch.randn(200, m, r, generator=g)
         S, error = singular_values(A, B)
         true = (S - dense(A, B)).abs().amax(-1)/S[:, 0]
@@ -113,10 +115,12 @@ def test_batches_layouts_and_kinds_of_input():
     one, bound = singular_values(A[2, 1], B[2, 1], 3)
     assert torch.allclose(one, S[2, 1], rtol=1e-5)
     same = [singular_values(A.mT.contiguous().mT, B.mT.contiguous().mT)[0], singular_values(A.numpy(), B.numpy())[0],
-            singular_values(A.clone().requires_grad_(), B.clone().requires_grad_())[0], singular_values(A.numpy()[..., ::-1], B)[0]]
+        singular_values(A.clone().requires_grad_(), B.clone().requires_grad_())[0],
+        singular_values(A.numpy()[..., ::-1], B)[0]]
     for s in same: assert torch.allclose(s*torch.tensor([1., 3.])[:, None], S, rtol=1e-5) and not s.requires_grad
     assert singular_values(A[0, 0], B)[0].shape == (3, 2, 4)
-    assert torch.allclose(singular_values(np.array([[3, 0], [0, 4]]), np.eye(2, dtype=int))[0], torch.tensor([4., 3.]).double())
+    assert torch.allclose(singular_values(np.array([[3, 0], [0, 4]]), np.eye(2, dtype=int))[0],
+        torch.tensor([4., 3.]).double())
 
 def test_items_of_a_batch_do_not_touch_each_other():
     g = torch.Generator().manual_seed(0)
@@ -128,7 +132,8 @@ def test_items_of_a_batch_do_not_touch_each_other():
     assert S[2].isnan().all() and error[2].isnan() and (S[3, 1:] < 1e-12*S[3, 0]).all()
 
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(m=st.integers(8, 60), n=st.integers(8, 60), r=st.integers(1, 8), condition=st.sampled_from([1., 10., 1e4]), s=st.floats(0.01, 100), seed=st.integers(0, 2**31))
+@given(m=st.integers(8, 60), n=st.integers(8, 60), r=st.integers(1, 8), condition=st.sampled_from([1., 10., 1e4]),
+    s=st.floats(0.01, 100), seed=st.integers(0, 2**31))
 def test_gauge_and_scaling_change_nothing(m, n, r, condition, s, seed):
     g = torch.Generator().manual_seed(seed)
     A, B = torch.randn(r, n, generator=g, dtype=torch.float64), torch.randn(m, r, generator=g, dtype=torch.float64)
@@ -174,13 +179,14 @@ def test_shapes_that_do_not_fit(A, B):
 # --- singular vectors ------------------------------------------------------------------------------------------------------------------------
 
 @settings(deadline=None, max_examples=150, derandomize=True)
-@given(kind=st.sampled_from(KINDS), dtype=st.sampled_from(["float32", "float64", "bfloat16"]), m=st.integers(1, 60), n=st.integers(1, 60), r=st.integers(1, 12),
-       scaling=st.sampled_from([1., 0.25, -1.5]), seed=st.integers(0, 2**31))
+@given(kind=st.sampled_from(KINDS), dtype=st.sampled_from(["float32", "float64", "bfloat16"]), m=st.integers(1, 60),
+    n=st.integers(1, 60), r=st.integers(1, 12), scaling=st.sampled_from([1., 0.25, -1.5]), seed=st.integers(0, 2**31))
 def test_singular_vectors_are_a_decomposition(kind, dtype, m, n, r, scaling, seed):
     A, B = (X.to(DTYPES[dtype]) for X in make(kind, m, n, r, torch.Generator().manual_seed(seed)))
     U, S, V = singular_vectors(A, B, scaling)
     W, k = scaling*B.double() @ A.double(), min(m, n, r)
-    assert U.shape == (m, r) and S.shape == (r,) and V.shape == (n, r) and U.dtype == S.dtype == V.dtype == torch.float64
+    assert U.shape == (m, r) and S.shape == (r,) and V.shape == (n,
+        r) and U.dtype == S.dtype == V.dtype == torch.float64
     size = B.double().norm()*A.double().norm()*abs(scaling)
     assert (U*S @ V.mT - W).norm() <= 1e-13*size*(r + 1)
     for X in (U, V): assert (X[:, :k].mT @ X[:, :k] - torch.eye(k)).abs().max() < 1e-12 and (X[:, k:] == 0).all()
@@ -197,7 +203,8 @@ def test_singular_vectors_in_batches_and_with_nan():
     g = torch.Generator().manual_seed(0)
     A, B = torch.randn(3, 2, 4, 30, generator=g), torch.randn(20, 4, generator=g)
     U, S, V = singular_vectors(A, B, torch.tensor([1., -3.]))
-    assert U.shape == (3, 2, 20, 4) and torch.allclose(U*S[..., None, :] @ V.mT, torch.tensor([1., -3.]).double()[:, None, None]*(B.double() @ A.double()))
+    assert U.shape == (3, 2, 20, 4) and torch.allclose(U*S[..., None, :] @ V.mT,
+        torch.tensor([1., -3.]).double()[:, None, None]*(B.double() @ A.double()))
     A[0, 1, 0, 0] = torch.nan
     again = singular_vectors(A, B, torch.tensor([1., -3.]))
     assert again[1][0, 1].isnan().all() and torch.allclose(again[1][0, 0], S[0, 0]) and not again[0][1:].isnan().any()
@@ -206,7 +213,8 @@ def test_singular_vectors_in_batches_and_with_nan():
 # --- sums and differences --------------------------------------------------------------------------------------------------------------------
 
 @settings(deadline=None, max_examples=80, derandomize=True)
-@given(m=st.integers(2, 40), n=st.integers(2, 40), r=st.integers(1, 6), r0=st.integers(1, 6), size=st.sampled_from([1., 1e-3, 1e-6]), s=st.sampled_from([1., 2., -0.5]), seed=st.integers(0, 2**31))
+@given(m=st.integers(2, 40), n=st.integers(2, 40), r=st.integers(1, 6), r0=st.integers(1, 6),
+    size=st.sampled_from([1., 1e-3, 1e-6]), s=st.sampled_from([1., 2., -0.5]), seed=st.integers(0, 2**31))
 def test_concatenated_factors_are_sums_and_differences(m, n, r, r0, size, s, seed):
     g = torch.Generator().manual_seed(seed)
     f = Factors("x", torch.randn(r, n, generator=g), torch.randn(m, r, generator=g), s)
@@ -216,7 +224,8 @@ def test_concatenated_factors_are_sums_and_differences(m, n, r, r0, size, s, see
     near = Factors("x", f.A + size*torch.randn(r, n, generator=g), f.B + size*torch.randn(m, r, generator=g), s)
     for before in (f, h):
         learned, true = difference(near, before), near.delta() - before.delta()
-        assert (learned.delta() - true).norm() <= 1e-13*(near.delta().norm() + before.delta().norm()) + 1e-12*true.norm()
+        assert (learned.delta() - true).norm() <= 1e-13*(near.delta().norm()
+            + before.delta().norm()) + 1e-12*true.norm()
         S, spectra = torch.linalg.svdvals(true)[:learned.r].numpy(), Spectra.of([learned])
         k = min(len(S), learned.r)
         assert np.abs(spectra[0][:k] - S[:k]).max() <= (spectra.error[0] + 1e-9)*S[0] and spectra.error[0] <= TOLERANCE
@@ -246,7 +255,8 @@ def test_ranks_lie_between_one_and_r(sigma, share, s):
     if nonzero:
         assert e[:k].sum() >= share*e.sum()*(1 - 1e-9) and (k == 1 or e[:k - 1].sum() < share*e.sum())
         ordered = [float(f(sigma)) for f in (stable_rank, participation_ratio, energy_entropy_rank, entropy_rank)]
-        assert all(a <= b + 1e-6 for a, b in zip(ordered, ordered[1:])) and nuclear_rank(sigma) <= entropy_rank(sigma) + 1e-6
+        assert all(a <= b + 1e-6 for a, b in zip(ordered,
+            ordered[1:])) and nuclear_rank(sigma) <= entropy_rank(sigma) + 1e-6
         assert np.isclose(energy(sigma).sum(), 1)
 
 def test_ranks_by_hand():
@@ -258,7 +268,8 @@ def test_ranks_by_hand():
     assert rank_for_energy(sigma, 0.8).tolist() == [1, 3, 0] and rank_for_energy(sigma, 0.81).tolist() == [2, 3, 0]
     assert rank_for_energy(sigma, 1.).tolist() == [2, 3, 0]
     q = np.array([4/5, 1/5])
-    assert np.allclose(energy_entropy_rank(sigma), [np.exp(-(q*np.log(q)).sum()), 3, 0]) and np.allclose(nuclear_rank(sigma), [9/5, 3, 0])
+    assert np.allclose(energy_entropy_rank(sigma),
+        [np.exp(-(q*np.log(q)).sum()), 3, 0]) and np.allclose(nuclear_rank(sigma), [9/5, 3, 0])
     assert abs(entropy_rank([2, 1]) - energy_entropy_rank([2, 1])) > 0.2
 
 @settings(deadline=None, derandomize=True)
@@ -277,7 +288,8 @@ def test_the_stated_errors_of_ranks_hold(r, e, decay, seed):
     rng = np.random.default_rng(seed)
     sigma = np.exp(-decay*np.arange(r)/r)
     off = np.sort(np.abs(sigma + e*sigma[0]*rng.uniform(-1, 1, r)))[::-1]
-    for f, bound in ((stable_rank, 2*e*(1 + r**0.5)), (participation_ratio, 4*e*(r**0.5 + r**0.25)), (nuclear_rank, 2*e*(r + r**0.5))):
+    for f, bound in ((stable_rank, 2*e*(1 + r**0.5)), (participation_ratio, 4*e*(r**0.5 + r**0.25)),
+            (nuclear_rank, 2*e*(r + r**0.5))):
         assert abs(f(off)/f(sigma) - 1) <= bound*1.1
 
 # --- noise -----------------------------------------------------------------------------------------------------------------------------------
@@ -295,7 +307,8 @@ def on_noise(m, n, r, lr_steps, scaling, seed, iid=False):
     return singular_values(A, B, scaling)[0].numpy()
 
 @pytest.mark.parametrize("m, n, r", [(256, 384, 8), (384, 256, 16)])
-@pytest.mark.parametrize("steps, lr, shape", [(1, 1e-3, "constant"), (5, 1e-3, "constant"), (30, 5e-4, "linear"), (150, 1e-3, "linear"), (150, 3e-4, "constant")])
+@pytest.mark.parametrize("steps, lr, shape", [(1, 1e-3, "constant"), (5, 1e-3, "constant"), (30, 5e-4, "linear"),
+    (150, 1e-3, "linear"), (150, 3e-4, "constant")])
 def test_noise_band_against_adam_on_noise(m, n, r, steps, lr, shape):
     lr_steps = [lr*(1 - t/steps if shape == "linear" else 1) for t in range(steps)]
     low, high = noise_band(m, n, r, 2., lr_steps)
@@ -324,12 +337,16 @@ def test_noise_looks_full_rank(m, n, r):
     null = noise_ranks(m, n, r)
     assert abs(participation_ratio(S).mean()/participation_null(m, n, r) - 1) < 0.01
     for f in (entropy_rank, energy_entropy_rank, nuclear_rank): assert abs(f(S).mean()/null[f.__name__] - 1) < 0.01
-    assert abs(stable_rank(S).mean()/null["stable_rank"] - 1) < 0.2 and stable_rank(S).mean() > null["stable_rank"]  # the edge is reached from below
-    assert abs((1/energy(S)[:, 0].mean())/(1/null["top1_share"]) - 1) < 0.2 and math.isclose(null["utilization"]*r, null["stable_rank"])
+    # the edge is reached from below
+    assert abs(stable_rank(S).mean()/null["stable_rank"] - 1) < 0.2 and stable_rank(S).mean() > null["stable_rank"]
+    assert abs((1/energy(S)[:, 0].mean())/(1/null["top1_share"]) - 1) < 0.2 and math.isclose(null["utilization"]*r,
+        null["stable_rank"])
 
 def test_published_nulls():
-    assert abs(participation_null(4096, 4096, 64) - 62.06) < 0.005 and abs(participation_null(4096, 4096, 16) - 15.876) < 0.001 and abs(participation_null(1024, 1024, 64) - 56.89) < 0.005
-    assert np.allclose(a_init_band(4096, 16), (0.541, 0.613), atol=5e-4) and np.allclose(a_init_band(4096, 64), (0.505, 0.650), atol=5e-4)
+    assert abs(participation_null(4096, 4096, 64) - 62.06) < 0.005 and abs(participation_null(4096, 4096, 16)
+        - 15.876) < 0.001 and abs(participation_null(1024, 1024, 64) - 56.89) < 0.005
+    assert np.allclose(a_init_band(4096, 16), (0.541, 0.613), atol=5e-4) and np.allclose(a_init_band(4096, 64),
+        (0.505, 0.650), atol=5e-4)
 
 @pytest.mark.parametrize("r, n", [(4, 512), (16, 2048), (64, 1024)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -358,11 +375,14 @@ def test_A_notices_the_stated_step():
 def test_gavish_and_donoho():
     known, median = gavish_donoho(1)
     assert math.isclose(known, 4/math.sqrt(3)) and abs(median - 2.858) < 1e-3
-    for beta, omega in ((0.5, 2.171), (0.25, 1.837), (0.1, 1.609), (1e-4, math.sqrt(2))): assert abs(gavish_donoho(beta)[1] - omega) < 0.01
-    for beta in (0.2, 0.5, 0.9, 1): assert abs(gavish_donoho(beta)[1] - (0.56*beta**3 - 0.95*beta**2 + 1.82*beta + 1.43)) < 0.02
+    for beta, omega in ((0.5, 2.171), (0.25, 1.837), (0.1, 1.609), (1e-4, math.sqrt(2))):
+        assert abs(gavish_donoho(beta)[1] - omega) < 0.01
+    for beta in (0.2, 0.5, 0.9, 1):
+        assert abs(gavish_donoho(beta)[1] - (0.56*beta**3 - 0.95*beta**2 + 1.82*beta + 1.43)) < 0.02
     g = torch.Generator().manual_seed(0)
     noise = torch.linalg.svdvals(0.7*torch.randn(200, 300, generator=g, dtype=torch.float64))
-    assert abs(hard_threshold(noise, 200, 300)/hard_threshold(noise, 200, 300, noise=0.7) - 1) < 0.02 and noise[0] < hard_threshold(noise, 200, 300)
+    assert abs(hard_threshold(noise, 200, 300)/hard_threshold(noise, 200, 300, noise=0.7)
+        - 1) < 0.02 and noise[0] < hard_threshold(noise, 200, 300)
     for bad in (0, 1.5, -1):
         with pytest.raises(RecipeError, match="beta="): gavish_donoho(bad)
 
@@ -389,9 +409,11 @@ def test_after_one_step_the_update_lies_in_the_rows_of_A():
 
 def parts(dtype=torch.float32):
     g = torch.Generator().manual_seed(0)
-    shapes = [("model.layers.0.self_attn.q_proj", 32, 32, 4, 2.), ("model.layers.0.mlp.down_proj", 32, 48, 4, 2.), ("model.layers.1.self_attn.q_proj", 32, 32, 8, 0.5),
-              ("model.layers.1.mlp.down_proj", 32, 48, 4, 1.), ("lm_head<b>", 64, 32, 4, 1.)]
-    return [Factors(name, torch.randn(r, n, generator=g).to(dtype), torch.randn(m, r, generator=g).to(dtype), s) for name, m, n, r, s in shapes]
+    shapes = [("model.layers.0.self_attn.q_proj", 32, 32, 4, 2.), ("model.layers.0.mlp.down_proj", 32, 48, 4, 2.),
+        ("model.layers.1.self_attn.q_proj", 32, 32, 8, 0.5), ("model.layers.1.mlp.down_proj", 32, 48, 4, 1.),
+        ("lm_head<b>", 64, 32, 4, 1.)]
+    return [Factors(name, torch.randn(r, n, generator=g).to(dtype), torch.randn(m, r, generator=g).to(dtype), s)
+        for name, m, n, r, s in shapes]
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 def test_spectra_keep_the_order_and_the_scaling(dtype):
@@ -399,7 +421,8 @@ def test_spectra_keep_the_order_and_the_scaling(dtype):
     assert spectra.names == [f.name for f in parts()] and len(spectra) == 5
     for f, s, o in zip(parts(dtype), spectra.sigma, spectra.modules):
         T = torch.linalg.svdvals(f.delta())[:f.r].numpy()
-        assert np.abs(s - T).max() <= o["error"]*s[0] and (o["m"], o["n"], o["r"], o["scaling"]) == (f.m, f.n, f.r, f.scaling)
+        assert np.abs(s - T).max() <= o["error"]*s[0] and (o["m"], o["n"], o["r"], o["scaling"]) == (f.m, f.n, f.r,
+            f.scaling)
     assert spectra["model.layers.1.self_attn.q_proj"] is spectra.sigma[2] is spectra[2]
 
 def test_frame_and_summary():
@@ -407,27 +430,38 @@ def test_frame_and_summary():
     frame, table = spectra.frame(), spectra.summary()
     assert list(frame) == ["module", "index", "sigma", "scaling"] and len(frame) == 4 + 4 + 8 + 4 + 4
     assert frame[frame.module == "model.layers.1.self_attn.q_proj"]["index"].tolist() == list(range(8))
-    assert list(table) == ["module", "shape", "r", "scaling", "method", "frobenius", "spectral", "nuclear", "energy_share", "k90", "k95", "k99", "entropy_rank", "energy_entropy_rank",
-        "participation_ratio", "participation_null", "stable_rank", "nuclear_rank", "utilization", "top1_share", "sigma1_over_sigma2", "condition", "error"]
+    assert list(table) == ["module", "shape", "r", "scaling", "method", "frobenius", "spectral", "nuclear",
+        "energy_share", "k90", "k95", "k99", "entropy_rank", "energy_entropy_rank", "participation_ratio",
+        "participation_null", "stable_rank", "nuclear_rank", "utilization", "top1_share", "sigma1_over_sigma2",
+        "condition", "error"]
     assert all(table[k].dtype == int for k in ("k90", "k95", "k99", "r")) and math.isclose(table.energy_share.sum(), 1)
     for row, f in zip(table.itertuples(), parts()):
-        assert math.isclose(row.frobenius, f.delta().norm(), rel_tol=1e-6) and math.isclose(row.spectral, torch.linalg.matrix_norm(f.delta(), 2), rel_tol=1e-6)
+        assert math.isclose(row.frobenius, f.delta().norm(), rel_tol=1e-6) and math.isclose(row.spectral,
+            torch.linalg.matrix_norm(f.delta(), 2), rel_tol=1e-6)
         T = torch.linalg.svdvals(f.delta())[:f.r]
-        assert math.isclose(row.nuclear, T.sum(), rel_tol=1e-6) and math.isclose(row.condition, T[0]/T[-1], rel_tol=1e-4) and math.isclose(row.sigma1_over_sigma2, T[0]/T[1], rel_tol=1e-5)
-        assert row.shape == (f.m, f.n) and math.isclose(row.utilization, row.stable_rank/f.r) and math.isclose(row.top1_share, 1/row.stable_rank)
-        assert math.isclose(row.participation_null, participation_null(f.m, f.n, f.r)) and row.error == row.error and row.method == "LoRA"
-        assert row.k90 <= row.k95 <= row.k99 <= f.r and math.isclose(row.stable_rank, (row.frobenius/row.spectral)**2, rel_tol=1e-9)
+        assert math.isclose(row.nuclear, T.sum(), rel_tol=1e-6) and math.isclose(row.condition, T[0]/T[-1],
+            rel_tol=1e-4) and math.isclose(row.sigma1_over_sigma2, T[0]/T[1], rel_tol=1e-5)
+        assert row.shape == (f.m, f.n) and math.isclose(row.utilization,
+            row.stable_rank/f.r) and math.isclose(row.top1_share, 1/row.stable_rank)
+        assert math.isclose(row.participation_null,
+            participation_null(f.m, f.n, f.r)) and row.error == row.error and row.method == "LoRA"
+        assert row.k90 <= row.k95 <= row.k99 <= f.r and math.isclose(row.stable_rank, (row.frobenius/row.spectral)**2,
+            rel_tol=1e-9)
 
 def test_arrays_and_back():
     spectra = Spectra.of(parts())
     modules, sigma = spectra.to_arrays()
     assert sigma.shape == (5, 8) and sigma.dtype == np.float32 and (sigma[0, 4:] == 0).all()
-    again = Spectra.from_arrays(json.loads(json.dumps(modules)), np.frombuffer(sigma.tobytes(), np.float32).reshape(sigma.shape))
+    again = Spectra.from_arrays(json.loads(json.dumps(modules)),
+        np.frombuffer(sigma.tobytes(), np.float32).reshape(sigma.shape))
     assert again.parts is None and spectra.parts is not None and again.others == []
-    old = Spectra.from_arrays([{k: v for k, v in o.items() if k != "method"} for o in modules], sigma)  # recordings of earlier versions
+    # recordings of earlier versions
+    old = Spectra.from_arrays([{k: v for k, v in o.items() if k != "method"} for o in modules], sigma)
     assert old.summary().participation_null.equals(again.summary().participation_null) and repr(old) == repr(again)
-    assert again.names == spectra.names and all(np.allclose(a, b, rtol=1e-6) and len(a) == len(b) for a, b in zip(again.sigma, spectra.sigma))
-    assert np.allclose(again.noise_band([1e-4]*10), spectra.noise_band([1e-4]*10)) and again.noise_band([1e-4]).shape == (5, 2)
+    assert again.names == spectra.names and all(np.allclose(a, b, rtol=1e-6) and len(a) == len(b) for a,
+        b in zip(again.sigma, spectra.sigma))
+    assert np.allclose(again.noise_band([1e-4]*10),
+        spectra.noise_band([1e-4]*10)) and again.noise_band([1e-4]).shape == (5, 2)
 
 def test_display_is_text_and_escaped_svg():
     page = Spectra.of(parts())._repr_html_()
@@ -447,5 +481,6 @@ def test_an_untrained_and_a_diverged_module_are_shown_as_they_are():
 
 def test_ranks_beyond_the_sides_have_no_part_in_the_condition():
     g = torch.Generator().manual_seed(0)
-    row = Spectra.of([Factors("x", torch.randn(8, 5, generator=g), torch.randn(6, 8, generator=g), 1.), Factors("y", torch.randn(1, 5, generator=g), torch.randn(6, 1, generator=g), 1.)]).summary()
+    row = Spectra.of([Factors("x", torch.randn(8, 5, generator=g), torch.randn(6, 8, generator=g), 1.),
+        Factors("y", torch.randn(1, 5, generator=g), torch.randn(6, 1, generator=g), 1.)]).summary()
     assert 1 < row.condition[0] < 1e3 and row.condition[1] == 1 and np.isnan(row.sigma1_over_sigma2[1])

@@ -9,7 +9,8 @@ from loranb.runs.checkpoint import checkpoints
 from loranb.runs.logs import read_frames
 from loranb.train.run import Run
 
-RECIPE = Recipe(r=4, max_steps=8, spectra_steps=3, eval_steps=4, save_steps=4, test_size=8, per_device_train_batch_size=4, gradient_accumulation_steps=2, lora_dropout=.1)
+RECIPE = Recipe(r=4, max_steps=8, spectra_steps=3, eval_steps=4, save_steps=4, test_size=8,
+    per_device_train_batch_size=4, gradient_accumulation_steps=2, lora_dropout=.1)
 
 
 def fingerprint(run): return hashlib.sha256((run.adapter.path/"adapter_model.safetensors").read_bytes()).hexdigest()
@@ -26,7 +27,8 @@ def test_twice_in_one_process(whole, tmp_path):
 
 def test_in_another_process(whole, tmp_path):
     RECIPE.to_yaml(tmp_path/"r.yaml")
-    done = subprocess.run([sys.executable, "-c", "from loranb.cli import main; raise SystemExit(main())", "train", str(tmp_path/"r.yaml"), "--out", str(tmp_path/"run")], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", "from loranb.cli import main; raise SystemExit(main())", "train",
+        str(tmp_path/"r.yaml"), "--out", str(tmp_path/"run")], capture_output=True, text=True, check=True)
     assert fingerprint(Run.open(tmp_path/"run")) == fingerprint(whole)
     assert json.loads(done.stdout.splitlines()[-1])["state"] == "done"
 
@@ -103,7 +105,8 @@ def test_rows_in_memory_are_kept_with_the_run(tmp_path):
     run.on(lambda e: run.stop() if e["type"] == "step" and e["step"] == 2 else None).train()
     again = Run.open(run.path)
     assert len(again._data.rows if again._data else again.resume()._data.rows) == 36
-    assert fingerprint(again) == fingerprint(Run(Recipe(data=rows, r=2, max_steps=4, per_device_train_batch_size=4), tmp_path/"whole").train())
+    assert fingerprint(again) == fingerprint(Run(Recipe(data=rows, r=2, max_steps=4, per_device_train_batch_size=4),
+        tmp_path/"whole").train())
 
 
 def test_interrupt_is_a_request(whole, tmp_path):
@@ -144,7 +147,9 @@ def test_a_second_run_takes_the_first_ones_place(tmp_path):
 
 
 def test_accumulation_gives_the_same_gradient(tmp_path):
-    one, many = (Run(RECIPE.replace(lora_dropout=0., max_steps=1, per_device_train_batch_size=b, gradient_accumulation_steps=a, learning_rate=1e-3, warmup_steps=0, eval_steps=0), tmp_path/f"{b}").train() for b, a in ((8, 1), (1, 8)))
+    one, many = (Run(RECIPE.replace(lora_dropout=0., max_steps=1, per_device_train_batch_size=b,
+        gradient_accumulation_steps=a, learning_rate=1e-3, warmup_steps=0, eval_steps=0), tmp_path/f"{b}").train()
+        for b, a in ((8, 1), (1, 8)))
     assert one.of_type("step")[0]["loss"] == pytest.approx(many.of_type("step")[0]["loss"], abs=1e-5)
 
 
@@ -157,11 +162,13 @@ def test_every_quantization_trains(quant, tmp_path):
 @pytest.mark.parametrize("at", [3, 4])
 def test_stop_while_the_next_rows_are_fetched(tmp_path, monkeypatch, at):
     from loranb.train.guard import Guard
-    recipe = RECIPE.replace(data=[{"prompt": f"{i} =", "completion": f" {i}"} for i in range(36)], test_size=4)  # four steps an epoch
+    # four steps an epoch
+    recipe = RECIPE.replace(data=[{"prompt": f"{i} =", "completion": f" {i}"} for i in range(36)], test_size=4)
     end = fingerprint(Run(recipe, tmp_path/"whole").train())
     run = Run(recipe, tmp_path/"run")
     caller = lambda: sys._getframe(2).f_code.co_name
-    monkeypatch.setattr(Guard, "poll", lambda self: run.stop() if caller() == "on_step_begin" and run.steps == at else None)
+    monkeypatch.setattr(Guard, "poll", lambda self: run.stop() if caller() == "on_step_begin" and run.steps == at
+        else None)
     run.train()
     assert (run.state, run.steps) == ("stopped", at)
     monkeypatch.undo()

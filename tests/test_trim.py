@@ -20,7 +20,8 @@ from loranb.adapters.trimming import choose_directions, keep_directions, rank_bu
 
 def llama():
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2))
+    return LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2))
 
 def adapted(base=llama, **kw):
     model = get_peft_model(base(), LoraConfig(**dict(dict(r=6, lora_alpha=12, target_modules="all-linear"), **kw)))
@@ -30,13 +31,15 @@ def adapted(base=llama, **kw):
     return model
 
 def batch(rows=4, tokens=9, seed=0):
-    ids, mask = torch.randint(0, 50, (rows, tokens), generator=torch.Generator().manual_seed(seed)), torch.ones(rows, tokens, dtype=torch.long)
+    ids, mask = torch.randint(0, 50, (rows, tokens), generator=torch.Generator().manual_seed(seed)), torch.ones(rows,
+        tokens, dtype=torch.long)
     mask[1, 6:] = 0
     return dict(input_ids=ids, attention_mask=mask, labels=torch.where(mask.bool(), ids, -100))
 
 def parts(seed=0, n=3, r=6):
     g = torch.Generator().manual_seed(seed)
-    return [Factors(f"layers.{i}.x", torch.randn(r, 20 + i, generator=g), torch.randn(30, r, generator=g)*torch.logspace(0, -i, r), 1.5) for i in range(n)]
+    return [Factors(f"layers.{i}.x", torch.randn(r, 20 + i, generator=g),
+        torch.randn(30, r, generator=g)*torch.logspace(0, -i, r), 1.5) for i in range(n)]
 
 # --- choosing ---------------------------------------------------------------------------------------------------------------------------------
 
@@ -59,8 +62,9 @@ def test_uniform_and_budget():
     small, large = choose_directions(spectra, parameters=.3)[1], choose_directions(spectra, parameters=.6)[1]
     assert all((s <= l).all() for s, l in zip(small, large))
 
-@pytest.mark.parametrize("how", [{}, dict(energy=.9, k=2), dict(energy=0), dict(energy=1.5), dict(k=0), dict(k=1.5), dict(k=True), dict(parameters=0), dict(parameters=-1), dict(energy=.9, rule="x"),
-                                 dict(energy=.9, rule="fisher"), dict(parameters=.5, rule="output"), dict(parameters=10)])
+@pytest.mark.parametrize("how", [{}, dict(energy=.9, k=2), dict(energy=0), dict(energy=1.5), dict(k=0), dict(k=1.5),
+    dict(k=True), dict(parameters=0), dict(parameters=-1), dict(energy=.9, rule="x"), dict(energy=.9, rule="fisher"),
+    dict(parameters=.5, rule="output"), dict(parameters=10)])
 def test_wrong_asks(how):
     with pytest.raises(RecipeError): trim(parts(), **how)
 
@@ -73,19 +77,23 @@ def test_fisher_pools_by_effect():
     inside, outside = (np.concatenate([v[o == b] for v, o in zip(value, kept)]) for b in (True, False))
     assert inside.min() >= outside.max()
     rule, kept = choose_directions(Spectra.of(model), energy=.9, rule="output", functional=found)
-    for e, o in zip(found.energy, kept): assert e[o].sum() >= .9*e.sum()*(1 - 1e-9) and e[o].min() >= e[~o].max(initial=0)
+    for e, o in zip(found.energy, kept):
+        assert e[o].sum() >= .9*e.sum()*(1 - 1e-9) and e[o].min() >= e[~o].max(initial=0)
     plain = measure_directions(None, model, [{k: v for k, v in batch().items() if k != "labels"}])
     assert choose_directions(Spectra.of(model), parameters=.3, functional=plain)[0] == "energy"
-    with pytest.raises(RecipeError, match="labels"): choose_directions(Spectra.of(model), parameters=.3, functional=plain, rule="fisher")
+    with pytest.raises(RecipeError, match="labels"):
+        choose_directions(Spectra.of(model), parameters=.3, functional=plain, rule="fisher")
 
 # --- the certificate --------------------------------------------------------------------------------------------------------------------------
 
 @settings(deadline=None, max_examples=80, derandomize=True)
-@given(m=st.integers(1, 30), n=st.integers(1, 30), r=st.integers(1, 8), k=st.integers(1, 8), dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
-       s=st.sampled_from([1., -2., .25]), graded=st.booleans(), seed=st.integers(0, 2**31))
+@given(m=st.integers(1, 30), n=st.integers(1, 30), r=st.integers(1, 8), k=st.integers(1, 8),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
+    s=st.sampled_from([1., -2., .25]), graded=st.booleans(), seed=st.integers(0, 2**31))
 def test_residual_is_that_of_the_stored_tensors(m, n, r, k, dtype, s, graded, seed):
     g = torch.Generator().manual_seed(seed)
-    f = Factors("x", torch.randn(r, n, generator=g), torch.randn(m, r, generator=g)*(torch.logspace(0, -3, r) if graded else 1), s)
+    f = Factors("x", torch.randn(r, n, generator=g),
+        torch.randn(m, r, generator=g)*(torch.logspace(0, -3, r) if graded else 1), s)
     small = keep_directions(f, np.arange(r) < k, dtype)
     assert small.A.dtype == small.B.dtype == dtype and small.scaling == 1 and small.r == min(k, r)
     R = f.delta() - small.delta()
@@ -105,7 +113,8 @@ def test_certificate_covers_the_measured_error(dtype):
     trimmed = trim(model, parameters=.4, functional=found, dtype=dtype)
     table = trimmed.summary().set_index("module")
     for f in trimmed.before:
-        model.get_base_model().get_submodule(f.name).register_forward_pre_hook(lambda m, args, name=f.name: inputs.setdefault(name, []).append(args[0].detach()))
+        model.get_base_model().get_submodule(f.name).register_forward_pre_hook(lambda m, args,
+            name=f.name: inputs.setdefault(name, []).append(args[0].detach()))
     with torch.no_grad():
         for b in batches: model.eval()(**b)
     kept = [b["attention_mask"].bool() for b in batches]
@@ -116,7 +125,8 @@ def test_certificate_covers_the_measured_error(dtype):
         assert (error.sqrt() <= row.spectral*x.norm(dim=1)*(1 + 1e-9)).all()
         assert error.mean() <= row.output_error*(1 + 1e-5)
         assert row.output_error <= error.mean()*(1.05 if dtype is None else 2) + 1e-3*row.output_error + 1e-4
-        assert row.of_update == pytest.approx(row.output_error/(x @ f.delta().T).square().sum(1).mean().item(), rel=1e-5)
+        assert row.of_update == pytest.approx(row.output_error/(x @ f.delta().T).square().sum(1).mean().item(),
+            rel=1e-5)
 
 # --- through plain PEFT -----------------------------------------------------------------------------------------------------------------------
 
@@ -124,9 +134,12 @@ def delta_k(f, kept):
     U, S, Vh = torch.linalg.svd(f.delta(), full_matrices=False)
     return U[:, :f.r][:, kept[:U.shape[1]]]*S[:f.r][kept[:len(S)]] @ Vh[:f.r][kept[:len(S)]]
 
-CASES = dict(plain={}, rslora=dict(use_rslora=True), patterns=dict(rank_pattern={"q_proj": 3, "layers.1.mlp.down_proj": 5}, alpha_pattern={"v_proj": 3}),
-             both=dict(use_rslora=True, rank_pattern={"q_proj": 2}, alpha_pattern={"q_proj": 5}), named=dict(target_modules=["q_proj", "up_proj"]),
-             regex=dict(target_modules=r".*\.(k|v)_proj"), one_layer=dict(target_modules=["q_proj"], layers_to_transform=[1]), saved=dict(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+CASES = dict(plain={}, rslora=dict(use_rslora=True),
+    patterns=dict(rank_pattern={"q_proj": 3, "layers.1.mlp.down_proj": 5}, alpha_pattern={"v_proj": 3}),
+    both=dict(use_rslora=True, rank_pattern={"q_proj": 2}, alpha_pattern={"q_proj": 5}),
+    named=dict(target_modules=["q_proj", "up_proj"]), regex=dict(target_modules=r".*\.(k|v)_proj"),
+    one_layer=dict(target_modules=["q_proj"], layers_to_transform=[1]),
+    saved=dict(target_modules=["q_proj"], modules_to_save=["lm_head"]))
 
 @pytest.mark.parametrize("how", [dict(energy=.9), dict(k=2), dict(parameters=.2)])
 @pytest.mark.parametrize("case", CASES)
@@ -146,16 +159,21 @@ def test_round_trip(case, how, tmp_path):
         assert {n for n, f in got.items() if f.B.any()} == {n for n, o in kept.items() if o.any()}
         assert {n: f.r for n, f in got.items()} == {n: int(o.sum()) for n, o in kept.items() if o.any()}
         for f in trimmed.before:
-            if f.name in got: assert got[f.name].scaling == 1 and torch.allclose(got[f.name].delta(), delta_k(f, kept[f.name]), atol=1e-5*f.delta().norm())
-        with torch.no_grad(), wearing(model, trimmed.parts): assert torch.allclose(model.eval()(**batch()).logits, again.eval()(**batch()).logits, atol=1e-5)
+            if f.name in got:
+                assert got[f.name].scaling == 1 and torch.allclose(got[f.name].delta(), delta_k(f, kept[f.name]),
+                    atol=1e-5*f.delta().norm())
+        with torch.no_grad(), wearing(model, trimmed.parts):
+            assert torch.allclose(model.eval()(**batch()).logits, again.eval()(**batch()).logits, atol=1e-5)
         assert [f.r for f in read_factors(path)] == [f.r for f in trimmed.parts if f.r]
 
 def test_gpt2_and_nested_names(tmp_path):
-    base = lambda: (torch.manual_seed(0), GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=12, n_head=4, n_positions=32)))[1]
+    base = lambda: (torch.manual_seed(0), GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=12, n_head=4,
+        n_positions=32)))[1]
     model = adapted(base, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
     trimmed = trim(model, parameters=.2)
     again = PeftModel.from_pretrained(base(), trimmed.save(tmp_path/"small"))
-    for f, g in zip([f for f in trimmed.parts if f.r], read_factors(again)): assert f.name == g.name and torch.allclose(f.delta(), g.delta())
+    for f, g in zip([f for f in trimmed.parts if f.r], read_factors(again)):
+        assert f.name == g.name and torch.allclose(f.delta(), g.delta())
 
 def test_bfloat16_halves_and_is_certified(tmp_path):
     model = adapted()
@@ -170,7 +188,8 @@ def test_everything_kept_is_the_same_adapter(tmp_path):
     assert trimmed.summary().relative_frobenius.max() < 1e-6
     with torch.no_grad():
         here = model.eval()(**batch()).logits
-        assert torch.allclose(PeftModel.from_pretrained(llama(), trimmed.save(tmp_path/"all")).eval()(**batch()).logits, here, atol=1e-5)
+        assert torch.allclose(PeftModel.from_pretrained(llama(),
+            trimmed.save(tmp_path/"all")).eval()(**batch()).logits, here, atol=1e-5)
 
 def test_adapter_trim(tmp_path):
     adapted().save_pretrained(tmp_path/"full")
@@ -210,7 +229,8 @@ def test_other_methods_are_refused_or_become_plain(kind, tmp_path):
         model = get_peft_model(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), LoraConfig(r=2, target_modules=["0"]))
         torch.nn.init.normal_(model.base_model.model[0].lora_B["default"].weight)
     else:
-        config = LoHaConfig(r=2, target_modules=["q_proj"], init_weights=False) if kind == "LoHa" else LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights="pissa")
+        config = LoHaConfig(r=2, target_modules=["q_proj"], init_weights=False) if kind == "LoHa" else LoraConfig(r=4,
+            target_modules=["q_proj"], init_lora_weights="pissa")
         model = get_peft_model(llama(), config)
     with pytest.raises(AdapterError): trim(model, energy=.9)
     if kind != "LoHa": return
@@ -230,7 +250,8 @@ def test_file_named_adapter_and_pickle(tmp_path):
     with pytest.raises(AdapterError): trim(tmp_path/"nothing", k=2)
 
 def test_untrained_has_nothing_to_keep():
-    with pytest.raises(RecipeError, match="B is zero"): trim(get_peft_model(llama(), LoraConfig(r=4, target_modules="all-linear")), energy=.99)
+    with pytest.raises(RecipeError, match="B is zero"):
+        trim(get_peft_model(llama(), LoraConfig(r=4, target_modules="all-linear")), energy=.99)
 
 def test_figures_of_another_adapter_are_refused():
     found = measure_directions(None, adapted(), [batch()])
@@ -239,7 +260,8 @@ def test_figures_of_another_adapter_are_refused():
         for n, p in other.named_parameters():
             if "lora_B" in n: p.mul_(2)
     with pytest.raises(RecipeError, match="other factors"): trim(other, energy=.9, functional=found)
-    with pytest.raises(RecipeError, match="no figures"): trim(adapted(target_modules=["lm_head"]), energy=.9, functional=found)
+    with pytest.raises(RecipeError, match="no figures"):
+        trim(adapted(target_modules=["lm_head"]), energy=.9, functional=found)
 
 # --- on the whole model -----------------------------------------------------------------------------------------------------------------------
 
@@ -248,16 +270,20 @@ def test_measure_against_two_models(tmp_path):
     trimmed, b = trim(model, k=2), batch()
     before = [p.clone() for p in model.parameters()]
     found = trimmed.measure(model, [b, batch(seed=1)])
-    assert model.training and all(torch.equal(p, q) for p, q in zip(before, model.parameters())) and {f.r for f in read_factors(model)} == {6}
+    assert model.training and all(torch.equal(p, q) for p, q in zip(before, model.parameters())) and {f.r
+        for f in read_factors(model)} == {6}
     again, kls, sizes = PeftModel.from_pretrained(llama(), trimmed.save(tmp_path/"small")).eval(), [], []
     model.eval()
     with torch.no_grad():
         for o in (b, batch(seed=1)):
-            p, q = (m(input_ids=o["input_ids"], attention_mask=o["attention_mask"]).logits.double().log_softmax(-1) for m in (model, again))
+            p, q = (m(input_ids=o["input_ids"], attention_mask=o["attention_mask"]).logits.double().log_softmax(-1)
+                for m in (model, again))
             kl = (p.exp()*(p - q)).sum(-1)*o["attention_mask"]
             kls += kl.sum(1).tolist(); sizes += o["attention_mask"].sum(1).tolist()
-        losses = [np.average([m(**o).loss.item() for o in (b, batch(seed=1))], weights=[(o["labels"][:, 1:] != -100).sum() for o in (b, batch(seed=1))]) for m in (model, again)]
-    assert found["kl"] == pytest.approx(sum(kls)/sum(sizes), rel=1e-3) and found["kl_low"] <= found["kl"] <= found["kl_high"] and found["rows"] == 8
+        losses = [np.average([m(**o).loss.item() for o in (b, batch(seed=1))],
+            weights=[(o["labels"][:, 1:] != -100).sum() for o in (b, batch(seed=1))]) for m in (model, again)]
+    assert found["kl"] == pytest.approx(sum(kls)/sum(sizes),
+        rel=1e-3) and found["kl_low"] <= found["kl"] <= found["kl_high"] and found["rows"] == 8
     assert (found["loss_before"], found["loss_after"]) == pytest.approx(tuple(losses), rel=1e-5)
     assert json.loads((trimmed.save(tmp_path/"small")/"trim_certificate.json").read_text())["measured"]["kl"] == found["kl"]
     unlabelled = trim(model, k=2).measure(model, [{k: v for k, v in b.items() if k != "labels"}])
@@ -265,13 +291,16 @@ def test_measure_against_two_models(tmp_path):
 
 def test_students_t():
     from loranb.adapters.trimming import _t95
-    for n, t in ((4, 3.182), (6, 2.571), (11, 2.228), (31, 2.042), (10**6, 1.96)): assert _t95(n) == pytest.approx(t, rel=.04)
+    for n, t in ((4, 3.182), (6, 2.571), (11, 2.228), (31, 2.042), (10**6, 1.96)):
+        assert _t95(n) == pytest.approx(t, rel=.04)
 
 def test_curve():
     model = adapted()
     found = measure_directions(None, model, [batch(seed=i) for i in range(3)])
-    for table in (trim_curve(model), trim_curve(model, functional=found), trim_curve(model, functional=found, rule="output")):
-        assert (table.parameters.diff().dropna() <= 0).all() and table.share.iloc[0] <= 1 and (table.relative_frobenius.diff().dropna() >= -1e-9).all()
+    for table in (trim_curve(model), trim_curve(model, functional=found),
+            trim_curve(model, functional=found, rule="output")):
+        assert (table.parameters.diff().dropna()
+            <= 0).all() and table.share.iloc[0] <= 1 and (table.relative_frobenius.diff().dropna() >= -1e-9).all()
         assert (table.worst_case_gain.diff().dropna() >= -1e-9).all() and all(len(k) == 14 for k in table.k)
     table = trim_curve(model, functional=found)
     assert (table.expected_error.diff().dropna() >= -1e-9).all()
@@ -287,7 +316,8 @@ def test_rank_budget():
         recipe = Recipe(**got)
         again = get_peft_model(llama(), LoraConfig(target_modules="all-linear", **got))
         fs, old = read_factors(again), read_factors(model)
-        assert sum(f.r*(f.m + f.n) for f in fs) <= share*sum(f.r*(f.m + f.n) for f in old) + 1 and min(f.r for f in fs) >= 1 and recipe.r == max(f.r for f in fs)
+        assert sum(f.r*(f.m + f.n) for f in fs) <= share*sum(f.r*(f.m + f.n) for f in old) + 1 and min(f.r
+            for f in fs) >= 1 and recipe.r == max(f.r for f in fs)
         assert all(f.scaling == pytest.approx(g.scaling) for f, g in zip(fs, old))
     with pytest.raises(RecipeError, match="one direction in every module"): rank_budget(found, .05)
 
@@ -297,8 +327,10 @@ def test_nothing_else_is_replaced(tmp_path):
     run = Run(Recipe(max_steps=3, test_size=4, spectra_steps=0), tmp_path/"run").train()
     (tmp_path/"other").mkdir(); (tmp_path/"other/mine.txt").write_text("1"); (tmp_path/"file").write_text("1")
     for folder in ("other", "file", "run/adapter"):
-        with pytest.raises(RecipeError, match="merge: .* something else than a model, and would be replaced"): run.adapter.merge(tmp_path/folder)
+        with pytest.raises(RecipeError, match="merge: .* something else than a model, and would be replaced"):
+            run.adapter.merge(tmp_path/folder)
     for folder in ("other", "file"):
-        with pytest.raises(RecipeError, match="save: .* something else than an adapter, and would be replaced"): run.adapter.trim(k=2).save(tmp_path/folder)
+        with pytest.raises(RecipeError, match="save: .* something else than an adapter, and would be replaced"):
+            run.adapter.trim(k=2).save(tmp_path/folder)
     assert (tmp_path/"other/mine.txt").read_text() == (tmp_path/"file").read_text() == "1" and (tmp_path/"run/adapter/adapter_config.json").is_file()
     run.adapter.merge(tmp_path/"merged"), run.adapter.merge(tmp_path/"merged")

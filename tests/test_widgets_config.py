@@ -19,10 +19,15 @@ from loranb.widgets.choose.settings import Settings
 
 TABLE = ("table", "thead", "tbody", "tr", "th", "td")
 PANELS = [Quantize, Rank, Columns, RowsPanel, FindingsPanel, Settings, Code, Flow]
-TARGETS = [dict(name="q_proj", short="q", m=192, n=192, count=4), dict(name="down_proj", short="down", m=192, n=512, count=4)]
-BAD = dict(model=["", " ", None, 3], quant=["nf5", None], bnb_4bit_use_double_quant=[1, "yes"], r=[0, -1, "eight", 2.5, True, None], lora_alpha=[0, -3, math.nan, "x"], use_rslora=["no"], use_dora=["yes"], optim=["adam"],
-           target_modules=[[], "", [1]], data=[""], columns=[3, "user", dict(who="a")], acknowledged=["code", [1]], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"], warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0],
-           per_device_train_batch_size=[0], gradient_accumulation_steps=[0], max_length=[0], train_on=["user", None], packing=[1], group_by_length=["no"], seed=[-1, 1.5])
+TARGETS = [dict(name="q_proj", short="q", m=192, n=192, count=4), dict(name="down_proj", short="down", m=192, n=512,
+    count=4)]
+BAD = dict(model=["", " ", None, 3], quant=["nf5", None], bnb_4bit_use_double_quant=[1, "yes"],
+    r=[0, -1, "eight", 2.5, True, None], lora_alpha=[0, -3, math.nan, "x"], use_rslora=["no"], use_dora=["yes"],
+    optim=["adam"], target_modules=[[], "", [1]], data=[""], columns=[3, "user", dict(who="a")],
+    acknowledged=["code", [1]], learning_rate=[0, -1, math.inf, "fast"], lr_scheduler_type=["cosin"],
+    warmup_steps=[-1], max_steps=[0, -2, 1.5], num_train_epochs=[0], per_device_train_batch_size=[0],
+    gradient_accumulation_steps=[0], max_length=[0], train_on=["user", None], packing=[1], group_by_length=["no"],
+    seed=[-1, 1.5])
 
 
 def fields_of(cls): return [n for n, t in cls.class_traits().items() if isinstance(t, Field)]
@@ -65,7 +70,8 @@ def test_one_message_goes_when_the_browser_says_so_and_observers_may_write_anoth
     assert panel.message == "There is no model org/x."
 
 
-@given(r=st.integers(1, 4096), alpha=st.floats(1e-3, 1e4), rs=st.booleans(), on=st.sampled_from(["all-linear", ["q_proj"], ["down_proj"], ["other"], "pattern.*"]))
+@given(r=st.integers(1, 4096), alpha=st.floats(1e-3, 1e4), rs=st.booleans(),
+    on=st.sampled_from(["all-linear", ["q_proj"], ["down_proj"], ["other"], "pattern.*"]))
 @settings(max_examples=30, deadline=None)
 def test_rank_counts_and_draws_any_choice(r, alpha, rs, on):
     panel = Rank(r=r, lora_alpha=alpha, use_rslora=rs, target_modules=on, targets=TARGETS, params=2e6)
@@ -74,11 +80,14 @@ def test_rank_counts_and_draws_any_choice(r, alpha, rs, on):
     assert f"r {r} " in panel.text() and panel.still().startswith("<svg")
 
 
-@given(text=st.text(), kind=st.sampled_from(["learned", "context", "special", "special-learned", "truncated", "padding"]))
+@given(text=st.text(), kind=st.sampled_from(["learned", "context", "special", "special-learned", "truncated",
+    "padding"]))
 @settings(max_examples=50, deadline=None)
 def test_data_panels_escape_any_text(text, kind):
     finding = dict(code=text, severity="error", count=1, rows=[0], remedy=text)
-    for panel, inside in ((RowsPanel(total=1, tokens=[[text, kind, 7]]), ("div", "bdi", "br")), (Columns(names=[text], examples=[[text]], taken={"user": text}), TABLE), (FindingsPanel(findings=[finding], looked=1, total=1), TABLE)):
+    for panel, inside in ((RowsPanel(total=1, tokens=[[text, kind, 7]]), ("div", "bdi", "br")),
+            (Columns(names=[text], examples=[[text]], taken={"user": text}), TABLE),
+            (FindingsPanel(findings=[finding], looked=1, total=1), TABLE)):
         assert set(re.findall(r"<(?:/?)([^ >]*)", panel.still())) <= set(inside) and panel.text()
 
 
@@ -86,7 +95,8 @@ def test_rows_show_a_preview_and_turn_in_its_order():
     seen = preview(Recipe(data="petit/chat", max_length=50), 40)
     panel = RowsPanel()
     panel.show(seen)
-    assert (panel.total, panel.places, panel.row) == (4000, 4000, 1) and panel.tokens == seen.chips(0) and panel.lengths["label"] in panel.still()
+    assert (panel.total, panel.places, panel.row) == (4000, 4000,
+        1) and panel.tokens == seen.chips(0) and panel.lengths["label"] in panel.still()
     panel.order, panel.place = "truncated", 2
     panel.turn(seen)
     assert panel.places == 40 and panel.row == seen.order("truncated")[2] + 1 and "most cut off first" in panel.text()
@@ -102,7 +112,8 @@ def test_a_column_can_be_all_that_the_recipe_knows(): assert {r for r, _ in Colu
 
 def test_doctor_words():
     finding = lambda code, severity: dict(code=code, severity=severity, count=2, rows=[0, 4], remedy="Mend it.")
-    panel = FindingsPanel(findings=[finding("a", "error"), finding("b", "error"), finding("c", "warning")], acknowledged=["b"], looked=5, total=5)
+    panel = FindingsPanel(findings=[finding("a", "error"), finding("b", "error"), finding("c", "warning")],
+        acknowledged=["b"], looked=5, total=5)
     assert panel.open_errors() == ["a"] and panel.text() == "all 5 rows: error: a, 2 rows; error (acknowledged): b, 2 rows; warning: c, 2 rows"
     assert FindingsPanel(looked=5, total=9).text() == "the first 5 of 9 rows: nothing found"
 
@@ -110,11 +121,13 @@ def test_doctor_words():
 def test_settings_words():
     assert "750 steps × 16 rows = 12,000 rows, 3 passes over 4,000; learning rate 0.0002, linear after 75 steps" in Settings(total=4000, max_steps=-1, num_train_epochs=3, per_device_train_batch_size=2,
         gradient_accumulation_steps=8, learning_rate=2e-4, lr_scheduler_type="linear", warmup_steps=.1).text()
-    assert Settings(max_steps=-1, learning_rate=4e-3, per_device_train_batch_size=32).text() == "32 rows a step; learning rate 0.004, cosine after 3 % of warm-up"
+    assert Settings(max_steps=-1, learning_rate=4e-3,
+        per_device_train_batch_size=32).text() == "32 rows a step; learning rate 0.004, cosine after 3 % of warm-up"
     assert Settings(lr_scheduler_type="constant").text().endswith("constant from the start")
 
 
-@given(steps=st.integers(-1, 10**6).filter(bool), warm=st.one_of(st.floats(0, .99), st.integers(1, 10**6)), kind=st.sampled_from(["cosine", "linear", "constant", "constant_with_warmup"]), t=st.floats(0, 1))
+@given(steps=st.integers(-1, 10**6).filter(bool), warm=st.one_of(st.floats(0, .99), st.integers(1, 10**6)),
+    kind=st.sampled_from(["cosine", "linear", "constant", "constant_with_warmup"]), t=st.floats(0, 1))
 @settings(max_examples=60, deadline=None)
 def test_the_course_is_a_share(steps, warm, kind, t):
     panel = Settings(max_steps=steps, warmup_steps=warm, lr_scheduler_type=kind)
@@ -135,12 +148,14 @@ def test_the_course_is_that_of_transformers():
 def test_levels_are_those_of_bitsandbytes():
     functional = pytest.importorskip("bitsandbytes.functional")
     for q in ("nf4", "fp4"):
-        for ours, theirs in zip(LEVELS[q], sorted(functional.get_4bit_type(q, device="cpu").tolist())): assert abs(ours - theirs) < 5e-5
+        for ours, theirs in zip(LEVELS[q], sorted(functional.get_4bit_type(q, device="cpu").tolist())):
+            assert abs(ours - theirs) < 5e-5
 
 
 def test_quantize_words():
     c = Quantize().choices
-    panel = Quantize(params=7e9, layer="a", choices={q: dict(v, error=.1234, error_double=.1299, bytes=7e9*v["bits"]/8, bytes_double=7e9*v["bits_double"]/8) for q, v in c.items()})
+    panel = Quantize(params=7e9, layer="a", choices={q: dict(v, error=.1234, error_double=.1299, bytes=7e9*v["bits"]/8,
+        bytes_double=7e9*v["bits_double"]/8) for q, v in c.items()})
     assert panel.text() == "petit · 7 B: nf4 + double, 4.13 bits a weight, error of a 13 %, frozen base 3.6 of 14.0 GB"
     panel.quant = "none"
     assert panel.text() == "petit · 7 B: none, 16 bits a weight, error of a 12 %, frozen base 14.0 GB" and panel.still() == ""

@@ -6,7 +6,8 @@ from loranb import DataError, doctor
 from loranb.core.recipe import Recipe
 from loranb.widgets.studio import Studio
 
-ROWS = [dict(id=i, theirs=f"Translate to French: It is {i}.", ours=f"C'est {i}. <script>alert(1)</script>") for i in range(30)]
+ROWS = [dict(id=i, theirs=f"Translate to French: It is {i}.", ours=f"C'est {i}. <script>alert(1)</script>")
+    for i in range(30)]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,8 @@ def click(panel, **traits): panel.set_state(dict(traits, message=""))
 
 def test_columns_are_chosen_and_the_mask_follows(studio):
     c = studio.columns
-    assert c.names == ["id", "theirs", "ours"] and c.examples[0] == ["0", "Translate to French: It is 0.", "C'est 0. <script>alert(1)</script>"]
+    assert c.names == ["id", "theirs", "ours"] and c.examples[0] == ["0", "Translate to French: It is 0.",
+        "C'est 0. <script>alert(1)</script>"]
     assert c.format == "not recognized" and not c.sound and "are not known as a format" in c.message and studio.rows.tokens == []
     click(c, columns=dict(user="theirs"))
     assert "makes no row" in c.message and not c.sound and studio.recipe.columns == dict(user="theirs")
@@ -49,7 +51,8 @@ def test_tokens_lengths_and_shares_follow_what_is_learned_and_cut(studio):
     studio.settings.set_state(dict(max_length=50, message=""))
     assert studio.rows.lengths["limit"] == 50 and sum(studio.rows.lengths["cut"]) > sum(whole["cut"]) == 0
     click(studio.rows, order="truncated", place=0)
-    assert studio.rows.row == studio.preview.order("truncated")[0] + 1 and any(k.endswith("truncated") for _, k, *_ in studio.rows.tokens)
+    assert studio.rows.row == studio.preview.order("truncated")[0] + 1 and any(k.endswith("truncated") for _, k,
+        *_ in studio.rows.tokens)
     click(studio.rows, packing=True)
     assert studio.recipe.packing and "Packed" in studio.rows.reading
     studio.edit(packing=False, train_on="assistant", max_length=256)
@@ -82,7 +85,8 @@ def ill():
 
 def test_errors_stand_in_the_way_until_they_are_mended_or_acknowledged(ill, tmp_path):
     d = ill.doctor
-    assert {"bad-rows", "nothing-learned"} <= set(d.open_errors()) and "✗" in ill.flow.items[3][1] and (d.looked, d.total) == (500, 699)
+    assert {"bad-rows", "nothing-learned"} <= set(d.open_errors()) and "✗" in ill.flow.items[3][1] and (d.looked,
+        d.total) == (500, 699)
     with pytest.raises(DataError, match="row 4"): ill.train(str(tmp_path/"a"))
     click(d, acknowledged=["bad-rows"])
     assert ill.recipe.acknowledged == ["bad-rows"] and "acknowledged=['bad-rows']" in ill.code.python and "bad-rows" not in d.open_errors()
@@ -94,7 +98,8 @@ def test_errors_stand_in_the_way_until_they_are_mended_or_acknowledged(ill, tmp_
 
 def test_a_row_is_reached_by_its_number_although_one_is_left_out(ill):
     ill._asked(dict(kind="row", row=5))
-    assert ill.rows.row == 5 and ill.rows.place == 3 and "about 4," in "".join(t for t, *_ in ill.rows.tokens).replace("▁", " ")
+    assert ill.rows.row == 5 and ill.rows.place == 3 and "about 4," in "".join(t for t,
+        *_ in ill.rows.tokens).replace("▁", " ")
     ill._asked(dict(kind="row", row=4))
     assert ill.rows.row == 5 and "there is no row 4" in ill.rows.message
 
@@ -102,7 +107,8 @@ def test_a_row_is_reached_by_its_number_although_one_is_left_out(ill):
 def test_all_rows_are_looked_at_when_asked(ill):
     assert not any(f["code"] == "duplicates" for f in ill.doctor.findings), "the equal rows lie beyond the first 500"
     ill.look_at_all()
-    assert ill.doctor.looked == 699 and any(f["code"] == "duplicates" for f in ill.doctor.findings) and "all 699 rows" in ill.preview.text() and ill.doctor.busy == ""
+    assert ill.doctor.looked == 699 and any(f["code"] == "duplicates"
+        for f in ill.doctor.findings) and "all 699 rows" in ill.preview.text() and ill.doctor.busy == ""
 
 
 def test_another_data_set_has_its_own_columns_and_nothing_acknowledged(ill):
@@ -113,4 +119,5 @@ def test_another_data_set_has_its_own_columns_and_nothing_acknowledged(ill):
 def test_the_panel_and_the_function_find_the_same(ill):
     found = doctor(ill.recipe)
     ill.look_at_all()
-    assert [(f["code"], f["count"], tuple(f["rows"])) for f in ill.doctor.findings] == [(f.code, f.count, f.rows) for f in found]
+    assert [(f["code"], f["count"], tuple(f["rows"])) for f in ill.doctor.findings] == [(f.code, f.count, f.rows)
+        for f in found]

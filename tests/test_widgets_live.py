@@ -9,7 +9,8 @@ from loranb.widgets.keep.samples import Samples
 from loranb.widgets.see.spectra_views import Course, LayerMap, Spectrum, link_views
 from loranb.widgets.see.trim_views import Directions, TrimAdvisor, trim_rows
 
-MODULES = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=4, scaling=1.0) for l in range(2) for k in ("q_proj", "up_proj")]
+MODULES = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=4, scaling=1.0) for l in range(2)
+    for k in ("q_proj", "up_proj")]
 VIEWS = LayerMap, Spectrum, Course
 
 
@@ -100,14 +101,16 @@ def test_frames_and_bytes(view):
     for t in range(1, 9): v.append(t*10, *frame(t/8))
     v.flush(True)
     assert v.steps == list(range(10, 90, 10))
-    assert np.frombuffer(v.frames, np.float32).reshape(8, 4, 4)[-1, 0].tolist() == np.float32([1, 0.5, 0.2, 0.1]).tolist()
+    assert np.frombuffer(v.frames, np.float32).reshape(8, 4, 4)[-1,
+        0].tolist() == np.float32([1, 0.5, 0.2, 0.1]).tolist()
     assert sum(len(c["steps"]) for c, _ in sent) == 8
     again = view(MODULES, steps=v.steps, frames=v.frames, bands=v.bands, selected=v.selected)
     assert again.text() == v.text() and again.still() == v.still() and again.still().startswith("<svg")
 
 
 def test_frames_are_thinned_by_size():
-    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=64, scaling=1.0) for l in range(32) for k in "abcdefg"]
+    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=64, scaling=1.0) for l in range(32)
+        for k in "abcdefg"]
     v = Course(modules)
     listen(v)
     for t in range(300): v.append(t, np.zeros((224, 64)))
@@ -149,11 +152,13 @@ def test_new_modules_forget_the_frames():
 
 def test_views_are_linked_in_the_browser():
     a, b, c = (view(MODULES) for view in VIEWS)
-    assert [(l.source, l.target) for l in link_views(a, b, c)] == [((a, n), (v, n)) for v in (b, c) for n in ("selected", "at")]
+    assert [(l.source, l.target) for l in link_views(a, b, c)] == [((a, n), (v, n)) for v in (b, c)
+        for n in ("selected", "at")]
 
 
 def test_samples_in_words():
-    rows = [dict(prompt="p", target="t", before="b", after="a", before_ok=False, after_ok=True), dict(prompt="p", before="b", after="a", before_ok=None, after_ok=None)]
+    rows = [dict(prompt="p", target="t", before="b", after="a", before_ok=False, after_ok=True),
+        dict(prompt="p", before="b", after="a", before_ok=None, after_ok=None)]
     s = Samples(rows=rows, checks=[(True, "B is not zero"), (False, "reload equals")], path="out")
     assert s.text() == "Keep: 0 of 1 samples right before, 1 after. Failed: reload equals. Adapter: out"
     assert "a ✓" in s.still()
@@ -168,9 +173,11 @@ def test_measured_columns_come_back_after_a_reload(view):
     sent = listen(v)
     for t in range(1, 9): v.append(t*10, *frame(t/8), **(measured(t/8) if t % 3 == 0 else {}))
     v.flush(True)
-    assert v.columns == dict(aware=[30, 60], share=[30, 60]) and [c["columns"].get("aware", []) for c, _ in sent if c["columns"]]
+    assert v.columns == dict(aware=[30, 60], share=[30, 60]) and [c["columns"].get("aware", []) for c,
+        _ in sent if c["columns"]]
     assert sum(len(b) for c, bs in sent for b in bs) == 8*(64 + 32) + 2*(64 + 16)
-    again = view(MODULES, **{k: getattr(v, k) for k in ("steps", "frames", "bands", "columns", "aware", "share", "selected")})
+    again = view(MODULES, **{k: getattr(v, k) for k in ("steps", "frames", "bands", "columns", "aware", "share",
+        "selected")})
     assert again.text() == v.text() and again.still() == v.still()
     v.clear()
     assert v.columns == {} and v.aware == b"" and v.at == -1
@@ -182,7 +189,8 @@ def test_what_is_shown_was_known_at_that_step():
     v.append(20, *frame(), share=[0.2, 0.3, np.nan, np.nan])
     v.append(30, *frame(), share=[np.nan]*4)
     values, steps = v.measured("share")
-    assert np.allclose(values[:2], [0.2, 0.3]) and np.isnan(values[2:]).all() and steps.tolist() == [20, 20, -1, -1] and "share" in v.columns
+    assert np.allclose(values[:2], [0.2, 0.3]) and np.isnan(values[2:]).all() and steps.tolist() == [20, 20, -1,
+        -1] and "share" in v.columns
     v.at = 15
     assert v.measured("share")[1].tolist() == [10, -1, -1, -1] and v.measured("aware") == (None, None)
     v.at = 3
@@ -190,7 +198,8 @@ def test_what_is_shown_was_known_at_that_step():
 
 
 def test_a_measured_column_is_thinned_by_itself():
-    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=64, scaling=1.0) for l in range(32) for k in "abcdefg"]
+    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=8, n=8, r=64, scaling=1.0) for l in range(32)
+        for k in "abcdefg"]
     v = Spectrum(modules)
     listen(v)
     for t in range(300): v.append(t, np.ones((224, 64)), aware=np.ones((224, 64)) if t % 10 == 0 else None)
@@ -198,7 +207,8 @@ def test_a_measured_column_is_thinned_by_itself():
     assert len(v.frames) <= 4_100_000 and len(v.aware) <= 2_100_000 and v.columns["aware"][0] == 0 and v.columns["aware"][-1] == 290
 
 
-@pytest.mark.parametrize("columns,words", [(dict(shares=np.ones(4)), "Did you mean 'share'"), (dict(share=np.ones(3)), "needs \\(4,\\)"), (dict(aware=np.ones(4)), "needs \\(4, 4\\)")])
+@pytest.mark.parametrize("columns,words", [(dict(shares=np.ones(4)), "Did you mean 'share'"),
+    (dict(share=np.ones(3)), "needs \\(4,\\)"), (dict(aware=np.ones(4)), "needs \\(4, 4\\)")])
 def test_a_column_that_does_not_fit_is_refused(columns, words):
     v = Course(MODULES)
     with pytest.raises(ValueError, match=words): v.append(1, *frame(), **columns)
@@ -210,8 +220,10 @@ def test_the_slider_asks_for_a_cut():
     v.append(1, *frame(), **measured())
     assert "Trimmed to r = 3, it would err by at most 0.1·‖x‖, on this data by 0 % of its output." in v.text()
     table = v.frame()
-    assert table.k.tolist() == [1, 2, 3, 4] and table.bytes.tolist() == [32, 64, 96, 128] and table.adapter_bytes.tolist() == [128, 256, 384, 512]
-    assert table.measured[1] == 0.1 and np.isnan(table.measured[0]) and np.allclose(table.expected, [np.sqrt(1.01/5.01), np.sqrt(0.01/5.01), 0, 0]) and table.worst.tolist()[-1] == 0
+    assert table.k.tolist() == [1, 2, 3, 4] and table.bytes.tolist() == [32, 64, 96,
+        128] and table.adapter_bytes.tolist() == [128, 256, 384, 512]
+    assert table.measured[1] == 0.1 and np.isnan(table.measured[0]) and np.allclose(table.expected,
+        [np.sqrt(1.01/5.01), np.sqrt(0.01/5.01), 0, 0]) and table.worst.tolist()[-1] == 0
     v.k = 9
     assert v.still() and "Trimmed" not in v.text()
 
@@ -233,7 +245,8 @@ def test_a_view_leaves_as_a_file(view, tmp_path):
     v.append(1, *frame())
     assert v.save(tmp_path/"a.svg").read_text() == v.still()
     page = v.save(tmp_path/"a.html").read_text()
-    assert v.question in page and v.still() in page and "<script" not in page and not [o for o in ("src=", "href=", "url(") if o in page]
+    assert v.question in page and v.still() in page and "<script" not in page and not [o for o in ("src=", "href=",
+        "url(") if o in page]
     with pytest.raises(ValueError, match="must end in"): v.save(tmp_path/"a.png")
 
 
@@ -260,9 +273,11 @@ def test_effects_stand_beside_the_values_of_their_step():
 def test_a_curve_is_plain_data():
     import pandas as pd
     curve = pd.DataFrame(dict(parameters=[100, 50], expected_error=[0.0, 0.04], relative_frobenius=[0, 0.1]))
-    assert trim_rows(curve) == [[50, 0.2], [100, 0.0]] and trim_rows(curve.drop(columns="expected_error")) == [[50, 0.1], [100, 0.0]]
+    assert trim_rows(curve) == [[50, 0.2], [100, 0.0]] and trim_rows(curve.drop(columns="expected_error")) == [[50,
+        0.1], [100, 0.0]]
     a = TrimAdvisor({"fisher": curve, "uniform": [(50, 0.4)]}, total=200)
-    assert (a.rule, a.point, a.total) == ("fisher", 1, 200) and a.line().startswith("trim(adapter, parameters=100") and a.frame().share.tolist() == [0.25, 0.5, 0.25]
+    assert (a.rule, a.point, a.total) == ("fisher", 1,
+        200) and a.line().startswith("trim(adapter, parameters=100") and a.frame().share.tolist() == [0.25, 0.5, 0.25]
     assert a.frame().kl.isna().all() and a.save and "Not measured at this size." in a.text()
     assert TrimAdvisor().text() == "Can I shrink it? No cut has been computed yet." and TrimAdvisor().line() == "" and TrimAdvisor().still() == ""
     with pytest.raises(TraitError, match="has no curve"): a.rule = "energy"

@@ -80,7 +80,8 @@ def tree():
         rows.append((name, note))
         if not name.startswith("nbs/"): continue
         rows += [(name + p.name, subtitle(p)) for p in sorted(kept(ROOT/name)) if p.suffix == ".ipynb"]
-        if name == "nbs/": rows += [(f"{name}{p.name}/", room(p)) for p in sorted(kept(ROOT/name)) if re.match(r"\d+_", p.name)]
+        if name == "nbs/":
+            rows += [(f"{name}{p.name}/", room(p)) for p in sorted(kept(ROOT/name)) if re.match(r"\d+_", p.name)]
     shown = ["  "*(name.rstrip("/").count("/")) + Path(name).name + "/"*name.endswith("/") for name, _ in rows]
     return "\n".join(f"{s:{max(map(len, shown)) + 2}}{note}" for s, (_, note) in zip(shown, rows))
 
@@ -95,10 +96,12 @@ def blocks():
 def filled(text):
     "`text` with the repository's address and the marked blocks up to date"
     s = settings()
-    text = re.sub(r"(colab\.research\.google\.com/github)/[\w.-]+/[\w.-]+/blob/[\w.-]+/", rf"\1/{s['user']}/{s['repo']}/blob/{s['branch']}/", text)
+    text = re.sub(r"(colab\.research\.google\.com/github)/[\w.-]+/[\w.-]+/blob/[\w.-]+/",
+        rf"\1/{s['user']}/{s['repo']}/blob/{s['branch']}/", text)
     text = re.sub(r"git\+https?://[^\s\"'`)]+", f"git+{s['git_url']}", text)
     text = re.sub(r"(urls\.Repository = )\".*\"", rf'\1"{s["git_url"]}"', text)
-    return re.sub(r"<!-- (\w+) -->(\n?).*?<!-- /\1 -->", lambda m: f"<!-- {m[1]} -->{m[2]}{blocks()[m[1]]}{m[2]}<!-- /{m[1]} -->", text, flags=re.S)
+    return re.sub(r"<!-- (\w+) -->(\n?).*?<!-- /\1 -->",
+        lambda m: f"<!-- {m[1]} -->{m[2]}{blocks()[m[1]]}{m[2]}<!-- /{m[1]} -->", text, flags=re.S)
 
 
 def write(path, text):
@@ -124,9 +127,12 @@ def readme():
     nb = nbformat.read(NBS/"index.ipynb", 4)
     nb.metadata["language_info"] = {"name": "python"}
     for c in nb.cells:
-        said, c.source = dict(re.findall(r"^#\| ([\w-]+): (.+)\n", c.source, re.M)), re.sub(r"^#\| [\w-]+: .+\n", "", c.source, flags=re.M)
+        said, c.source = dict(re.findall(r"^#\| ([\w-]+): (.+)\n", c.source, re.M)), re.sub(r"^#\| [\w-]+: .+\n", "",
+            c.source, flags=re.M)
         for o in c.get("outputs", []):
-            if "text/html" in o.get("data", {}): o["data"] = {"text/markdown": f"![{said['fig-alt']}](images/{said['label']}.png)" if "label" in said else ""}
+            if "text/html" in o.get("data", {}):
+                o["data"] = {"text/markdown": f"![{said['fig-alt']}](images/{said['label']}.png)" if "label" in said
+                    else ""}
     text = MarkdownExporter(config=rules).from_notebook_node(nb)[0]
     seen = lambda m: m[1] + str((NBS/m[2]).resolve().relative_to(ROOT)) + m[3]
     text = re.sub(r"(\]\()(?!https?:|#)([^)#\s]+)([^)]*\))", seen, text)

@@ -15,7 +15,8 @@ import argparse, os, pathlib, subprocess, sys, tempfile, zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = "bitsandbytes datasets dill fastcore multiprocess trl".split()
-PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (34, 31, 28, 27, 24, 17)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
+PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (34, 31, 28, 27, 24, 17)] + ["manylinux2014_x86_64",
+    "manylinux1_x86_64"]
 LIBRARIES = ("libbitsandbytes_cpu.so", "libbitsandbytes_cuda130.so")
 LIMIT = 64*2**20  # Bytes that can be carried, the repository with them
 
@@ -29,8 +30,9 @@ def pinned():
 def download(folder, python):
     "Fetch the wheels for the other machine's Python, without what they require"
     platforms = [o for p in PLATFORMS for o in ("--platform", p)]
-    subprocess.run([sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--python-version", python,
-        "--implementation", "cp", *platforms, "-d", str(folder), *pinned()], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps",
+        "--only-binary=:all:", "--python-version", python, "--implementation", "cp", *platforms, "-d", str(folder),
+        *pinned()], check=True)
 
 
 def dropped(name):
@@ -46,14 +48,16 @@ def slim(wheel):
         for item in old.infolist():
             if dropped(item.filename): continue
             data = old.read(item)
-            if item.filename.endswith(".dist-info/RECORD"): data = "".join(l for l in data.decode().splitlines(True) if not dropped(l.split(",")[0])).encode()
+            if item.filename.endswith(".dist-info/RECORD"):
+                data = "".join(l for l in data.decode().splitlines(True) if not dropped(l.split(",")[0])).encode()
             new.writestr(item, data)
     small.replace(wheel)
 
 
 def tree_size():
     "Bytes of the files that git keeps"
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True,
+        check=True).stdout.decode().split("\0")
     return sum((ROOT/n).stat().st_size for n in names if n and (ROOT/n).is_file())
 
 
@@ -61,9 +65,11 @@ def rehearse(folder):
     "Install the wheels beside this Python's own packages, and run the checks with them"
     with tempfile.TemporaryDirectory() as site:
         wheels = sorted(map(str, folder.glob("*.whl")))
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile", "--target", site, *wheels], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile",
+            "--target", site, *wheels], check=True)
         env = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "HF_DATASETS_CACHE": site}
-        return subprocess.run([sys.executable, str(ROOT/"tests/gpu/all.py"), "--out", str(folder)], cwd=ROOT, env=env).returncode
+        return subprocess.run([sys.executable, str(ROOT/"tests/gpu/all.py"), "--out", str(folder)], cwd=ROOT,
+            env=env).returncode
 
 
 def main():

@@ -31,7 +31,8 @@ class Adapter:
         path,  # Its folder
     ):
         self.path = Path(path)
-        if not (self.path/"adapter_config.json").is_file(): raise RecipeError(f"adapter: {str(path)!r} holds no adapter_config.json, so it is no PEFT adapter.")
+        if not (self.path/"adapter_config.json").is_file():
+            raise RecipeError(f"adapter: {str(path)!r} holds no adapter_config.json, so it is no PEFT adapter.")
 
     @property
     def config(self) -> dict:
@@ -55,7 +56,8 @@ def spectra(self: Adapter) -> Spectra:
 def _card(base, recipe, dtype):
     quant = recipe.bnb_kwargs(f"torch.{dtype}")
     line = "" if not quant else f", quantization_config=BitsAndBytesConfig({', '.join(f'{k}={v!r}' for k, v in quant.items())})".replace(f"'torch.{dtype}'", f"torch.{dtype}")
-    kind, labels = ("SequenceClassification", f", num_labels={len(recipe.labels)}") if recipe.task.classifies else ("CausalLM", "")
+    kind, labels = ("SequenceClassification",
+        f", num_labels={len(recipe.labels)}") if recipe.task.classifies else ("CausalLM", "")
     return f"""---
 library_name: peft
 base_model: {base}
@@ -77,12 +79,15 @@ tokenizer = AutoTokenizer.from_pretrained({base!r})
 # %% ../../nbs/07_adapters/04_adapter.ipynb #d3c1a521
 def _plain(folder, start):
     from safetensors.torch import load_file, save_file
-    tensors, config = load_file(folder/"adapter_model.safetensors"), json.loads((folder/"adapter_config.json").read_text())
+    tensors, config = (load_file(folder/"adapter_model.safetensors"),
+        json.loads((folder/"adapter_config.json").read_text()))
     for name, (A0, B0) in start.items():
         a, b = (f"base_model.model.{name}.lora_{o}.weight" for o in "AB")
-        tensors[a], tensors[b] = torch.cat([tensors[a], A0.to(tensors[a])]), torch.cat([tensors[b], -B0.to(tensors[b])], 1)
+        tensors[a], tensors[b] = torch.cat([tensors[a], A0.to(tensors[a])]), torch.cat([tensors[b],
+            -B0.to(tensors[b])], 1)
     grow = 2**.5 if config["use_rslora"] else 2
-    config |= dict(init_lora_weights=True, r=2*config["r"], lora_alpha=grow*config["lora_alpha"], rank_pattern={k: 2*v for k, v in (config["rank_pattern"] or {}).items()},
+    config |= dict(init_lora_weights=True, r=2*config["r"], lora_alpha=grow*config["lora_alpha"],
+        rank_pattern={k: 2*v for k, v in (config["rank_pattern"] or {}).items()},
         alpha_pattern={k: grow*v for k, v in (config["alpha_pattern"] or {}).items()})
     save_file(tensors, folder/"adapter_model.safetensors", metadata=dict(format="pt"))
     (folder/"adapter_config.json").write_text(json.dumps(config, indent=2))
@@ -98,7 +103,8 @@ def save_adapter(
         model.save_pretrained(new, safe_serialization=True)
         if took_from_base(model): _plain(new, model.loranb_start)
         base = model.peft_config["default"].base_model_name_or_path
-        (new/"README.md").write_text(_card(base, recipe, str(model.get_base_model().loranb_dtype).removeprefix("torch.")), encoding="utf-8")
+        (new/"README.md").write_text(_card(base, recipe,
+            str(model.get_base_model().loranb_dtype).removeprefix("torch.")), encoding="utf-8")
         if isinstance(recipe.data, str): recipe.to_yaml(new/"recipe.yaml")
     return Adapter(path)
 
@@ -129,10 +135,12 @@ def trim(self: Adapter,
 class Merged:
     "A model with its adapter added to the weights, and how far it is from the one that was trained"
     path: Path  # Its folder, as `save_pretrained` writes it
-    drift: dict  # For each way: `logit`, the largest change of one; `kl`, nats a token; both against base and adapter as trained
+    # For each way: `logit`, the largest change of one; `kl`, nats a token; both against base and adapter as trained
+    drift: dict
 
     def __repr__(self):
-        rows = "".join(f"\n  {name:34s} logits within {d['logit']:.2g}, KL {d['kl']:.2g} nats a token" for name, d in self.drift.items())
+        rows = "".join(f"\n  {name:34s} logits within {d['logit']:.2g}, KL {d['kl']:.2g} nats a token" for name,
+            d in self.drift.items())
         return f"Merged({str(self.path)!r}); against the model as it was trained:{rows}"
 
 # %% ../../nbs/07_adapters/04_adapter.ipynb #d3c1a533
@@ -145,7 +153,9 @@ def _drift(ours, theirs):
 def _recipe_of(adapter, recipe):
     if recipe is not None: return recipe
     found = next((p for p in (adapter.path/"recipe.yaml", adapter.path.parent/"recipe.yaml") if p.is_file()), None)
-    if found is None: raise RecipeError(f"adapter: {str(adapter.path)!r} does not tell what it was trained on; give recipe=Recipe(model=..., quant=..., data=...).")
+    if found is None:
+        raise RecipeError(f"adapter: {str(adapter.path)!r} does not tell what it was trained on; give "
+            "recipe=Recipe(model=..., quant=..., data=...).")
     return Recipe.from_yaml(found)
 
 # %% ../../nbs/07_adapters/04_adapter.ipynb #d3c1a535

@@ -23,8 +23,8 @@ from . import trimming as trim
 def _costs(modules, ranks, itemsize, optimizer):
     rows = [(o["name"], r, r*(o["m"] + o["n"])) for o in modules for r in ranks]
     t = pd.DataFrame(rows, columns=["module", "rank", "parameters"])
-    return t.assign(bytes=t.parameters*itemsize, gradient_bytes=t.parameters*itemsize, optimizer_bytes=t.parameters*optimizer,
-                    training_bytes=t.parameters*(2*itemsize + optimizer))
+    return t.assign(bytes=t.parameters*itemsize, gradient_bytes=t.parameters*itemsize,
+        optimizer_bytes=t.parameters*optimizer, training_bytes=t.parameters*(2*itemsize + optimizer))
 
 def _cost_panel(t, itemsize, optimizer, at):
     total = t.groupby("rank")[["parameters", "bytes", "training_bytes"]].sum()
@@ -34,14 +34,18 @@ def _cost_panel(t, itemsize, optimizer, at):
              for m in (line(total.index, total[k], name, colour), dots(total.index, total[k], name, colour, said(k)))]
     ends = total.bytes.min()/1.3, total.training_bytes.max()*1.3
     marks.append(line([at, at], ends, "rank now", GREY, True))
-    sizes = [(10**p, bytes_text(10**p)) for p in range(math.ceil(math.log10(ends[0])), math.floor(math.log10(ends[1])) + 1)]
-    return Plot(marks, "all modules", "r, the same in every module", log="xy", ylim=ends, xlim=(total.index.min()/1.2, total.index.max()*1.2),
-                 xticks=[(r, str(r)) for r in total.index][::math.ceil(len(total)/8)], yticks=sizes[::math.ceil(len(sizes)/5)], left=58)
+    sizes = [(10**p, bytes_text(10**p)) for p in range(math.ceil(math.log10(ends[0])), math.floor(math.log10(ends[1]))
+        + 1)]
+    return Plot(marks, "all modules", "r, the same in every module", log="xy", ylim=ends,
+        xlim=(total.index.min()/1.2, total.index.max()*1.2),
+        xticks=[(r, str(r)) for r in total.index][::math.ceil(len(total)/8)], yticks=sizes[::math.ceil(len(sizes)/5)],
+        left=58)
 
 # %% ../../nbs/07_adapters/03_budget.ipynb #ed19af89
 def _proposed(found, modules, parameters):
     plan = trim.rank_budget(found, parameters)
-    ranks = np.array([plan["rank_pattern"].get(o["name"], plan["r"]) if o["name"] in found.names else np.nan for o in modules], float)
+    ranks = np.array([plan["rank_pattern"].get(o["name"], plan["r"]) if o["name"] in found.names else np.nan
+        for o in modules], float)
     width = np.array([o["m"] + o["n"] for o in modules], float)
     used = float(np.nansum(ranks*width))
     return plan, ranks, used/width[~np.isnan(ranks)].sum()
@@ -52,12 +56,15 @@ def _rank_reading(modules, ranks, uniform, cost, at):
         by = {}
         for m in modules: by[short_kind(m["kind"])] = by.get(short_kind(m["kind"]), 0) + m["m"] + m["n"]
         most = [k for k in by if by[k] == max(by.values())]
-        return (f"At r = {at} in all {len(modules)} modules: {int(o.parameters):,} parameters, {bytes_text(o.bytes)} in a file, {bytes_text(o.training_bytes)} in "
-                f"training. {' and '.join(most)} take{'s'*(len(most) == 1)} {percent_text(by[most[0]]/sum(by.values()))}{' each'*(len(most) > 1)}.")
+        return (f"At r = {at} in all {len(modules)} modules: {int(o.parameters):,} parameters, {bytes_text(o.bytes)} "
+            f"in a file, {bytes_text(o.training_bytes)} in "
+            f"training. {' and '.join(most)} take{'s'*(len(most) == 1)} "
+            f"{percent_text(by[most[0]]/sum(by.values()))}{' each'*(len(most) > 1)}.")
     hi, lo = int(np.nanargmax(ranks)), int(np.nanargmin(ranks))
     used = int(sum(k*(m["m"] + m["n"]) for k, m in zip(ranks, modules) if k == k))
-    return (f"{used:,} parameters, which would be r = {number_text(uniform)} everywhere: the probe would give most to {modules[hi]['name']} (r = {int(ranks[hi])}) "
-            f"and least to {modules[lo]['name']} (r = {int(ranks[lo])}).")
+    return (f"{used:,} parameters, which would be r = {number_text(uniform)} everywhere: the probe would give most "
+        f"to {modules[hi]['name']} (r = {int(ranks[hi])}) "
+        f"and least to {modules[lo]['name']} (r = {int(ranks[lo])}).")
 
 # %% ../../nbs/07_adapters/03_budget.ipynb #45d70d03
 def draw_rank_budget(
@@ -69,19 +76,23 @@ def draw_rank_budget(
     optimizer: int = 8,  # Bytes of optimizer state for a parameter: AdamW 8, in 8 bits 2
 ) -> Figure:
     "Where should the rank go? What each costs, and after a probe where it would help"
-    spectra = source if isinstance(source, Spectra) else Spectra.of(source if isinstance(source, list) else read_factors(source, start="zero"))
+    spectra = source if isinstance(source, Spectra) else Spectra.of(source if isinstance(source, list)
+        else read_factors(source, start="zero"))
     modules, at = modules_of(_spectra(spectra)), max(o["r"] for o in spectra.modules)
     cost, found = _costs(modules, sorted({*ranks, at}), itemsize, optimizer), functional
     plan, proposed, uniform = _proposed(found, modules, parameters) if found is not None else (None, None, None)
     width = np.array([o["m"] + o["n"] for o in modules], float)
-    v, what = (width/width.sum(), "share of the parameters") if plan is None else (proposed, f"rank; evenly {number_text(uniform)}")
+    v, what = (width/width.sum(), "share of the parameters") if plan is None else (proposed,
+        f"rank; evenly {number_text(uniform)}")
     fmt = percent_text if plan is None else number_text
     heat = _map(modules, v, 0, float(np.nanmax(v)), what, "one rank everywhere" if plan is None else "after the probe",
                 [f"{o['name']}: {fmt(x)}" for o, x in zip(modules, v)], fmt)
-    if plan is not None: cost = cost.merge(pd.DataFrame(dict(module=[o["name"] for o in modules], proposed=proposed)), on="module")
-    note = "Activations and the base are not in it. Equal rank is a habit, not a result; a short probe (functional=) says where rank would help."
+    if plan is not None:
+        cost = cost.merge(pd.DataFrame(dict(module=[o["name"] for o in modules], proposed=proposed)), on="module")
+    note = ("Activations and the base are not in it. Equal rank is a habit, not a result; a short probe "
+        "(functional=) says where rank would help.")
     if plan: note = "That ranks found by a short probe are right for a long run is plausible and not proven."
-    figure = Figure("Where should the rank go?", [_cost_panel(cost, itemsize, optimizer, at), heat], _rank_reading(modules, proposed, uniform, cost, at),
-                    cost, note)
+    figure = Figure("Where should the rank go?", [_cost_panel(cost, itemsize, optimizer, at), heat],
+        _rank_reading(modules, proposed, uniform, cost, at), cost, note)
     figure.proposal = plan
     return figure

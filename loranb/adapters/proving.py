@@ -52,7 +52,8 @@ def proof(
     expected: int,  # Modules that the targets name
 ) -> list:  # [passed, sentence] for each question
     "Whether an adapter was placed, was trained, acts, and comes back from the disk"
-    n, B, start = len(adapted_modules(model)), {name: p for name, p in model.named_parameters() if "lora_B" in name}, getattr(model, "loranb_start", {})
+    n, B, start = len(adapted_modules(model)), {name: p for name, p in model.named_parameters()
+        if "lora_B" in name}, getattr(model, "loranb_start", {})
     begun = {f"base_model.model.{name}.lora_B.default.weight": b for name, (_, b) in start.items()}
     moved = sum(bool(torch.count_nonzero(p - begun.get(name, 0))) for name, p in B.items())
     with model.disable_adapter(): base = row_logits(model, row)

@@ -34,10 +34,13 @@ def _shares(e):
 def _of_names(found, names, key):
     at = {name: i for i, name in enumerate(found.names)}
     missing = [o for o in names if o not in at]
-    if missing: raise RecipeError(f"functional: it has no figures for {missing[0]}{' and others' if len(missing) > 1 else ''}; make it from this adapter.")
+    if missing:
+        raise RecipeError("functional: it has no figures for "
+            f"{missing[0]}{' and others' if len(missing) > 1 else ''}; make it from this adapter.")
     values = [getattr(found, key)[at[o]] for o in names]
     if not all(np.isfinite(o).all() for o in values):
-        raise RecipeError(f"rule: {key!r} was not measured" + ("; give functional(...) batches with labels." if key == "fisher" else "."))
+        raise RecipeError(f"rule: {key!r} was not measured" + ("; give functional(...) batches with labels."
+            if key == "fisher" else "."))
     return values
 
 def direction_scores(
@@ -46,9 +49,12 @@ def direction_scores(
     functional: Functional = None,  # What the directions do on data; needed for output and fisher
 ) -> list:  # One array (r,) a module
     "How much each direction is worth keeping"
-    if rule not in ("energy", "output", "fisher"): raise RecipeError(f"rule: {rule!r} is not known; it is energy, output or fisher.")
+    if rule not in ("energy", "output", "fisher"):
+        raise RecipeError(f"rule: {rule!r} is not known; it is energy, output or fisher.")
     if rule == "energy": return [_shares(s**2) for s in spectra.sigma]
-    if functional is None: raise RecipeError(f"rule: {rule!r} needs functional=, what loranb.evaluate.measure_directions gives for this adapter.")
+    if functional is None:
+        raise RecipeError(f"rule: {rule!r} needs functional=, what loranb.evaluate.measure_directions gives for this "
+            "adapter.")
     values = _of_names(functional, spectra.names, "energy" if rule == "output" else rule)
     return [_shares(e) if rule == "output" else e/(o["m"] + o["n"]) for e, o in zip(values, spectra.modules)]
 
@@ -69,13 +75,18 @@ def choose_directions(
     functional: Functional = None,  # What the directions do on data
 ) -> tuple:  # The rule, and one array (r,) of True and False a module
     "Which directions to keep; just one of `energy`, `k` and `parameters` says how many"
-    if sum(o is not None for o in (energy, k, parameters)) != 1: raise RecipeError("trim: give one of energy=, k= and parameters=, which say how much is kept.")
+    if sum(o is not None for o in (energy, k, parameters)) != 1:
+        raise RecipeError("trim: give one of energy=, k= and parameters=, which say how much is kept.")
     if k is not None: return "k", _first(spectra, k)
-    rule = rule or ("fisher" if parameters is not None and functional is not None and np.isfinite(np.concatenate(functional.fisher)).all() else "energy")
+    rule = rule or ("fisher" if parameters is not None and functional is not None
+        and np.isfinite(np.concatenate(functional.fisher)).all() else "energy")
     values = direction_scores(spectra, rule, functional)
     if parameters is not None: return rule, _within(values, *_budget(spectra, parameters))
-    if rule == "fisher": raise RecipeError("rule: 'fisher' weighs modules against each other, so it needs parameters=; energy= goes with energy or output.")
-    if not 0 < energy <= 1: raise RecipeError(f"energy={energy!r} must be above 0 and at most 1, the share that is kept.")
+    if rule == "fisher":
+        raise RecipeError("rule: 'fisher' weighs modules against each other, so it needs parameters=; energy= goes "
+            "with energy or output.")
+    if not 0 < energy <= 1:
+        raise RecipeError(f"energy={energy!r} must be above 0 and at most 1, the share that is kept.")
     return rule, [o > max(1 - energy, 1e-12) for o in values]
 
 # %% ../../nbs/07_adapters/02_trimming.ipynb #9e58a871
@@ -85,8 +96,10 @@ def _first(spectra, k):
 
 def _budget(spectra, parameters):
     costs = [o["m"] + o["n"] for o in spectra.modules]
-    if not parameters > 0: raise RecipeError(f"parameters={parameters!r} must be above 0: a number, or a share of them when at most 1.")
-    return costs, parameters if parameters > 1 else round(parameters*sum(c*o["r"] for c, o in zip(costs, spectra.modules)))
+    if not parameters > 0:
+        raise RecipeError(f"parameters={parameters!r} must be above 0: a number, or a share of them when at most 1.")
+    return costs, parameters if parameters > 1 else round(parameters*sum(c*o["r"] for c,
+        o in zip(costs, spectra.modules)))
 
 # %% ../../nbs/07_adapters/02_trimming.ipynb #15e96f7d
 def keep_directions(
@@ -116,7 +129,8 @@ def residual_bounds(
 def _certified(f, g, sigma, kept, found):
     spectral, frobenius = residual_bounds(f, g)
     size = float(np.linalg.norm(sigma))
-    row = dict(module=f.name, m=f.m, n=f.n, r=f.r, k=g.r, spectral=spectral, frobenius=frobenius, relative_frobenius=frobenius/size if size else 0.)
+    row = dict(module=f.name, m=f.m, n=f.n, r=f.r, k=g.r, spectral=spectral, frobenius=frobenius,
+        relative_frobenius=frobenius/size if size else 0.)
     if found is None: return row
     i = found.names.index(f.name)
     o = found.modules[i]
@@ -138,24 +152,32 @@ class Trimmed:
         source=None,  # Where configuration and other tensors are taken from: a folder or a `PeftModel`
         adapter: str = "default",  # Which adapter of it
     ):
-        if not any(o.any() for o in kept): raise RecipeError("trim: nothing would be kept. B is zero everywhere, or the budget is below one direction.")
-        self.before, self.spectra, self.kept, self.rule, self.functional, self.source, self.adapter = parts, spectra, kept, rule, functional, source, adapter
+        if not any(o.any() for o in kept):
+            raise RecipeError("trim: nothing would be kept. B is zero everywhere, or the budget is below one "
+                "direction.")
+        self.before, self.spectra, self.kept, self.rule, self.functional, self.source, self.adapter = (parts, spectra,
+            kept, rule, functional, source, adapter)
         self.parts, self.measured, self._rows = [keep_directions(f, k, dtype) for f, k in zip(parts, kept)], None, None
         self.config, (shapes, self._keys, self._others) = _config_of(source, adapter), _layout(source, adapter)
-        plain = {name for name, keys in self._keys.items() if set(keys) == {"lora_A", "lora_B"} and all(len(shapes[k]) == 2 for k in keys.values())}
+        plain = {name for name, keys in self._keys.items() if set(keys) == {"lora_A", "lora_B"}
+            and all(len(shapes[k]) == 2 for k in keys.values())}
         odd = {f.name for f in parts} ^ plain if source is not None else ()
-        if odd: raise AdapterError(f"trim: {min(odd)} is no linear layer with an A and a B of its own, and cannot be written back.")
+        if odd:
+            raise AdapterError(f"trim: {min(odd)} is no linear layer with an A and a B of its own, and cannot be "
+                "written back.")
 
 # %% ../../nbs/07_adapters/02_trimming.ipynb #70d266c5
 _MORE = dict(use_dora="DoRA", lora_bias="a bias of B", use_qalora="QA-LoRA", use_bdlora="BD-LoRA", kasa_config="KaSA",
-    alora_invocation_tokens="aLoRA", target_parameters="target_parameters", monteclora_config="MonteCLoRA", velora_config="VeLoRA",
-    arrow_config="Arrow", megatron_config="Megatron's layers", layer_replication="layer_replication")
+    alora_invocation_tokens="aLoRA", target_parameters="target_parameters", monteclora_config="MonteCLoRA",
+    velora_config="VeLoRA", arrow_config="Arrow", megatron_config="Megatron's layers",
+    layer_replication="layer_replication")
 
 # %% ../../nbs/07_adapters/02_trimming.ipynb #65b9e961
 def _layout(source, adapter):
     "The shape of every tensor, the keys of the factors by module, and the other keys"
     if source is None: return {}, {}, []
-    if isinstance(source, (str, Path)): shapes = {k: shape for k, (_, shape) in tensor_header(adapter_files(source, adapter)[1]).items()}
+    if isinstance(source, (str, Path)):
+        shapes = {k: shape for k, (_, shape) in tensor_header(adapter_files(source, adapter)[1]).items()}
     else: shapes = {k: x.shape for k, x in _state(source, adapter).items()}
     return shapes, *modules_in(shapes)
 
@@ -170,10 +192,13 @@ def _config_of(source, adapter):
     else:
         def plain(o): return sorted(o) if isinstance(o, set) else getattr(o, "value", str(o))
         config = json.loads(json.dumps(source.peft_config[adapter].to_dict(), default=plain))
-        config["base_model_name_or_path"] = config.get("base_model_name_or_path") or getattr(source.get_base_model(), "name_or_path", None)
+        config["base_model_name_or_path"] = config.get("base_model_name_or_path") or getattr(source.get_base_model(),
+            "name_or_path", None)
     kind = config.get("peft_type", "LORA")
     label = next((label for key, label in _MORE.items() if config.get(key)), None if kind == "LORA" else f"type {kind}")
-    if label: raise AdapterError(f"trim: this adapter has {label}, so it is not just B A of linear layers, and cannot be written back with fewer directions.")
+    if label:
+        raise AdapterError(f"trim: this adapter has {label}, so it is not just B A of linear layers, and cannot be "
+            "written back with fewer directions.")
     return config
 
 def _matches(found, spectra):
@@ -210,7 +235,9 @@ def trim(
 def summary(self: Trimmed):  # A pandas DataFrame
     "The certificate, one row a module"
     import pandas as pd
-    if self._rows is None: self._rows = [_certified(*o, self.functional) for o in zip(self.before, self.parts, self.spectra.sigma, self.kept)]
+    if self._rows is None:
+        self._rows = [_certified(*o, self.functional) for o in zip(self.before, self.parts, self.spectra.sigma,
+            self.kept)]
     return pd.DataFrame(self._rows)
 
 @patch(as_prop=True)
@@ -229,11 +256,14 @@ def _span(ks): return f"{min(ks)}" if min(ks) == max(ks) else f"{min(ks)} to {ma
 @patch
 def __repr__(self: Trimmed):
     table, (a, b) = self.summary(), self.size
-    text = (f"Trimmed by {self.rule}: r {_span([f.r for f in self.before])} -> {_span([f.r for f in self.parts])}, {a/1e6:.2f} -> {b/1e6:.2f} MB; "
-            f"relative error {table.relative_frobenius.median():.2g} in the median module, {table.relative_frobenius.max():.2g} at most")
+    text = (f"Trimmed by {self.rule}: r {_span([f.r for f in self.before])} -> {_span([f.r for f in self.parts])}, "
+        f"{a/1e6:.2f} -> {b/1e6:.2f} MB; " f"relative error {table.relative_frobenius.median():.2g} in the median "
+        f"module, {table.relative_frobenius.max():.2g} at most")
     if "of_update" in table:
-        text += f"; expected output error {100*table.of_update.median():.2g} % of the update's, {100*table.of_base.max():.2g} % of W's at most"
-    return text + (f"; KL {self.measured['kl']:.2g} [{self.measured['kl_low']:.2g}, {self.measured['kl_high']:.2g}]" if self.measured else "")
+        text += (f"; expected output error {100*table.of_update.median():.2g} % of the update's, "
+            f"{100*table.of_base.max():.2g} % of W's at most")
+    return text + (f"; KL {self.measured['kl']:.2g} [{self.measured['kl_low']:.2g}, {self.measured['kl_high']:.2g}]"
+        if self.measured else "")
 
 # %% ../../nbs/07_adapters/02_trimming.ipynb #98a8bf57
 @contextmanager
@@ -243,15 +273,18 @@ def wearing(
     adapter: str = "default",  # The adapter whose place they take
 ):
     "A model with other factors in an adapter's place, as long as the block lasts"
-    layers, old = {name.removeprefix("base_model.model."): o for name, o in model.named_modules() if adapter in getattr(o, "lora_A", ())}, []
-    if missing := [f.name for f in parts if f.name not in layers]: raise RecipeError(f"model: it has no linear adapter {adapter!r} on {missing[0]}")
+    layers, old = {name.removeprefix("base_model.model."): o for name, o in model.named_modules()
+        if adapter in getattr(o, "lora_A", ())}, []
+    if missing := [f.name for f in parts if f.name not in layers]:
+        raise RecipeError(f"model: it has no linear adapter {adapter!r} on {missing[0]}")
     try:
         for f in parts:
             o = layers[f.name]
             A, B = o.lora_A[adapter], o.lora_B[adapter]
             old.append((o, A, B, A.weight, B.weight, o.scaling[adapter]))
             dtype = torch.promote_types(f.A.dtype, A.weight.dtype)
-            A.weight, B.weight = (torch.nn.Parameter(x.to(w.device, dtype), requires_grad=False) for x, w in ((f.A, A.weight), (f.B, B.weight)))
+            A.weight, B.weight = (torch.nn.Parameter(x.to(w.device, dtype), requires_grad=False) for x,
+                w in ((f.A, A.weight), (f.B, B.weight)))
             o.scaling[adapter] = f.scaling
         yield model
     finally:
@@ -292,11 +325,14 @@ def measure(self: Trimmed,
             if labels is None: labels = torch.full_like(ids, -100)
             before = model(**batch, use_cache=False).logits
             with wearing(model, self.parts, self.adapter): after = model(**batch, use_cache=False).logits
-            rows += [_row_sums(*o) for o in zip(before, after, batch.get("attention_mask", torch.ones_like(ids)).bool(), labels)]
+            rows += [_row_sums(*o) for o in zip(before, after,
+                batch.get("attention_mask", torch.ones_like(ids)).bool(), labels)]
     rows = np.array(rows)
     if not len(rows): raise RecipeError("batches: there were none.")
     self.measured = dict(_interval(*rows.T[:2], "kl"), rows=len(rows), tokens=int(rows[:, 1].sum()))
-    if n := rows[:, 3].sum(): self.measured |= dict(_interval(*rows.T[2:4], "kl_learned"), loss_before=rows[:, 4].sum()/n, loss_after=rows[:, 5].sum()/n)
+    if n := rows[:, 3].sum():
+        self.measured |= dict(_interval(*rows.T[2:4], "kl_learned"), loss_before=rows[:, 4].sum()/n,
+            loss_after=rows[:, 5].sum()/n)
     return self.measured
 
 # %% ../../nbs/07_adapters/02_trimming.ipynb #856c5c58
@@ -304,15 +340,18 @@ def _config(config, parts):
     ks = {f.name: f.r for f in parts if f.r}
     r = max(ks.values())
     pattern = {"^" + re.escape(name): k for name, k in ks.items() if k != r}
-    start = {k: v for k, v in dict(init_lora_weights=True, eva_config=None, corda_config=None, lora_ga_config=None, loftq_config={}).items() if k in config}
-    out = config | start | dict(peft_type="LORA", r=r, lora_alpha=r, rank_pattern=pattern, alpha_pattern=pattern, use_rslora=False, inference_mode=True)
+    start = {k: v for k, v in dict(init_lora_weights=True, eva_config=None, corda_config=None, lora_ga_config=None,
+        loftq_config={}).items() if k in config}
+    out = config | start | dict(peft_type="LORA", r=r, lora_alpha=r, rank_pattern=pattern, alpha_pattern=pattern,
+        use_rslora=False, inference_mode=True)
     named = dict(target_modules=list(ks), exclude_modules=None, layers_to_transform=None, layers_pattern=None)
     return out if len(ks) == len(parts) and config.get("target_modules") else out | named
 
 def _tensors(trimmed):
     source, rest = trimmed.source, set(trimmed._others)
     if not rest: out = {}
-    elif isinstance(source, (str, Path)): out = read_tensors(adapter_files(source, trimmed.adapter)[1], rest.__contains__)
+    elif isinstance(source, (str, Path)):
+        out = read_tensors(adapter_files(source, trimmed.adapter)[1], rest.__contains__)
     else: out = {k: x.detach().cpu().contiguous() for k, x in _state(source, trimmed.adapter).items() if k in rest}
     for f in trimmed.parts:
         keys = trimmed._keys.get(f.name) or {f"lora_{X}": f"base_model.model.{f.name}.lora_{X}.weight" for X in "AB"}
@@ -365,9 +404,9 @@ def _point(spectra, kept, found, itemsize):
     costs = np.array([o["m"] + o["n"] for o in spectra.modules])
     ks = np.array([int(o.sum()) for o in kept])
     n, total = int((ks*costs).sum()), sum(c*o["r"] for c, o in zip(costs, spectra.modules))
-    row = dict(parameters=n, share=n/total, bytes=n*itemsize, k_min=ks.min(), k_median=float(np.median(ks)), k_max=ks.max(),
-               worst_case_gain=max((s[~o].max(initial=0) for s, o in zip(spectra.sigma, kept))),
-               relative_frobenius=float(np.sqrt(_lost([s**2 for s in spectra.sigma], kept).mean())))
+    row = dict(parameters=n, share=n/total, bytes=n*itemsize, k_min=ks.min(), k_median=float(np.median(ks)),
+        k_max=ks.max(), worst_case_gain=max((s[~o].max(initial=0) for s, o in zip(spectra.sigma, kept))),
+        relative_frobenius=float(np.sqrt(_lost([s**2 for s in spectra.sigma], kept).mean())))
     if found is not None:
         e = _of_names(found, spectra.names, "energy")
         share = [found.modules[found.names.index(o)]["output_energy_share"] for o in spectra.names]
@@ -399,9 +438,12 @@ def rank_budget(
     values = [np.sort(o)[::-1] for o in direction_scores(spectra, "fisher", functional)]
     for o in values: o[0] = np.inf
     costs, budget = _budget(spectra, parameters)
-    if budget < sum(costs): raise RecipeError(f"parameters={parameters!r} is below one direction in every module, which takes {sum(costs):,}.")
+    if budget < sum(costs):
+        raise RecipeError(f"parameters={parameters!r} is below one direction in every module, which takes "
+            f"{sum(costs):,}.")
     ks = [int(o.sum()) for o in _within(values, costs, budget)]
     r, names, alphas = max(ks), functional.names, [k*o["scaling"] for k, o in zip(ks, functional.modules)]
     alpha = alphas[ks.index(r)]
-    patterns = dict(rank_pattern={n: k for n, k in zip(names, ks) if k != r}, alpha_pattern={n: a for n, a in zip(names, alphas) if a != alpha})
+    patterns = dict(rank_pattern={n: k for n, k in zip(names, ks) if k != r},
+        alpha_pattern={n: a for n, a in zip(names, alphas) if a != alpha})
     return dict(r=r, lora_alpha=alpha, use_rslora=False, **patterns)

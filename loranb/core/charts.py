@@ -39,7 +39,8 @@ def dots(
     hover=(),  # Texts, shape (n,)
 ) -> dict:
     "Dots"
-    return dict(kind="dots", x=np.asarray(x, float), y=np.asarray(y, float), name=name, colour=colour, hover=list(hover))
+    return dict(kind="dots", x=np.asarray(x, float), y=np.asarray(y, float), name=name, colour=colour,
+        hover=list(hover))
 
 def band(
     x, low, high,  # Values, shape (n,)
@@ -58,8 +59,8 @@ def cells(
 ) -> dict:
     "A map; the cell of row i and column j lies at x = j, y = i"
     v = np.asarray(values, float)
-    return dict(kind="cells", values=v, x=np.array([-0.5, v.shape[1] - 0.5]), y=np.array([-0.5, len(v) - 0.5]), lo=lo, hi=hi if hi > lo else lo + 1,
-                name=name, hover=hover, fmt=fmt)
+    return dict(kind="cells", values=v, x=np.array([-0.5, v.shape[1] - 0.5]), y=np.array([-0.5, len(v) - 0.5]), lo=lo,
+        hi=hi if hi > lo else lo + 1, name=name, hover=hover, fmt=fmt)
 
 def labels(
     x, y,  # Values, shape (n,)
@@ -81,13 +82,15 @@ class Plot:
         xticks: list = None, yticks: list = None,  # Pairs of value and text
         left: float = 46,  # Room for the texts on the left, pixels
     ):
-        self.marks, self.title, self.x, self.log, self.xticks, self.yticks, self.left = [o for o in marks if o], title, x, log, xticks, yticks, left
+        self.marks, self.title, self.x, self.log, self.xticks, self.yticks, self.left = [o for o in marks
+            if o], title, x, log, xticks, yticks, left
         self.xlim, self.ylim = xlim or _ends(self.marks, "x", "x" in log), ylim or _ends(self.marks, "y", "y" in log)
         self.map = next((o for o in self.marks if o["kind"] == "cells"), None)
 
 # %% ../../nbs/01_core/07_charts.ipynb #869db4f8
 def _ends(marks, axis, log):
-    v = np.concatenate([np.ravel(o[k]) for o in marks for k in ((axis, "high") if axis == "y" and "high" in o else (axis,))] or [[]])
+    v = np.concatenate([np.ravel(o[k]) for o in marks for k in ((axis, "high") if axis == "y" and "high" in o
+        else (axis,))] or [[]])
     v = v[np.isfinite(v) & ((v > 0) | (not log))]
     if not len(v): return (0.1, 1.) if log else (0., 1.)
     lo, hi = float(v.min()), float(v.max())
@@ -102,7 +105,8 @@ def _ticks(ends, log, room):
     part = (hi - lo)/min(5, max(2, room//42))
     mag = 10**math.floor(math.log10(part))
     step = next(m*mag for m in (1, 2, 5, 10) if m*mag >= part*(1 - 1e-9))
-    return [(t, number_text(t)) for t in (round(i*step, 12) for i in range(math.ceil(lo/step - 1e-9), math.floor(hi/step + 1e-9) + 1))]
+    return [(t, number_text(t)) for t in (round(i*step, 12) for i in range(math.ceil(lo/step - 1e-9),
+        math.floor(hi/step + 1e-9) + 1))]
 
 # %% ../../nbs/01_core/07_charts.ipynb #9effd30b
 def _wide(text): return sum(2 if unicodedata.east_asian_width(o) in "WF" else 1 for o in text)
@@ -166,24 +170,31 @@ def _runs(v, shades):
 # %% ../../nbs/01_core/07_charts.ipynb #44515e07
 def _cells_svg(o, px, py):
     v = o["values"]
-    shade = np.where(np.isfinite(v), np.clip(np.nan_to_num((v - o["lo"])/(o["hi"] - o["lo"])), 0, 1)*31, -1).round().astype(int)
+    shade = np.where(np.isfinite(v), np.clip(np.nan_to_num((v - o["lo"])/(o["hi"] - o["lo"])), 0, 1)*31,
+        -1).round().astype(int)
     few, paths = v.size <= 400, {}
     for i, a, b, s in _runs(v, shade):
         for j, k in ([(j, j + 1) for j in range(a, b)] if few else [(a, b)]):
             (x0, x1), (y0, y1) = px([j - .5, k - .5]), sorted(py([i - .5, i + .5]))
             paths.setdefault(s, []).append(f"M{x0 + few:.1f} {y0 + few:.1f}H{x1:.1f}V{y1:.1f}H{x0 + few:.1f}z")
-    return [tag("path", d="".join(d), fill=ACCENT, fill_opacity=f"{.07 + .93*s/31:.2f}") for s, d in sorted(paths.items())]
+    return [tag("path", d="".join(d), fill=ACCENT, fill_opacity=f"{.07 + .93*s/31:.2f}") for s,
+        d in sorted(paths.items())]
 
 def _mark_svg(o, px, py):
     if o["kind"] == "cells": return _cells_svg(o, px, py)
     x, y = px(o["x"]), py(o["y"])
     seen = np.isfinite(x) & np.isfinite(y)
-    if o["kind"] == "words": return [_text(a, b + 4, t, o["anchor"]) for a, b, t in zip(x[seen], y[seen], np.array(o["texts"], object)[seen])]
+    if o["kind"] == "words":
+        return [_text(a, b + 4, t, o["anchor"]) for a, b,
+            t in zip(x[seen], y[seen], np.array(o["texts"], object)[seen])]
     if not seen.any(): return []
-    if o["kind"] == "dots": return [tag("circle", cx=float(a), cy=float(b), r=3.2, fill=o["colour"], fill_opacity=".85") for a, b in zip(x[seen], y[seen])]
+    if o["kind"] == "dots":
+        return [tag("circle", cx=float(a), cy=float(b), r=3.2, fill=o["colour"], fill_opacity=".85") for a,
+            b in zip(x[seen], y[seen])]
     around = [*x[seen], *x[seen][::-1]], [*y[seen], *py(o.get("high", o["y"]))[seen][::-1]]
     if o["kind"] == "band": return [tag("path", d=_path(*around) + "Z", fill=GREY, fill_opacity=".25")]
-    return [tag("path", d=_path(x[seen], y[seen]), fill="none", stroke=o["colour"], stroke_width=1.8, stroke_dasharray="5 4" if o["dash"] else None)]
+    return [tag("path", d=_path(x[seen], y[seen]), fill="none", stroke=o["colour"], stroke_width=1.8,
+        stroke_dasharray="5 4" if o["dash"] else None)]
 
 # %% ../../nbs/01_core/07_charts.ipynb #be63765d
 def _panel_svg(p, rect):
@@ -191,24 +202,28 @@ def _panel_svg(p, rect):
     px, py = (lambda v: _at(v, p.xlim, "x" in p.log, x0, x1)), (lambda v: _at(v, p.ylim, "y" in p.log, y1, y0))
     kids = [_text(x0 - p.left + 4, y0 - 9, p.title, fill_opacity="1")] if p.title else []
     for t, words in p.yticks if p.yticks is not None else _ticks(p.ylim, "y" in p.log, y1 - y0):
-        kids += [None if p.map else _line(x0, py(t), x1, py(t), stroke_opacity=".14"), _text(x0 - 6, py(t) + 4, words, "end")]
-    kids += [_text(px(t), y1 + 16, words, "middle") for t, words in (p.xticks if p.xticks is not None else _ticks(p.xlim, "x" in p.log, x1 - x0))]
+        kids += [None if p.map else _line(x0, py(t), x1, py(t), stroke_opacity=".14"),
+            _text(x0 - 6, py(t) + 4, words, "end")]
+    kids += [_text(px(t), y1 + 16, words, "middle") for t,
+        words in (p.xticks if p.xticks is not None else _ticks(p.xlim, "x" in p.log, x1 - x0))]
     kids += [k for o in p.marks for k in _mark_svg(o, px, py)]
     if p.x: kids.append(_text((x0 + x1)/2, y1 + 32, p.x, "middle"))
     return kids + (_scale_svg(p, x0, y1 + 24 + 16*bool(p.x)) if p.map else [])
 
 def _scale_svg(p, x, y):
     o, part = p.map, 4.5
-    return [*(tag("rect", x=float(x + i*part), y=float(y), width=part, height=8, fill=ACCENT, fill_opacity=f"{.07 + .93*i/31:.2f}") for i in range(32)),
-        _text(x, y + 21, o["fmt"](o["lo"])), _text(x + 32*part, y + 21, o["fmt"](o["hi"]), "end"), _text(x + 32*part + 8, y + 9, o["name"])]
+    return [*(tag("rect", x=float(x + i*part), y=float(y), width=part, height=8, fill=ACCENT,
+        fill_opacity=f"{.07 + .93*i/31:.2f}") for i in range(32)), _text(x, y + 21, o["fmt"](o["lo"])),
+        _text(x + 32*part, y + 21, o["fmt"](o["hi"]), "end"), _text(x + 32*part + 8, y + 9, o["name"])]
 
 # %% ../../nbs/01_core/07_charts.ipynb #91dc97ad
 def _legend_svg(panels):
     x, y, kids = 12., 48., []
     for name, o in _legend(panels).items():
-        key = dict(line=lambda: _line(x, y - 4, x + 18, y - 4, o["colour"], stroke_width=1.8, stroke_dasharray="5 4" if o["dash"] else None),
-                   band=lambda: tag("rect", x=x + 2, y=y - 9, width=14, height=9, fill=GREY, fill_opacity=".25"),
-                   dots=lambda: tag("circle", cx=x + 9, cy=y - 4, r=3.2, fill=o["colour"]))[o["kind"]]()
+        key = dict(line=lambda: _line(x, y - 4, x + 18, y - 4, o["colour"], stroke_width=1.8,
+            stroke_dasharray="5 4" if o["dash"] else None), band=lambda: tag("rect", x=x + 2, y=y - 9, width=14,
+            height=9, fill=GREY, fill_opacity=".25"), dots=lambda: tag("circle", cx=x + 9, cy=y - 4, r=3.2,
+            fill=o["colour"]))[o["kind"]]()
         kids += [key, _text(x + 23, y, name)]
         x += 40 + 6.2*_wide(name)
     return kids
@@ -220,7 +235,8 @@ def still(self: Figure) -> Svg:
     kids = [_text(12, 24, self.question, fill_opacity="1", font_size=16, font_weight=600), *_legend_svg(self.panels)]
     for p, rect in zip(self.panels, rects): kids += _panel_svg(p, rect)
     kids += [_text(12, below + 17*i, o, fill_opacity="1", font_size=12.5) for i, o in enumerate(self._said)]
-    kids += [_text(12, below + 17*len(self._said) + 5 + 15*i, o, font_size="11.5", fill_opacity=".9") for i, o in enumerate(self._noted)]
+    kids += [_text(12, below + 17*len(self._said) + 5 + 15*i, o, font_size="11.5", fill_opacity=".9") for i,
+        o in enumerate(self._noted)]
     return svg(self.width, self._height(), kids, label=f"{self.question} {self.reading}")
 
 @patch
@@ -230,55 +246,61 @@ def _height(self: Figure): return self._rects()[1] + 17*len(self._said) + 15*len
 _INK = "#78818b"
 _pages = "@media(prefers-color-scheme:{}){{.infolayer text,.cartesianlayer text{{fill:{}!important}}}}"
 
-def _plain(v): return [None if isinstance(o, float) and not math.isfinite(o) else o for o in np.asarray(v, object).tolist()]
+def _plain(v):
+    return [None if isinstance(o, float) and not math.isfinite(o) else o for o in np.asarray(v, object).tolist()]
 
 def _safe(texts): return [html.escape(str(o)) for o in texts]
 
 def _trace(o, first):
-    t = dict(name=html.escape(o["name"]), legendgroup=html.escape(o["name"]), showlegend=bool(o["name"]) and first, type="scatter", x=_plain(o["x"]),
-             y=_plain(o["y"]))
-    if o["kind"] == "line": return t | dict(mode="lines", line=dict(color=o["colour"], width=2, dash="dash" if o["dash"] else "solid"))
-    if o["kind"] == "words": return t | dict(mode="text", text=_safe(o["texts"]), hoverinfo="skip",
-                                             textposition=dict(start="middle right", end="middle left", middle="middle center")[o["anchor"]])
+    t = dict(name=html.escape(o["name"]), legendgroup=html.escape(o["name"]), showlegend=bool(o["name"]) and first,
+        type="scatter", x=_plain(o["x"]), y=_plain(o["y"]))
+    if o["kind"] == "line":
+        return t | dict(mode="lines", line=dict(color=o["colour"], width=2, dash="dash" if o["dash"] else "solid"))
+    if o["kind"] == "words":
+        return t | dict(mode="text", text=_safe(o["texts"]), hoverinfo="skip",
+            textposition=dict(start="middle right", end="middle left", middle="middle center")[o["anchor"]])
     if o["kind"] == "dots":
         said = dict(text=_safe(o["hover"]), hovertemplate="%{text}<extra></extra>") if o["hover"] else {}
         return t | said | dict(mode="markers", marker=dict(color=o["colour"], size=7, opacity=.85))
-    return t | dict(x=_plain([*o["x"], *o["x"][::-1]]), y=_plain([*o["y"], *o["high"][::-1]]), mode="lines", fill="toself", fillcolor="rgba(125,133,144,.25)",
-                    line=dict(width=0), hoverinfo="skip")
+    return t | dict(x=_plain([*o["x"], *o["x"][::-1]]), y=_plain([*o["y"], *o["high"][::-1]]), mode="lines",
+        fill="toself", fillcolor="rgba(125,133,144,.25)", line=dict(width=0), hoverinfo="skip")
 
 # %% ../../nbs/01_core/07_charts.ipynb #01ae4293
 def _rgba(share): return f"rgba({','.join(str(int(ACCENT[i:i + 2], 16)) for i in (1, 3, 5))},{.07 + .93*share:.2f})"
 
 def _heat(o, x, y, size):
     ticks = dict(tickvals=[o["lo"], o["hi"]], ticktext=[o["fmt"](o["lo"]), o["fmt"](o["hi"])], tickfont=dict(size=11))
-    bar = dict(orientation="h", x=x/size[0], y=1 - (y - 14)/size[1], xanchor="left", yanchor="top", len=144, lenmode="pixels", thickness=8, xpad=0,
-               outlinewidth=0, **ticks)
-    said = dict(text=[_safe(row) for row in o["hover"]], hovertemplate="%{text}<extra></extra>") if o["hover"] is not None else {}
+    bar = dict(orientation="h", x=x/size[0], y=1 - (y - 14)/size[1], xanchor="left", yanchor="top", len=144,
+        lenmode="pixels", thickness=8, xpad=0, outlinewidth=0, **ticks)
+    said = dict(text=[_safe(row) for row in o["hover"]],
+        hovertemplate="%{text}<extra></extra>") if o["hover"] is not None else {}
     gap = 1 if o["values"].size <= 400 else 0
-    return dict(type="heatmap", z=[_plain(row) for row in o["values"]], zmin=o["lo"], zmax=o["hi"], colorscale=[[0, _rgba(0)], [1, _rgba(1)]], xgap=gap,
-                ygap=gap, colorbar=bar, **said)
+    return dict(type="heatmap", z=[_plain(row) for row in o["values"]], zmin=o["lo"], zmax=o["hi"],
+        colorscale=[[0, _rgba(0)], [1, _rgba(1)]], xgap=gap, ygap=gap, colorbar=bar, **said)
 
 # %% ../../nbs/01_core/07_charts.ipynb #586d3ccb
 def _axis(p, side, start, stop, size, i):
     ends, ticks, other = (p.xlim, p.xticks, "y") if side == "x" else (p.ylim, p.yticks, "x")
     log = side in p.log
-    a = dict(domain=[start/size, stop/size], anchor=other + str(i or ""), range=[math.log10(o) for o in ends] if log else list(ends),
-             type="log" if log else "linear", zeroline=False,
-        showgrid=side == "y" and not p.map, gridcolor="rgba(125,133,144,.2)", tickfont=dict(size=11), ticks="", tickangle=0, automargin=False)
+    a = dict(domain=[start/size, stop/size], anchor=other + str(i or ""), range=[math.log10(o) for o in ends] if log
+        else list(ends), type="log" if log else "linear", zeroline=False, showgrid=side == "y" and not p.map,
+        gridcolor="rgba(125,133,144,.2)", tickfont=dict(size=11), ticks="", tickangle=0, automargin=False)
     ticks = ticks if ticks is not None else _ticks(ends, True, 0) if log else None
     if ticks is None: return a | dict(nticks=min(6, max(3, int(stop - start)//55)))
     return a | dict(tickvals=[t for t, _ in ticks], ticktext=_safe(w for _, w in ticks))
 
 def _note(text, x, y, whole, **font):
-    return dict(text=text, x=x/whole[0], y=1 - y/whole[1], xref="paper", yref="paper", showarrow=False, xanchor="left", yanchor="middle", align="left",
-                font=dict(size=11, color=_INK) | font)
+    return dict(text=text, x=x/whole[0], y=1 - y/whole[1], xref="paper", yref="paper", showarrow=False, xanchor="left",
+        yanchor="middle", align="left", font=dict(size=11, color=_INK) | font)
 
 # %% ../../nbs/01_core/07_charts.ipynb #af6b05b0
 @patch
 def _notes(self: Figure, size):
     rects, below = self._rects()
     notes = [_note("<br>".join(_safe(self._said)), 12, below - 10, size, size=12.5) | dict(yanchor="top")]
-    if self._noted: notes.append(_note("<br>".join(_safe(self._noted)), 12, below + 17*len(self._said) - 4, size, size=11.5) | dict(yanchor="top"))
+    if self._noted:
+        notes.append(_note("<br>".join(_safe(self._noted)), 12, below + 17*len(self._said) - 4, size, size=11.5)
+            | dict(yanchor="top"))
     for p, (x0, y0, x1, y1) in zip(self.panels, rects):
         if p.title: notes.append(_note(*_safe([p.title]), x0 - p.left + 4, y0 - 13, size, size=11.5))
         if p.x: notes.append(_note(*_safe([p.x]), (x0 + x1)/2, y1 + 28, size) | dict(xanchor="center"))
@@ -293,17 +315,18 @@ def figure(self: Figure):
     (rects, below), size, seen, traces, axes = self._rects(), (self.width, self._height()), set(), [], {}
     for i, (p, (x0, y0, x1, y1)) in enumerate(zip(self.panels, rects)):
         n = i + 1 if i else ""
-        axes |= {f"xaxis{n}": _axis(p, "x", x0, x1, size[0], n), f"yaxis{n}": _axis(p, "y", size[1] - y1, size[1] - y0, size[1], n)}
+        axes |= {f"xaxis{n}": _axis(p, "x", x0, x1, size[0], n), f"yaxis{n}": _axis(p, "y", size[1] - y1, size[1] - y0,
+            size[1], n)}
         for o in p.marks:
             t = _heat(o, x0, y1 + 24 + 16*bool(p.x), size) if o["kind"] == "cells" else _trace(o, o["name"] not in seen)
             seen.add(o["name"])
             traces.append(t | dict(xaxis=f"x{n}", yaxis=f"y{n}"))
-    look = dict(template="none", width=size[0], height=size[1], margin=dict(l=0, r=0, t=0, b=0), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-                hovermode="closest")
-    return go.Figure(traces, dict(look, title=dict(text=html.escape(self.question), x=12/size[0], y=1 - 19/size[1], xanchor="left", yanchor="middle",
-                                                   font=dict(size=16)),
-        font=dict(family="system-ui, sans-serif", size=11, color=_INK), annotations=self._notes(size), **axes,
-        legend=dict(orientation="h", x=8/size[0], y=1 - 44/size[1], xanchor="left", yanchor="middle", font=dict(size=11), bgcolor="rgba(0,0,0,0)")))
+    look = dict(template="none", width=size[0], height=size[1], margin=dict(l=0, r=0, t=0, b=0),
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", hovermode="closest")
+    return go.Figure(traces, dict(look, title=dict(text=html.escape(self.question), x=12/size[0], y=1 - 19/size[1],
+        xanchor="left", yanchor="middle", font=dict(size=16)), font=dict(family="system-ui, sans-serif", size=11,
+        color=_INK), annotations=self._notes(size), **axes, legend=dict(orientation="h", x=8/size[0], y=1 - 44/size[1],
+        xanchor="left", yanchor="middle", font=dict(size=11), bgcolor="rgba(0,0,0,0)")))
 
 # %% ../../nbs/01_core/07_charts.ipynb #14da3cff
 @patch
@@ -311,7 +334,8 @@ def _repr_mimebundle_(self: Figure, include=None, exclude=None):
     bundle = {"image/svg+xml": str(self.still), "text/plain": repr(self)}
     try: drawn = self.figure
     except ImportError: return bundle
-    if "google.colab" in sys.modules: return bundle | {"text/html": drawn.to_html(include_plotlyjs="cdn", full_html=False)}
+    if "google.colab" in sys.modules:
+        return bundle | {"text/html": drawn.to_html(include_plotlyjs="cdn", full_html=False)}
     return bundle | {"application/vnd.plotly.v1+json": drawn.to_plotly_json()}
 
 # %% ../../nbs/01_core/07_charts.ipynb #b9759f26
@@ -327,7 +351,9 @@ def save(self: Figure,
     else:
         drawn = self.figure.to_html(include_plotlyjs=include_plotlyjs, full_html=False, config=dict(displaylogo=False))
         style = "".join(_pages.format(*o) for o in (("light", "#57606a"), ("dark", "#b1bac4")))
-        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"><style>{style}</style>'
-        text = f'<!doctype html><html lang="en">{head}{tag("title", self.question)}<body style="margin:24px">{drawn}</body></html>'
+        head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" '
+            f'content="light dark"><style>{style}</style>')
+        text = (f'<!doctype html><html lang="en">{head}{tag("title", self.question)}<body '
+            f'style="margin:24px">{drawn}</body></html>')
     path.write_text(text, encoding="utf-8")
     return path

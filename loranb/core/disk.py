@@ -77,7 +77,8 @@ def find_damage(
     folder = Path(folder)
     try: files = {str(k): (int(size), str(digest)) for k, (size, digest) in read_manifest(folder)["files"].items()}
     except FileNotFoundError: return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as e: return f"{MANIFEST} is not readable ({type(e).__name__})"
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as e:
+        return f"{MANIFEST} is not readable ({type(e).__name__})"
     for name, (size, digest) in files.items():
         try:
             if not (folder/name).is_file(): return f"{name} is missing"
@@ -115,7 +116,9 @@ def check_replaceable(
     "Raise `RecipeError` where something else would be replaced"
     path = Path(path)
     if path.is_dir() and (not any(path.iterdir()) or (path/mark).is_file()): return
-    if path.exists(): raise RecipeError(f"{field}: {str(path)!r} is a {'folder that holds' if path.is_dir() else 'file, which is'} something else than {kind}, and would be replaced. Give another folder.")
+    if path.exists():
+        raise RecipeError(f"{field}: {str(path)!r} is a {'folder that holds' if path.is_dir() else 'file, which is'} "
+            f"something else than {kind}, and would be replaced. Give another folder.")
 
 def undo_swap(
     path,  # A folder that `whole_folder` writes

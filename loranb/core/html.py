@@ -58,8 +58,9 @@ def svg(
     label: str = "",  # The picture in one sentence, for those who do not see it
 ) -> Svg:  # The picture
     "A picture of a given size that shrinks with its surroundings"
-    return Svg(tag("svg", _root, *kids, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width:g} {height:g}", width=f"{width:g}", role="img", aria_label=label,
-        fill="currentColor", font_family="system-ui, sans-serif", font_size=11, style="display:block;max-width:100%;height:auto;font-variant-numeric:tabular-nums"))
+    return Svg(tag("svg", _root, *kids, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width:g} {height:g}",
+        width=f"{width:g}", role="img", aria_label=label, fill="currentColor", font_family="system-ui, sans-serif",
+        font_size=11, style="display:block;max-width:100%;height:auto;font-variant-numeric:tabular-nums"))
 
 # %% ../../nbs/01_core/06_html.ipynb #e159034a
 def log_range(
@@ -67,7 +68,8 @@ def log_range(
     hi: float,  # The greatest value
 ) -> tuple:  # Round numbers at or beyond them
     "The ends of a logarithmic axis"
-    grid = [float(f"{m}e{e}") for e in range(math.floor(math.log10(lo)) - 1, math.ceil(math.log10(hi)) + 2) for m in (1, 1.5, 2, 3, 5, 7)]
+    grid = [float(f"{m}e{e}") for e in range(math.floor(math.log10(lo)) - 1, math.ceil(math.log10(hi)) + 2)
+        for m in (1, 1.5, 2, 3, 5, 7)]
     a, b = max(g for g in grid if g <= lo*(1+1e-9)), min(g for g in grid if g >= hi*(1-1e-9))
     return (a, b) if a < b else (grid[grid.index(a)-1], grid[grid.index(a)+1])
 
@@ -78,7 +80,8 @@ def log_ticks(
 ) -> list:  # At most six values
     "The roundest numbers on a logarithmic axis"
     for marks in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
-        t = [v for e in range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1) for m in marks if lo <= (v := float(f"{m}e{e}")) <= hi]
+        t = [v for e in range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1) for m in marks
+            if lo <= (v := float(f"{m}e{e}")) <= hi]
         if len(t) > 2: break
     return t[::math.ceil(len(t)/6)]
 
@@ -124,8 +127,11 @@ def y(self:Axes,
     return self.y1 + np.log(hi/np.clip(np.asarray(v, float), lo, hi))/math.log(hi/lo)*(self.y0-self.y1)
 
 # %% ../../nbs/01_core/06_html.ipynb #205195a3
-def _text(x, y, text, anchor=None, **kw): return tag("text", text, x=float(x), y=float(y), text_anchor=anchor, fill_opacity=kw.pop("fill_opacity", ".75"), **kw)
-def _line(x1, y1, x2, y2, colour="currentColor", **kw): return tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), stroke=colour, **kw)
+def _text(x, y, text, anchor=None, **kw):
+    return tag("text", text, x=float(x), y=float(y), text_anchor=anchor, fill_opacity=kw.pop("fill_opacity", ".75"),
+        **kw)
+def _line(x1, y1, x2, y2, colour="currentColor", **kw):
+    return tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), stroke=colour, **kw)
 def _path(x, y): return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y))
 
 # %% ../../nbs/01_core/06_html.ipynb #6752a955
@@ -135,7 +141,8 @@ def grid(self:Axes,
     label_y: float = 6,  # How far above the lower edge of the picture their labels stand
 ) -> list:  # Elements
     "Lines and labels of both axes"
-    rows = [(_line(self.x0, self.y(t), self.x1, self.y(t), stroke_opacity=".14"), _text(self.x0-6, self.y(t)+4, number_text(t), "end")) for t in log_ticks(*self.ylim)]
+    rows = [(_line(self.x0, self.y(t), self.x1, self.y(t), stroke_opacity=".14"),
+        _text(self.x0-6, self.y(t)+4, number_text(t), "end")) for t in log_ticks(*self.ylim)]
     return [o for r in rows for o in r] + [_text(self.x(t), self.height-label_y, f"{t:,}", "middle") for t in ticks]
 
 # %% ../../nbs/01_core/06_html.ipynb #894df6c9
@@ -148,9 +155,13 @@ def save_still(
     if not still: raise RecipeError(f"path={str(path)!r} was not written: there is nothing to show yet")
     path, kind = Path(path), Path(path).suffix
     if kind not in (".svg", ".html"): raise RecipeError(f"path={str(path)!r} must end in .svg or .html")
-    page = tag("main", tag("h1", title, style="font-size:20px;margin:0 0 12px"), still, [tag("p", o, style="line-height:1.5") for o in lines if o], style="max-width:760px;margin:32px auto;padding:0 16px")
-    head = Html('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">')
-    text = still if kind == ".svg" else head + tag("title", title) + tag("body", page, style="font-family:system-ui,sans-serif")
+    page = tag("main", tag("h1", title, style="font-size:20px;margin:0 0 12px"), still,
+        [tag("p", o, style="line-height:1.5") for o in lines if o],
+        style="max-width:760px;margin:32px auto;padding:0 16px")
+    head = Html('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width"><meta name="color-scheme" content="light dark">')
+    text = still if kind == ".svg" else head + tag("title", title) + tag("body", page,
+        style="font-family:system-ui,sans-serif")
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -161,6 +172,7 @@ def table_html(
 ) -> Html:  # The table
     "A table, its cells escaped"
     cell = "padding:4px 12px 4px 0;text-align:left;vertical-align:top;border-top:1px solid #8b949e55"
-    top = tag("thead", tag("tr", [tag("th", o, scope="col", style=cell.split(";border")[0] + ";font-weight:500;opacity:.75") for o in head])) if head else None
+    top = tag("thead", tag("tr", [tag("th", o, scope="col", style=cell.split(";border")[0]
+        + ";font-weight:500;opacity:.75") for o in head])) if head else None
     return tag("table", top, tag("tbody", [tag("tr", [tag("td", o, style=cell) for o in r]) for r in rows]),
         style="border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;background:none")

@@ -44,6 +44,6 @@ class Task:
     heads: tuple = ()  # Modules with this at the end of their names are new, trained whole, and never quantized
 
 # %% ../../nbs/01_core/02_kinds.ipynb #97fe9fc4
-TASK_TYPES = {t.name: t for t in (
-    Task("CAUSAL_LM", "writes text", "AutoModelForCausalLM"),
-    Task("SEQ_CLS", "gives a text one of several labels", "AutoModelForSequenceClassification", True, ("classifier", "score")))}
+TASK_TYPES = {t.name: t for t in (Task("CAUSAL_LM", "writes text", "AutoModelForCausalLM"),
+    Task("SEQ_CLS", "gives a text one of several labels", "AutoModelForSequenceClassification", True,
+    ("classifier", "score")))}

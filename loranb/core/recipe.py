@@ -21,10 +21,10 @@ from .kinds import Quant, QUANTS, Task, TASK_TYPES
 
 # %% ../../nbs/01_core/03_recipe.ipynb #35ebb460
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr", "polynomial",
-    "inverse_sqrt", "warmup_stable_decay")
-OPTIMS = ("auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit",
-    "paged_lion_8bit", "adafactor", "sgd")
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr",
+    "polynomial", "inverse_sqrt", "warmup_stable_decay")
+OPTIMS = ("auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit",
+    "lion_8bit", "paged_lion_8bit", "adafactor", "sgd")
 COLUMNS = ("messages", "system", "user", "assistant", "prompt", "completion", "text", "label", "tools")
 TRAIN_ON = ("assistant", "last", "all")
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
@@ -37,10 +37,13 @@ def are_different(v): return NAME_LIST.holds(v) and len(set(v or ())) == len(v o
 # %% ../../nbs/01_core/03_recipe.ipynb #736359d2
 _ranks = mapping(COUNT, "a dictionary from module names to whole numbers of at least 1")
 _alphas = mapping(POSITIVE, "a dictionary from module names to numbers above 0")
-_columns = mapping(Rule(is_text_or_names, ""), f"a dictionary from {', '.join(COLUMNS)} to a column or several", COLUMNS)
+_columns = mapping(Rule(is_text_or_names, ""), f"a dictionary from {', '.join(COLUMNS)} to a column or several",
+    COLUMNS)
 _arguments = mapping(ANY, "a dictionary of the schedule's own arguments")
-_codes = Rule(lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v), "a list of the doctor's codes")
-_trackers = Rule(lambda v: isinstance(v, (list, tuple)) and all(o in TRACKERS for o in v), f"a list of {', '.join(TRACKERS)}", TRACKERS)
+_codes = Rule(lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v),
+    "a list of the doctor's codes")
+_trackers = Rule(lambda v: isinstance(v, (list, tuple)) and all(o in TRACKERS for o in v),
+    f"a list of {', '.join(TRACKERS)}", TRACKERS)
 _targets = Rule(is_text_or_names, "'all-linear', a regular expression or a list of module names")
 _modules = or_none(Rule(is_text_or_names, "a regular expression or a list of module names"))
 _start = Rule(lambda v: v is True or is_text(v), "True or the name of a start")
@@ -116,7 +119,8 @@ class _Data:
     acknowledged: list = setting([], _codes, "The doctor's findings that shall not stop the run, by their codes")
     max_length: int = setting(ByBase(256, 1024), COUNT, "Tokens of a row at most; the rest is cut", tokens=True)
     labels: list = setting(None, Rule(are_different, "a list of different names"),
-        "Of a classifier: the labels in the order of the model's outputs; those of the data unless given", tokens=True, plan=True)
+        "Of a classifier: the labels in the order of the model's outputs; those of the data unless given", tokens=True,
+        plan=True)
     min_length: int = setting(0, AMOUNT, "Rows of fewer tokens are left out")
     drop_overlong: bool = setting(False, FLAG,
         "Leave out rows of more than max_length tokens, instead of cutting them?")
@@ -146,7 +150,8 @@ class _Train:
     gradient_accumulation_steps: int = setting(ByBase(1, 8), COUNT, "Batches that one optimizer step adds up",
         f"{QLORA}, table 9", trainer=True)
     optim: str = setting("auto", one_of(OPTIMS),
-        "The optimizer, by the Trainer's names; auto is paged 8-bit AdamW on a GPU, AdamW on a CPU", f"{QLORA}, section 3")
+        "The optimizer, by the Trainer's names; auto is paged 8-bit AdamW on a GPU, AdamW on a CPU",
+        f"{QLORA}, section 3")
     loraplus_lr_ratio: float = setting(None, or_none(number(1, "a number of at least 1")),
         "LoRA+: the learning rate of B over that of A",
         "LoRA+, 2402.12354, found ratios of 8 to 16 faster, with a lower learning_rate")
@@ -155,7 +160,8 @@ class _Train:
         "Gradients are scaled down to this norm, 0 for never",
         f"transformers; {QLORA}, has 0.3", trainer=True)
     neftune_noise_alpha: float = setting(None, or_none(POSITIVE), "NEFTune: noise on the embeddings while training",
-        "NEFTune, 2310.05914, helped instruction data at 5 to 15; nothing is known for other tasks", plan=True, trainer=True)
+        "NEFTune, 2310.05914, helped instruction data at 5 to 15; nothing is known for other tasks", plan=True,
+        trainer=True)
     gradient_checkpointing: bool = setting(ByBase(False, True), FLAG, "Recompute activations to save memory?",
         plan=True, trainer=True)
     eval_steps: int = setting(20, AMOUNT, "Steps between measurements on the rows held out, 0 for the end only")
@@ -186,7 +192,8 @@ class Recipe(_Train, _Data, _Lora, _Base):
 
 # %% ../../nbs/01_core/03_recipe.ipynb #d3a1070f
 SETTINGS = {f.name: f.metadata["setting"] for f in dataclasses.fields(Recipe)}
-SECTIONS = {name: [f.name for f in dataclasses.fields(c)] for name, c in dict(base=_Base, lora=_Lora, data=_Data, train=_Train).items()}
+SECTIONS = {name: [f.name for f in dataclasses.fields(c)] for name, c in dict(base=_Base, lora=_Lora, data=_Data,
+    train=_Train).items()}
 
 # %% ../../nbs/01_core/03_recipe.ipynb #d0fa3b62
 def default_sources():  # A pandas DataFrame
@@ -206,7 +213,8 @@ def check_field(
 
 # %% ../../nbs/01_core/03_recipe.ipynb #ecb3086c
 _every, _plain, _blocks = tuple(QUANTS), ("none",), tuple(q.name for q in QUANTS.values() if q.in_blocks)
-STARTS = {"True": _every, "gaussian": _every, "orthogonal": _plain, "pissa": _plain, "pissa_niter_N": _plain, "olora": _plain, "loftq": _blocks}
+STARTS = {"True": _every, "gaussian": _every, "orthogonal": _plain, "pissa": _plain, "pissa_niter_N": _plain,
+    "olora": _plain, "loftq": _blocks}
 NOT_OFFERED = dict(eva="it needs activations on your data before the adapter is placed", corda="it needs covariances on your data before the adapter is placed",
     lora_ga="it needs gradients on your data before the adapter is placed", mica="it freezes B, and the spectra tell of both factors",
     adalora="AdaLoRA prunes ranks only if its budget is updated after every optimizer step, which the Trainer does not do; it would be plain LoRA. "
@@ -215,24 +223,33 @@ NOT_OFFERED = dict(eva="it needs activations on your data before the adapter is 
 # %% ../../nbs/01_core/03_recipe.ipynb #3975301a
 def _check_start(r):
     start = str(r.init_lora_weights)
-    if start.lower() in NOT_OFFERED: raise RecipeError(f"init_lora_weights: {start!r} is not offered: {NOT_OFFERED[start.lower()]}.")
+    if start.lower() in NOT_OFFERED:
+        raise RecipeError(f"init_lora_weights: {start!r} is not offered: {NOT_OFFERED[start.lower()]}.")
     rounds = start.removeprefix("pissa_niter_")
     kind = "pissa_niter_N" if rounds != start and rounds.isdecimal() else start
-    if kind not in STARTS: raise RecipeError(f"init_lora_weights: there is no start {start!r}.{did_you_mean(start, STARTS)} There are {', '.join(STARTS)}.")
+    if kind not in STARTS:
+        raise RecipeError(f"init_lora_weights: there is no start {start!r}.{did_you_mean(start, STARTS)} There are "
+            f"{', '.join(STARTS)}.")
     needs = " or ".join(map(repr, STARTS[kind]))
-    if r.quant not in STARTS[kind]: raise RecipeError(f"init_lora_weights: {start!r} needs quant={needs}, but it is {r.quant!r}.")
+    if r.quant not in STARTS[kind]:
+        raise RecipeError(f"init_lora_weights: {start!r} needs quant={needs}, but it is {r.quant!r}.")
     odd = next((v for v in (r.r, *r.rank_pattern.values()) if v % 2), None)
-    if kind == "orthogonal" and odd: raise RecipeError(f"init_lora_weights: 'orthogonal' needs an even r, but it is {odd}.")
+    if kind == "orthogonal" and odd:
+        raise RecipeError(f"init_lora_weights: 'orthogonal' needs an even r, but it is {odd}.")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #33f1e50b
 def _check_lora(r):
     if r.target_parameters and r.lora_dropout:
-        raise RecipeError(f"target_parameters: PEFT has no dropout for weights that are no layers. Set lora_dropout=0, it is {r.lora_dropout}.")
-    if r.target_parameters and r.use_dora: raise RecipeError("target_parameters: PEFT has no DoRA for weights that are no layers. Set use_dora=False.")
+        raise RecipeError("target_parameters: PEFT has no dropout for weights that are no layers. Set "
+            f"lora_dropout=0, it is {r.lora_dropout}.")
+    if r.target_parameters and r.use_dora:
+        raise RecipeError("target_parameters: PEFT has no DoRA for weights that are no layers. Set use_dora=False.")
     if r.use_dora and not r.quantization.trains_dora:
-        raise RecipeError(f"use_dora: PEFT's DoRA cannot be trained on an {r.quant} base. Use quant='nf4' or 'none', or use_dora=False.")
+        raise RecipeError(f"use_dora: PEFT's DoRA cannot be trained on an {r.quant} base. Use quant='nf4' or 'none', "
+            "or use_dora=False.")
     if r.use_dora and r.init_lora_weights not in (True, "gaussian"):
-        raise RecipeError(f"use_dora: it begins at the base's own weights, so init_lora_weights must be True or 'gaussian', but it is {r.init_lora_weights!r}.")
+        raise RecipeError("use_dora: it begins at the base's own weights, so init_lora_weights must be True or "
+            f"'gaussian', but it is {r.init_lora_weights!r}.")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #e82debd0
 def check_together(
@@ -243,22 +260,29 @@ def check_together(
     _check_lora(r)
     if (r.early_stopping_patience or r.load_best_model_at_end) and not (r.test_size and r.eval_steps):
         name = "early_stopping_patience" if r.early_stopping_patience else "load_best_model_at_end"
-        raise RecipeError(f"{name} goes by the held-out loss, so test_size and eval_steps must be above 0, but they are {r.test_size} and {r.eval_steps}.")
-    needs = dict(cosine_with_min_lr=("min_lr", "min_lr_rate"), warmup_stable_decay=("num_decay_steps",)).get(r.lr_scheduler_type)
+        raise RecipeError(f"{name} goes by the held-out loss, so test_size and eval_steps must be above 0, but they "
+            f"are {r.test_size} and {r.eval_steps}.")
+    needs = dict(cosine_with_min_lr=("min_lr", "min_lr_rate"),
+        warmup_stable_decay=("num_decay_steps",)).get(r.lr_scheduler_type)
     if needs and not set(needs) & set(r.lr_scheduler_kwargs):
         raise RecipeError(f"lr_scheduler_kwargs: the schedule {r.lr_scheduler_type!r} needs {' or '.join(needs)}.")
     if r.task.classifies and r.packing:
-        raise RecipeError("packing: a classifier reads one text a row. Set packing=False, or group_by_length=True to pad less.")
+        raise RecipeError("packing: a classifier reads one text a row. Set packing=False, or group_by_length=True to "
+            "pad less.")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #9b0a9842
-ELSEWHERE = dict(lr="learning_rate", rank="r", lora_r="r", alpha="lora_alpha", dropout="lora_dropout", lora_target_modules="target_modules",
-    load_in_4bit="quant='nf4'", load_in_8bit="quant='int8'", bnb_4bit_quant_type="quant", bf16="dtype='bfloat16'", fp16="dtype='float16'", torch_dtype="dtype",
-    model_name="model", model_name_or_path="model", base_model="model", dataset="data", dataset_name="data", train_dataset="data", eval_dataset="test_split",
-    max_seq_length="max_length", max_seq_len="max_length", batch_size="per_device_train_batch_size", micro_batch_size="per_device_train_batch_size",
-    gradient_accumulation="gradient_accumulation_steps", epochs="num_train_epochs", num_epochs="num_train_epochs", steps="max_steps",
-    warmup_ratio="warmup_steps, a share below 1", optimizer="optim", lr_scheduler="lr_scheduler_type", scheduler="lr_scheduler_type", sample_packing="packing",
-    assistant_only_loss="train_on='assistant'", completion_only_loss="train_on='assistant'", use_gradient_checkpointing="gradient_checkpointing",
-    random_state="seed", random_seed="seed", push_to_hub="hub_model_id", output_dir="the second argument of finetune")
+ELSEWHERE = dict(lr="learning_rate", rank="r", lora_r="r", alpha="lora_alpha", dropout="lora_dropout",
+    lora_target_modules="target_modules", load_in_4bit="quant='nf4'", load_in_8bit="quant='int8'",
+    bnb_4bit_quant_type="quant", bf16="dtype='bfloat16'", fp16="dtype='float16'", torch_dtype="dtype",
+    model_name="model", model_name_or_path="model", base_model="model", dataset="data", dataset_name="data",
+    train_dataset="data", eval_dataset="test_split", max_seq_length="max_length", max_seq_len="max_length",
+    batch_size="per_device_train_batch_size", micro_batch_size="per_device_train_batch_size",
+    gradient_accumulation="gradient_accumulation_steps", epochs="num_train_epochs", num_epochs="num_train_epochs",
+    steps="max_steps", warmup_ratio="warmup_steps, a share below 1", optimizer="optim",
+    lr_scheduler="lr_scheduler_type", scheduler="lr_scheduler_type", sample_packing="packing",
+    assistant_only_loss="train_on='assistant'", completion_only_loss="train_on='assistant'",
+    use_gradient_checkpointing="gradient_checkpointing", random_state="seed", random_seed="seed",
+    push_to_hub="hub_model_id", output_dir="the second argument of finetune")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #a16e8952
 def check_names(
@@ -267,7 +291,8 @@ def check_names(
     "Raise `RecipeError` for the first name that is not a field of `Recipe`"
     n = next((n for n in names if n not in SETTINGS), None)
     if n is None: return
-    here = f" Here it is {ELSEWHERE[n]}." if n in ELSEWHERE else did_you_mean(n, SETTINGS) or f" The fields are {', '.join(SETTINGS)}."
+    here = f" Here it is {ELSEWHERE[n]}." if n in ELSEWHERE else did_you_mean(n,
+        SETTINGS) or f" The fields are {', '.join(SETTINGS)}."
     raise RecipeError(f"Recipe has no field {n!r}.{here}")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #15d36e7a
@@ -296,7 +321,9 @@ def _settled(values):
 def _checked(init):
     @functools.wraps(init)
     def __init__(self, *args, **changes):
-        if args: raise RecipeError(f"Recipe takes its fields by name, such as Recipe(model='petit'), but the first is {short_repr(args[0])}.")
+        if args:
+            raise RecipeError("Recipe takes its fields by name, such as Recipe(model='petit'), but the first is "
+                f"{short_repr(args[0])}.")
         check_names(changes)
         init(self, **changes)
         for name, value in _settled({n: getattr(self, n) for n in SETTINGS}).items():
@@ -317,13 +344,16 @@ def replace(self: Recipe,
     return Recipe(**{**{n: getattr(self, n) for n in SETTINGS}, **changes})
 
 # %% ../../nbs/01_core/03_recipe.ipynb #705b0e2a
-PRESETS = {
-    "qlora": ("QLoRA, 2305.14314, and its script for Guanaco 7B", dict(quant="nf4", r=64, lora_alpha=16, lora_dropout=.1, learning_rate=2e-4, lr_scheduler_type="constant",
-        per_device_train_batch_size=1, gradient_accumulation_steps=16, optim="paged_adamw_32bit", max_grad_norm=.3, gradient_checkpointing=True)),
-    "unsloth": ("Unsloth's notebooks", dict(quant="nf4", r=16, lora_alpha=16, lora_dropout=0., learning_rate=2e-4, lr_scheduler_type="linear", warmup_steps=5,
-        per_device_train_batch_size=2, gradient_accumulation_steps=4, optim="adamw_8bit", weight_decay=.001, max_length=2048, gradient_checkpointing=True, seed=3407)),
-    "without regret": ("LoRA Without Regret, Schulman et al. 2025, in the form of TRL's documentation", dict(quant="none", r=256, lora_alpha=16, learning_rate=2e-4,
-        per_device_train_batch_size=1, gradient_accumulation_steps=16, gradient_checkpointing=True))}
+PRESETS = {"qlora": ("QLoRA, 2305.14314, and its script for Guanaco 7B",
+    dict(quant="nf4", r=64, lora_alpha=16, lora_dropout=.1, learning_rate=2e-4, lr_scheduler_type="constant",
+    per_device_train_batch_size=1, gradient_accumulation_steps=16, optim="paged_adamw_32bit", max_grad_norm=.3,
+    gradient_checkpointing=True)), "unsloth": ("Unsloth's notebooks",
+    dict(quant="nf4", r=16, lora_alpha=16, lora_dropout=0., learning_rate=2e-4, lr_scheduler_type="linear",
+    warmup_steps=5, per_device_train_batch_size=2, gradient_accumulation_steps=4, optim="adamw_8bit",
+    weight_decay=.001, max_length=2048, gradient_checkpointing=True, seed=3407)),
+    "without regret": ("LoRA Without Regret, Schulman et al. 2025, in the form of TRL's documentation",
+    dict(quant="none", r=256, lora_alpha=16, learning_rate=2e-4, per_device_train_batch_size=1,
+    gradient_accumulation_steps=16, gradient_checkpointing=True))}
 
 # %% ../../nbs/01_core/03_recipe.ipynb #8d93b546
 @patch(cls_method=True)
@@ -332,7 +362,9 @@ def preset(cls: Recipe,
     **changes,  # Fields and their values, which win over the preset's
 ) -> Recipe:
     "A recipe that begins with what somebody recommends"
-    if name not in PRESETS: raise RecipeError(f"preset: there is none called {name!r}.{did_you_mean(name, PRESETS)} There are {', '.join(PRESETS)}.")
+    if name not in PRESETS:
+        raise RecipeError(f"preset: there is none called {name!r}.{did_you_mean(name, PRESETS)} There are "
+            f"{', '.join(PRESETS)}.")
     return cls(**{**PRESETS[name][1], **changes})
 
 # %% ../../nbs/01_core/03_recipe.ipynb #f291167d
@@ -350,15 +382,18 @@ def short_repr(
 ) -> str:
     "A value as Python writes it, and many rows as what they are"
     if isinstance(value, dict) and value: return f"{{{', '.join(f'{k!r}: {short_repr(v)}' for k, v in value.items())}}}"
-    if isinstance(value, (str, dict, type(None))) or not hasattr(value, "__iter__") or is_short(value): return repr(value)
-    return f"<{type(value).__name__} of {len(value):,} rows>" if hasattr(value, "__len__") else f"<{type(value).__name__}>"
+    if isinstance(value, (str, dict, type(None))) or not hasattr(value, "__iter__") or is_short(value):
+        return repr(value)
+    return f"<{type(value).__name__} of {len(value):,} rows>" if hasattr(value,
+        "__len__") else f"<{type(value).__name__}>"
 
 # %% ../../nbs/01_core/03_recipe.ipynb #b0d00014
 def check_recipe(
     recipe,  # What was given as a recipe
 ):
     "Raise `RecipeError` unless it is one"
-    if not isinstance(recipe, Recipe): raise RecipeError(f"recipe: give a Recipe, such as Recipe(data=...), in place of {short_repr(recipe)}.")
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"recipe: give a Recipe, such as Recipe(data=...), in place of {short_repr(recipe)}.")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #37b4fe69
 @patch
@@ -376,7 +411,8 @@ def __repr__(self: Recipe): return f"Recipe({', '.join(f'{k}={short_repr(v)}' fo
 @patch
 def _repr_html_(self: Recipe):
     from html import escape
-    rows = "".join(f"<tr><td><code>{k}</code></td><td>{escape(short_repr(v))}</td></tr>" for k, v in self.changed().items())
+    rows = "".join(f"<tr><td><code>{k}</code></td><td>{escape(short_repr(v))}</td></tr>" for k,
+        v in self.changed().items())
     return f"<table><tr><th>Recipe</th><th></th></tr>{rows}</table>"
 
 # %% ../../nbs/01_core/03_recipe.ipynb #8013943e
@@ -387,7 +423,8 @@ def to_yaml(self: Recipe,
     "Every field, in four groups"
     flat = {n: getattr(self, n) for n in SETTINGS}
     if not is_short(self.data): flat["data"] = "data.jsonl"
-    text = yaml.safe_dump({s: {n: flat[n] for n in names} for s, names in SECTIONS.items()}, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump({s: {n: flat[n] for n in names} for s, names in SECTIONS.items()}, sort_keys=False,
+        allow_unicode=True)
     if path: Path(path).write_text(text, encoding="utf-8")
     return text
 
@@ -415,8 +452,10 @@ def from_yaml(cls: Recipe,
     is_text = "\n" in str(source) or ":" in str(source) and not Path(source).exists()
     if not is_text and not Path(source).is_file(): raise RecipeError(f"There is no recipe file {str(source)!r}.")
     try: d = yaml.safe_load(source if is_text else Path(source).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise RecipeError(f"The recipe is not readable as YAML: {e}") from None
-    if not isinstance(d, dict): raise RecipeError("The recipe holds no fields: a line is `name: value`, such as `r: 8`.")
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise RecipeError(f"The recipe is not readable as YAML: {e}") from None
+    if not isinstance(d, dict):
+        raise RecipeError("The recipe holds no fields: a line is `name: value`, such as `r: 8`.")
     return cls(**{k: _number(k, v) for k, v in _flatten(d)})
 
 # %% ../../nbs/01_core/03_recipe.ipynb #61ca6159
@@ -427,7 +466,8 @@ def to_python(self: Recipe,
     "The script that runs this recipe"
     rows = "" if is_short(self.data) else f"rows = ...  # {short_repr(self.data)}, which are in memory\n"
     args = "".join(f"    {k}={'rows' if k == 'data' and rows else repr(v)},\n" for k, v in self.changed().items())
-    return f"from loranb import Recipe, finetune\n\n{rows}recipe = Recipe(\n{args})\nrun = finetune(recipe{f', out={out!r}' if out else ''})\n"
+    return (f"from loranb import Recipe, finetune\n\n{rows}recipe = Recipe(\n{args})\nrun = "
+        f"finetune(recipe{f', out={out!r}' if out else ''})\n")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #481cd046
 @patch
@@ -446,7 +486,8 @@ def bnb_kwargs(self: Recipe,
     kind, heads = self.quantization, self.task.heads
     if not kind.quantized: return None
     given = dict(kind.loader) | (dict(llm_int8_skip_modules=sorted(heads, reverse=True)) if heads else {})
-    return given | dict(bnb_4bit_use_double_quant=self.bnb_4bit_use_double_quant, bnb_4bit_compute_dtype=dtype) if kind.in_blocks else given
+    return given | dict(bnb_4bit_use_double_quant=self.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=dtype) if kind.in_blocks else given
 
 # %% ../../nbs/01_core/03_recipe.ipynb #2b6d6e28
 @patch

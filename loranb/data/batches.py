@@ -53,7 +53,9 @@ def collate(
     n = max(len(r.input_ids) for r in rows)
     fill = lambda xs, v: torch.tensor([x + [v]*(n - len(x)) for x in xs])
     batch = dict(input_ids=fill([r.input_ids for r in rows], pad), labels=fill([r.labels for r in rows], -100))
-    if any(r.lengths for r in rows): return dict(batch, position_ids=torch.tensor([packed_positions(r.lengths or (len(r.input_ids),), n) for r in rows]))
+    if any(r.lengths for r in rows):
+        return dict(batch, position_ids=torch.tensor([packed_positions(r.lengths or (len(r.input_ids),), n)
+            for r in rows]))
     return dict(batch, attention_mask=fill([[1]*len(r.input_ids) for r in rows], 0))
 
 # %% ../../nbs/03_data/05_batches.ipynb #bbe077b0
@@ -91,7 +93,8 @@ class Packed:
     def __getitem__(self, i):
         if isinstance(i, slice): return [self[j] for j in range(*i.indices(len(self)))]
         rows = [self.tokens[j] for j in self.packs[i]]
-        return Encoded([t for r in rows for t in r.input_ids], [l for r in rows for l in r.labels], sum(r.cut for r in rows), tuple(len(r.input_ids) for r in rows))
+        return Encoded([t for r in rows for t in r.input_ids], [l for r in rows for l in r.labels],
+            sum(r.cut for r in rows), tuple(len(r.input_ids) for r in rows))
 
 # %% ../../nbs/03_data/05_batches.ipynb #a46ca9c8
 @patch(as_prop=True)
@@ -103,7 +106,8 @@ def lengths(self: Packed) -> np.ndarray:
 def dataset(self: Packed):
     "The packed rows as a `datasets.Dataset` of input_ids, labels and position_ids"
     from datasets import Dataset
-    one = lambda r: dict(input_ids=r.input_ids, labels=r.labels, position_ids=packed_positions(r.lengths, len(r.input_ids)))
+    one = lambda r: dict(input_ids=r.input_ids, labels=r.labels,
+        position_ids=packed_positions(r.lengths, len(r.input_ids)))
     return Dataset.from_list([one(r) for r in self])
 
 # %% ../../nbs/03_data/05_batches.ipynb #b570f030
@@ -145,8 +149,11 @@ def check_packing(
         try: behind, alone = behind_and_alone(model, rows, pad)
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as e: why = f"it takes no positions ({e})"
         else:
-            if not abs(behind - alone) <= (1e-4 if model.dtype == torch.float32 else 2e-2)*abs(alone): why = f"a row has a loss of {behind:.5g} behind another one and of {alone:.5g} alone"
-    if why: raise RecipeError(f"packing: {config.model_type} does not keep packed rows apart: {why}. Use packing=False; group_by_length=True saves padding too.")
+            if not abs(behind - alone) <= (1e-4 if model.dtype == torch.float32 else 2e-2)*abs(alone):
+                why = f"a row has a loss of {behind:.5g} behind another one and of {alone:.5g} alone"
+    if why:
+        raise RecipeError(f"packing: {config.model_type} does not keep packed rows apart: {why}. Use packing=False; "
+            "group_by_length=True saves padding too.")
 
 # %% ../../nbs/03_data/05_batches.ipynb #243a1d17
 class ByLength(torch.utils.data.Sampler):
@@ -164,7 +171,8 @@ class ByLength(torch.utils.data.Sampler):
     def __iter__(self):
         rng, b = np.random.default_rng((self.seed, self.epoch)), self.batch_size
         order = rng.permutation(len(self))
-        for i in range(0, len(order), 50*b): order[i:i + 50*b] = order[i:i + 50*b][np.argsort(-self.lengths[order[i:i + 50*b]], kind="stable")]
+        for i in range(0, len(order), 50*b):
+            order[i:i + 50*b] = order[i:i + 50*b][np.argsort(-self.lengths[order[i:i + 50*b]], kind="stable")]
         whole = len(order)//b*b
         batches = rng.permutation(order[:whole].reshape(-1, b))
         return iter([*batches.ravel().tolist(), *order[whole:].tolist()])

@@ -22,8 +22,11 @@ class Template:
         tok,  # A fast tokenizer
     ):
         self.tok, self.scaffolds, self.names = tok, {}, tok.special_tokens_map
-        if not tok.chat_template: raise DataError("data: the rows are chats, but this model's tokenizer has no chat template. Use an instruction-tuned model, or rows with prompt and completion.")
-        self.specials = tuple(dict.fromkeys([*tok.all_special_tokens, *(t.content for t in tok.added_tokens_decoder.values() if t.special)]))
+        if not tok.chat_template:
+            raise DataError("data: the rows are chats, but this model's tokenizer has no chat template. Use an "
+                "instruction-tuned model, or rows with prompt and completion.")
+        self.specials = tuple(dict.fromkeys([*tok.all_special_tokens,
+            *(t.content for t in tok.added_tokens_decoder.values() if t.special)]))
         self.marked = bool(re.search(r"\{%-?\s*generation\s*-?%\}", tok.get_chat_template()))
         self.header, self.after = self.around()
 
@@ -47,7 +50,9 @@ def render(self: Template,
 @patch
 def _jinja(self: Template, messages, tools, **kw):
     from transformers.utils.chat_template_utils import render_jinja_template
-    try: return render_jinja_template([messages], tools=tools, chat_template=self.tok.get_chat_template(None, tools), **self.names, **kw)
+    try:
+        return render_jinja_template([messages], tools=tools, chat_template=self.tok.get_chat_template(None, tools),
+            **self.names, **kw)
     except Exception as e: raise DataError(f"data: the chat template refuses this chat: {e}") from None
 
 # %% ../../nbs/03_data/04_chat.ipynb #5ca092be
@@ -66,7 +71,8 @@ def around(self: Template) -> tuple:  # (text before a turn, pattern of what end
     try: plain, asked, text = self.render([ask]), self.render([ask], None, True), self.render([ask, answer])
     except DataError: return "", re.compile(end)
     rest = text.rpartition(answer["content"])[2]
-    return asked[common_length(plain, asked):], re.compile(end if re.match(end, rest) else re.escape(rest.rstrip()) if rest.strip() else "(?!)")
+    return asked[common_length(plain, asked):], re.compile(end if re.match(end, rest) else re.escape(rest.rstrip())
+        if rest.strip() else "(?!)")
 
 # %% ../../nbs/03_data/04_chat.ipynb #cb8ac35d
 @patch
@@ -87,7 +93,8 @@ def end_chat(self: Template,
     spans: list,  # (start, end) of each turn of the assistant
 ) -> tuple:  # Both, with an end token where the last turn had none
     "End a chat that ends with the assistant"
-    if not spans or text[spans[-1][1]:].strip() or text.endswith(self.specials, *spans[-1]) or not self.tok.eos_token: return text, spans
+    if not spans or text[spans[-1][1]:].strip() or text.endswith(self.specials, *spans[-1]) or not self.tok.eos_token:
+        return text, spans
     start, end = spans[-1]
     return text[:end] + self.tok.eos_token, [*spans[:-1], (start, end + len(self.tok.eos_token))]
 
@@ -124,7 +131,9 @@ def _turn(self: Template, messages, i, tools, text, least):
         swap = "\ue002" + "\ue003"*(len(messages[i]["content"])%7 + 2)
         other = self.render([*messages[:i], {**messages[i], "content": swap}, *messages[i + 1:]], tools)
         behind, words = common_length(text[::-1], other[::-1]), common_length(text, other)
-        if not other[:len(other) - behind].endswith(swap): raise DataError(f"data: the chat template changes with what the assistant says, so turn {i + 1} cannot be told apart from the rest. Give rows with prompt and completion.")
+        if not other[:len(other) - behind].endswith(swap):
+            raise DataError(f"data: the chat template changes with what the assistant says, so turn {i + 1} cannot "
+                "be told apart from the rest. Give rows with prompt and completion.")
         end = len(text) - behind
     return self.closed(text, self._start(messages, i, tools, text, least, words), end)
 
@@ -135,7 +144,9 @@ def _call(self: Template, messages, i, tools, text, least):
     after = self.render(messages[:i + 1], tools).rstrip()
     if text.startswith(after) and len(after) > least: return len(after), len(after)
     said = after[after.rfind(messages[i]["tool_calls"][-1].get("function", messages[i]["tool_calls"][-1])["name"]):]
-    if (at := text.find(said, least)) < 0: raise DataError(f"data: the chat template rewrites the tool call of turn {i + 1}, so it cannot be told apart from the rest. Give rows with prompt and completion.")
+    if (at := text.find(said, least)) < 0:
+        raise DataError(f"data: the chat template rewrites the tool call of turn {i + 1}, so it cannot be told apart "
+            "from the rest. Give rows with prompt and completion.")
     return at + len(said), at
 
 # %% ../../nbs/03_data/04_chat.ipynb #68dc6b6b
@@ -207,12 +218,16 @@ def row_spans(
 ) -> tuple:  # (text, spans, bos): whether a start token is to be put before it
     "A row as text, and what of it is learned"
     kind = row_shape(row)
-    if kind == "completion" and isinstance(row["prompt"], list): row, kind, skip = dict(row, messages=row["prompt"] + row["completion"]), "chat", sum(m["role"] == "assistant" for m in row["prompt"])
+    if kind == "completion" and isinstance(row["prompt"], list):
+        row, kind, skip = dict(row, messages=row["prompt"] + row["completion"]), "chat", sum(m["role"] == "assistant"
+            for m in row["prompt"])
     else: skip = 0
     if kind == "chat":
         tools = row.get("tools")
         text, spans = template().spans(row["messages"], json.loads(tools) if isinstance(tools, str) else tools)
-        return text, [(0, len(text))] if train_on == "all" else spans[-1:] if train_on == "last" else spans[skip:], False
+        return (text, [(0, len(text))] if train_on == "all" else spans[-1:] if train_on == "last" else spans[skip:],
+            False)
     start, rest = ("", row["text"]) if kind == "text" else (row["prompt"], row["completion"])
     text = start + rest if not tok.eos_token or rest.endswith(tok.eos_token) else start + rest + tok.eos_token
-    return text, [(0 if train_on == "all" else len(start), len(text))], not (tok.bos_token and text.startswith(tok.bos_token))
+    return text, [(0 if train_on == "all" else len(start), len(text))], not (tok.bos_token
+        and text.startswith(tok.bos_token))

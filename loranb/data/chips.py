@@ -18,13 +18,16 @@ def chips_of(
     special = set(tok.all_special_ids) | set(tok.added_tokens_decoder)
     def kind(i, l):
         if labels is None: return "special-truncated" if i in special else "truncated"
-        return ("special-learned" if l != -100 else "special") if i in special else "learned" if l != -100 else "context"
+        return (("special-learned" if l != -100 else "special") if i in special else "learned" if l != -100
+            else "context")
     return [[tok.decode([i]), kind(i, l), i] for i, l in zip(ids, labels or ids)]
 
 # %% ../../nbs/03_data/09_chips.ipynb #9202f13f
-_bold, _gone = f"background:{LEARN}40;font-weight:600;text-decoration:underline 2px {LEARN}", f"background:{WARM}33;text-decoration:line-through 2px {WARM}"
-LOOKS = {"learned": _bold, "context": f"background:{GREY}1f", "special": f"opacity:.75;border:1px dashed {GREY}", "special-learned": f"{_bold};border:1px dashed {LEARN}",
-         "truncated": _gone, "special-truncated": f"{_gone};border:1px dashed {WARM}", "padding": f"opacity:.75;border:1px dotted {GREY}"}
+_bold, _gone = (f"background:{LEARN}40;font-weight:600;text-decoration:underline 2px {LEARN}",
+    f"background:{WARM}33;text-decoration:line-through 2px {WARM}")
+LOOKS = {"learned": _bold, "context": f"background:{GREY}1f", "special": f"opacity:.75;border:1px dashed {GREY}",
+    "special-learned": f"{_bold};border:1px dashed {LEARN}", "truncated": _gone,
+    "special-truncated": f"{_gone};border:1px dashed {WARM}", "padding": f"opacity:.75;border:1px dotted {GREY}"}
 
 def chips_html(
     chips: list,  # [text, kind, id] for each token, in order; a fourth item says how many times
@@ -33,11 +36,13 @@ def chips_html(
     "A row's tokens, each with what the loss does with it"
     def one(at, text, kind, i, *times):
         words = (text.replace("\n", "↵").replace("\t", "→") or "∅") + "".join(f" ×{n:,}" for n in times)
-        return tag("bdi", words, title=f"position {at:,} · id {i} · {kind.replace('-', ', ')}", style=f"padding:0 2px;border-radius:3px;{LOOKS[kind]}") + (Html("<br>") if text.endswith("\n") else " ")
+        return tag("bdi", words, title=f"position {at:,} · id {i} · {kind.replace('-', ', ')}",
+            style=f"padding:0 2px;border-radius:3px;{LOOKS[kind]}") + (Html("<br>") if text.endswith("\n") else " ")
     every, head, foot = list(enumerate(chips)), 2*most//3, most - 2*most//3
     draw = lambda part: Html("".join(one(at, *c) for at, c in part))
     if len(chips) <= most: return tag("div", draw(every), style=_mono)
-    return tag("div", draw(every[:head]), tag("i", f"… {len(chips) - most:,} tokens more … "), draw(every[-foot:]), style=_mono)
+    return tag("div", draw(every[:head]), tag("i", f"… {len(chips) - most:,} tokens more … "), draw(every[-foot:]),
+        style=_mono)
 
 _mono = "font:12px/1.9 ui-monospace,monospace;overflow-wrap:anywhere"
 

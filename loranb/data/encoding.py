@@ -61,7 +61,8 @@ class Encoder:
         max_length: int = None,  # Cut after so many tokens
         train_on: str = "assistant",  # What is learned: `assistant`, `last` or `all`
     ):
-        self.tok, self.max_length, self.train_on, self.start, self._template = tok, max_length, train_on, start_tokens(tok), None
+        self.tok, self.max_length, self.train_on, self.start, self._template = (tok, max_length, train_on,
+            start_tokens(tok), None)
 
     def template(self) -> Template:
         "The chat template, looked at when the first chat comes"
@@ -80,14 +81,16 @@ def __call__(self: Encoder,
     backend = self.tok.backend_tokenizer
     backend.no_truncation(); backend.no_padding()
     found = backend.encode_batch([text for text, _, _ in parts], add_special_tokens=False)
-    return [_labelled(e, spans, self.start if bos and text else [], self.max_length) for e, (text, spans, bos) in zip(found, parts)]
+    return [_labelled(e, spans, self.start if bos and text else [], self.max_length) for e,
+        (text, spans, bos) in zip(found, parts)]
 
 @patch
 def _spans(self: Encoder, row, number, bad):
     try: return row_spans(self.template, self.tok, row, self.train_on)
     except DataError as e:
         if not self._template: raise
-        error = DataError(str(e).replace("data: ", f"data: row {number}: ", 1), int(number)) if number is not None else e
+        error = DataError(str(e).replace("data: ", f"data: row {number}: ", 1),
+            int(number)) if number is not None else e
         if bad is None: raise error from None
         bad.append((number, str(error)))
         return "", [], False
@@ -122,9 +125,11 @@ class Tokens:
         column = lambda name: [c for c in dataset.data.column(name).chunks if len(c)]
         self.ids, self.labels = column("input_ids"), column("labels")
         self.ends = np.cumsum([len(c) for c in self.ids])
-        self.starts = [(c.offsets.to_numpy(), c.values.to_numpy(zero_copy_only=False), l.values.to_numpy(zero_copy_only=False)) for c, l in zip(self.ids, self.labels)]
+        self.starts = [(c.offsets.to_numpy(), c.values.to_numpy(zero_copy_only=False),
+            l.values.to_numpy(zero_copy_only=False)) for c, l in zip(self.ids, self.labels)]
         whole = lambda x: x if index is None else x[index]
-        self.lengths = whole(np.concatenate([np.diff(o) for o, _, _ in self.starts]) if self.starts else np.zeros(0, np.int32))
+        self.lengths = whole(np.concatenate([np.diff(o) for o, _, _ in self.starts]) if self.starts
+            else np.zeros(0, np.int32))
         self.cuts, self.learned = (whole(dataset.data.column(name).to_numpy()) for name in ("cut", "learned"))
 
     def __len__(self): return len(self.lengths)
@@ -159,16 +164,20 @@ def cache_file(
 ) -> Path:
     "Where the tokens of these rows lie, or will"
     from datasets import config
-    tok, code = encoder.tok, [Path(importlib.util.find_spec(f"loranb.data.{n}").origin).read_bytes() for n in ("batches", "chat", "encoding", "labels")]
-    what = [rows.fingerprint, tok.backend_tokenizer.to_str(), str(tok.chat_template), str(tok.special_tokens_map), str(encoder.max_length), encoder.train_on]
+    tok, code = encoder.tok, [Path(importlib.util.find_spec(f"loranb.data.{n}").origin).read_bytes()
+        for n in ("batches", "chat", "encoding", "labels")]
+    what = [rows.fingerprint, tok.backend_tokenizer.to_str(), str(tok.chat_template), str(tok.special_tokens_map),
+        str(encoder.max_length), encoder.train_on]
     name = hashlib.sha256(b"\0".join([o.encode("utf-8", "surrogatepass") for o in what] + code)).hexdigest()
     return Path(config.HF_DATASETS_CACHE)/"loranb"/f"tokens-{name[:32]}.arrow"
 
 # %% ../../nbs/03_data/07_encoding.ipynb #731378cf
 def _table(rows):
     import pyarrow as pa
-    lists = lambda xs: pa.ListArray.from_arrays(np.cumsum([0, *map(len, xs)], dtype=np.int32), pa.array(np.array(list(chain.from_iterable(xs)), np.int32)))
-    return pa.record_batch(dict(input_ids=lists([r.input_ids for r in rows]), labels=lists([r.labels for r in rows]), cut=pa.array([r.cut for r in rows], pa.int32()), learned=pa.array([r.learned for r in rows], pa.int32())))
+    lists = lambda xs: pa.ListArray.from_arrays(np.cumsum([0, *map(len, xs)], dtype=np.int32),
+        pa.array(np.array(list(chain.from_iterable(xs)), np.int32)))
+    return pa.record_batch(dict(input_ids=lists([r.input_ids for r in rows]), labels=lists([r.labels for r in rows]),
+        cut=pa.array([r.cut for r in rows], pa.int32()), learned=pa.array([r.learned for r in rows], pa.int32())))
 
 def _write(path, batches):
     "Write record batches so that the file is whole or not there"
@@ -191,7 +200,8 @@ BATCH = 1000  # Rows that are tokenized at once
 def _batches(encoder, rows, bad):
     from tqdm import tqdm
     left, numbers = iter(rows), rows.numbers
-    for i in tqdm(range(0, len(rows), BATCH), desc="Tokenizing", unit="k rows", delay=5, leave=False): yield _table(encoder(list(islice(left, BATCH)), numbers[i:i + BATCH], bad))
+    for i in tqdm(range(0, len(rows), BATCH), desc="Tokenizing", unit="k rows", delay=5, leave=False):
+        yield _table(encoder(list(islice(left, BATCH)), numbers[i:i + BATCH], bad))
 
 def encode_all(
     encoder: Encoder,  # Tokenizer, cut, what is learned
@@ -219,7 +229,8 @@ class Data:
 
     def __repr__(self):
         packed = f", packed into {len(self.train):,}" if isinstance(self.train, Packed) else ""
-        return f"Data({len(self.rows):,} rows to learn{packed}, {len(self.test):,} held out, {self.share():.0%} of tokens learned)"
+        return (f"Data({len(self.rows):,} rows to learn{packed}, {len(self.test):,} held out, {self.share():.0%} of "
+            "tokens learned)")
 
     def share(self) -> float:
         "The share of all tokens that the loss looks at"
@@ -242,14 +253,21 @@ def encoder_of(
     limit: int,  # Cut after so many tokens, None for never
 ):  # `Encoder` or `Labeller`
     "What makes tokens and labels of a recipe's rows"
-    return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task.classifies else Encoder(tok, limit, recipe.train_on)
+    return Labeller(tok, recipe.labels or label_names(rows), limit) if recipe.task.classifies else Encoder(tok, limit,
+        recipe.train_on)
 
 def _nothing(recipe, n):
     "Why no row is left to train on"
-    if not n: return RecipeError("test_split: every row is held out as well, so with deduplicate=True none is left to train on. Hold out other rows.")
-    rules = " and ".join(f"{k}={v}" for k, v in (("min_length", recipe.min_length), ("drop_overlong", recipe.drop_overlong)) if v)
-    if rules: return RecipeError(f"{rules.split('=')[0]}: {rules} and max_length={recipe.max_length} leave none of {n:,} rows. Change them, or look at the lengths in the preview.")
-    return RecipeError(f"max_length: no row has a learned token within its first {recipe.max_length} tokens. Raise max_length.")
+    if not n:
+        return RecipeError("test_split: every row is held out as well, so with deduplicate=True none is left to "
+            "train on. Hold out other rows.")
+    rules = " and ".join(f"{k}={v}" for k, v in (("min_length", recipe.min_length),
+        ("drop_overlong", recipe.drop_overlong)) if v)
+    if rules:
+        return RecipeError(f"{rules.split('=')[0]}: {rules} and max_length={recipe.max_length} leave none of {n:,} "
+            "rows. Change them, or look at the lengths in the preview.")
+    return RecipeError(f"max_length: no row has a learned token within its first {recipe.max_length} tokens. Raise "
+        "max_length.")
 
 # %% ../../nbs/03_data/07_encoding.ipynb #8dd7e85e
 def prepare(
@@ -259,7 +277,8 @@ def prepare(
 ) -> Data:
     "Everything that a recipe trains and measures on, as tokens"
     parts = held_out(rows_of(recipe) if rows is None else find_rows(rows), recipe)
-    if recipe.task.classifies: parts = tuple(rows_with_label(o, "bad-rows" in recipe.acknowledged) if len(o) else o for o in parts)
+    if recipe.task.classifies:
+        parts = tuple(rows_with_label(o, "bad-rows" in recipe.acknowledged) if len(o) else o for o in parts)
     if not len(parts[0]): raise _nothing(recipe, 0)
     encoder = encoder_of(recipe, tok, parts[0], recipe.max_length)
     def kept(rows):
@@ -268,7 +287,8 @@ def prepare(
         return (rows, tokens) if len(index) == len(rows) else (rows.select(index), tokens.select(index))
     (train_rows, train), (test_rows, test) = map(kept, parts)
     if not len(train): raise _nothing(recipe, len(parts[0]))
-    return Data(train_rows, Packed(train, recipe.max_length) if recipe.packing else train, test_rows, test, len(parts[0]) - len(train))
+    return Data(train_rows, Packed(train, recipe.max_length) if recipe.packing else train, test_rows, test,
+        len(parts[0]) - len(train))
 
 # %% ../../nbs/03_data/07_encoding.ipynb #8b87c12d
 def tokens(

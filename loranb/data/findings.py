@@ -35,9 +35,11 @@ class Finding:
     detail: str = ""  # What was seen there
 
     def __str__(self):
-        some = f" (row {', '.join(f'{r:,}' for r in self.rows[:3])}{', ...' if self.count > 3 else ''})" if self.rows else ""
+        some = (f" (row {', '.join(f'{r:,}' for r in self.rows[:3])}{', ...' if self.count > 3 else ''})" if self.rows
+            else "")
         where = f"{self.count:,} row{'s' if self.count != 1 else ''}{some}"
-        return f"{self.severity} {self.code}: {CODES[self.code][0]}, {where}. {self.detail + '. ' if self.detail else ''}{self.remedy}"
+        return (f"{self.severity} {self.code}: {CODES[self.code][0]}, {where}. "
+            f"{self.detail + '. ' if self.detail else ''}{self.remedy}")
 
 # %% ../../nbs/03_data/08_findings.ipynb #260e20e2
 CODES = {
@@ -87,8 +89,10 @@ class Findings(list):
         words = lambda f: escape(f"{CODES[f.code][0]}. {f.detail + '. ' if f.detail else ''}{f.remedy}")
         level = lambda f: f'<b style="color:{colour[f.severity]}">{f.severity}</b>'
         cells = lambda f: (level(f), f"<code>{f.code}</code>", f"{f.count:,}", ", ".join(map(str, f.rows)), words(f))
-        rows = "".join("<tr>" + "".join(f'<td style="text-align:left;vertical-align:top">{c}</td>' for c in cells(f)) + "</tr>" for f in self)
-        return f"<table><tr><th></th><th>code</th><th>count</th><th>rows</th><th></th></tr>{rows}</table>" if self else "Nothing was found."
+        rows = "".join("<tr>" + "".join(f'<td style="text-align:left;vertical-align:top">{c}</td>' for c in cells(f))
+            + "</tr>" for f in self)
+        return (f"<table><tr><th></th><th>code</th><th>count</th><th>rows</th><th></th></tr>{rows}</table>" if self
+            else "Nothing was found.")
 
     def blocking(self,
         acknowledged=(),  # Codes that shall not stop a run
@@ -103,13 +107,16 @@ def check(self: Findings,
 ):
     "Raise `DataError` for the errors that nobody has acknowledged"
     for code in recipe.acknowledged:
-        if code not in CODES: raise RecipeError(f"acknowledged: the doctor has no code {code!r}.{did_you_mean(code, CODES)} The codes are {', '.join(CODES)}.")
+        if code not in CODES:
+            raise RecipeError(f"acknowledged: the doctor has no code {code!r}.{did_you_mean(code, CODES)} The codes "
+                f"are {', '.join(CODES)}.")
     found = self.blocking(recipe.acknowledged)
     if not found: return
     said = " ".join(f"{str(f).removeprefix('error ')}" for f in found[:3])
     more = f" And {', '.join(f.code for f in found[3:])}." if found[3:] else ""
     codes = [*recipe.acknowledged, *(f.code for f in found)]
-    raise DataError(f"data: {said}{more} To start all the same: acknowledged={codes!r}.", next((f.rows[0] for f in found if f.rows), None))
+    raise DataError(f"data: {said}{more} To start all the same: acknowledged={codes!r}.",
+        next((f.rows[0] for f in found if f.rows), None))
 
 # %% ../../nbs/03_data/08_findings.ipynb #ae34e81e
 def last_labels(
@@ -154,9 +161,11 @@ class DataUnderTest:
         where = np.flatnonzero(where) if where.dtype == bool else where
         if not len(where): return
         rows = self.rows if rows is None else rows
-        part = f"{len(self.some):,} of {len(self.rows):,} rows were looked at" if rows is self.some and len(self.some) < len(self.rows) else ""
+        part = (f"{len(self.some):,} of {len(self.rows):,} rows were looked at" if rows is self.some
+            and len(self.some) < len(self.rows) else "")
         detail = "; ".join(filter(None, [detail, part]))
-        self.found.append(Finding(code, severity, len(where), tuple(int(rows.numbers[i]) for i in where[:5]), remedy or CODES[code][1], detail))
+        self.found.append(Finding(code, severity, len(where), tuple(int(rows.numbers[i]) for i in where[:5]),
+            remedy or CODES[code][1], detail))
 
     def grave(self, where, share): return "error" if np.asarray(where).sum() >= share*max(len(where), 1) else "warning"
 
@@ -164,7 +173,8 @@ class DataUnderTest:
 @patch
 def look_at_tokens(self: DataUnderTest):
     "Labels, start and end tokens"
-    tok, tokens = self.tok, encode_all(encoder_of(self.recipe, self.tok, self.rows, self.recipe.max_length), self.rows, self.bad)
+    tok, tokens = self.tok, encode_all(encoder_of(self.recipe, self.tok, self.rows, self.recipe.max_length), self.rows,
+        self.bad)
     refused, last, cut = np.isin(self.rows.numbers, [n for n, _ in self.bad]), last_labels(tokens), tokens.cuts > 0
     if self.bad: self.add("template-refuses", refused, "error", self.bad[0][1].removeprefix("data: ").rstrip("."))
     special = [*tok.all_special_ids, *(i for i, t in tok.added_tokens_decoder.items() if t.special)]
@@ -172,13 +182,16 @@ def look_at_tokens(self: DataUnderTest):
     ends, none, cut = np.isin(last, special), (tokens.learned == 0) & ~refused & ~out, cut & ~out
     self.add("left-out", out, "error" if out.all() else "note")
     lost = int((none & cut).sum())
-    why = f"{'all' if lost == none.sum() else f'{lost:,}'} of them are cut by max_length={self.recipe.max_length} before the answer begins" if lost else ""
-    self.add("nothing-learned", none, self.grave(none, .01), why, "Raise max_length, or shorten the rows. "*(lost > 0) + CODES["nothing-learned"][1])
+    why = (f"{'all' if lost == none.sum() else f'{lost:,}'} of them are cut by max_length={self.recipe.max_length} "
+        "before the answer begins" if lost else "")
+    self.add("nothing-learned", none, self.grave(none, .01), why, "Raise max_length, or shorten the rows. "*(lost > 0)
+        + CODES["nothing-learned"][1])
     unended, inside = ~ends & ~none & ~refused & ~cut & ~out, ~ends & ~none & cut
     self.add("end-not-learned", unended, self.grave(unended, .01))
     longest = (tokens.lengths + tokens.cuts)[inside].max(initial=0)
     texts = all(row_shape(r) == "text" for r in self.some[:1000])  # without an answer that could be lost
-    self.add("text-cut" if texts else "answer-cut", inside, "warning" if texts else self.grave(inside, .1), f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
+    self.add("text-cut" if texts else "answer-cut", inside, "warning" if texts else self.grave(inside, .1),
+        f"max_length is {self.recipe.max_length}, the longest of them has {longest:,} tokens")
     if tok.bos_token_id is not None: self.add("two-bos", (first_ids(tokens) == tok.bos_token_id).all(1), "error")
     self._lengths(tokens.lengths + tokens.cuts)
 
@@ -186,7 +199,8 @@ def look_at_tokens(self: DataUnderTest):
 def _lengths(self: DataUnderTest, n):
     typical, long = np.median(n) if len(n) else 0, n.max(initial=0)
     short = n[n > 0].min(initial=long)
-    self.add("short-rows", (n > 0) & (10*n < typical), "note", f"the median is {typical:,.0f} tokens, the shortest has {short:,}")
+    self.add("short-rows", (n > 0) & (10*n < typical), "note",
+        f"the median is {typical:,.0f} tokens, the shortest has {short:,}")
     self.add("long-rows", n > 10*typical, "note", f"the median is {typical:,.0f} tokens, the longest has {long:,}")
 
 # %% ../../nbs/03_data/08_findings.ipynb #2a9f671d
@@ -198,20 +212,26 @@ def look_at_labels(self: DataUnderTest):
     none, known = names == "", recipe.labels or sorted({*names, *test} - {""})
     for part, rows in ((names, self.rows), (test, self.test)):
         self.add("bad-rows", part == "", "error", "they have no label", rows=rows)
-        self.add("label-unknown", (part != "") & ~np.isin(part, known), "error", f"labels are {', '.join(known)}", rows=rows)
+        self.add("label-unknown", (part != "") & ~np.isin(part, known), "error", f"labels are {', '.join(known)}",
+            rows=rows)
     by = lambda keys: [[i for i in g if not none[i]] for g in _groups(keys)]
-    self.add("label-contradicts", sorted(i for g in by([r.get("text", "") for r in self.rows]) if len(set(names[g])) > 1 for i in g))
+    self.add("label-contradicts", sorted(i for g in by([r.get("text", "") for r in self.rows]) if len(set(names[g]))
+        > 1 for i in g))
     alike = [g for g in by([n.strip().casefold() for n in names]) if len(set(names[g])) > 1]
-    self.add("label-alike", sorted(i for g in alike for i in g), detail="; ".join(" and ".join(map(repr, sorted(set(names[g])))) for g in alike))
+    self.add("label-alike", sorted(i for g in alike for i in g),
+        detail="; ".join(" and ".join(map(repr, sorted(set(names[g])))) for g in alike))
     rare = {n: int((names == n).sum()) for n in known}
-    self.add("label-rare", np.isin(names, [n for n, k in rare.items() if k < 5]), detail=", ".join(f"{n!r}: {k}" for n, k in rare.items() if k < 5))
-    if not (none | ~np.isin(names, known)).any(): self._texts(encode_all(encoder_of(recipe, self.tok, self.rows, recipe.max_length), self.rows))
+    self.add("label-rare", np.isin(names, [n for n, k in rare.items() if k < 5]),
+        detail=", ".join(f"{n!r}: {k}" for n, k in rare.items() if k < 5))
+    if not (none | ~np.isin(names, known)).any():
+        self._texts(encode_all(encoder_of(recipe, self.tok, self.rows, recipe.max_length), self.rows))
 
 @patch
 def _texts(self: DataUnderTest, tokens):
     out, n = ~length_mask(tokens, self.recipe), tokens.lengths + tokens.cuts
     self.add("left-out", out, "error" if out.all() else "note")
-    self.add("text-cut", (tokens.cuts > 0) & ~out, detail=f"max_length is {self.recipe.max_length}, the longest of them has {n.max(initial=0):,} tokens")
+    self.add("text-cut", (tokens.cuts > 0) & ~out,
+        detail=f"max_length is {self.recipe.max_length}, the longest of them has {n.max(initial=0):,} tokens")
     self._lengths(n)
 
 def _groups(keys):
@@ -234,13 +254,16 @@ def look_at_hashes(self: DataUnderTest):
 def look_at_about(self: DataUnderTest):
     "What reading said"
     a = self.rows.about
-    note = lambda code, count, rows, detail, severity="note": self.found.append(Finding(code, severity, count, tuple(rows), CODES[code][1], detail))
+    note = lambda code, count, rows, detail, severity="note": self.found.append(Finding(code, severity, count,
+        tuple(rows), CODES[code][1], detail))
     if a.bad_rows: note("bad-rows", a.bad_rows, [n for n, _, _ in a.bad[:5]], a.words(0).rstrip("."), "error")
-    if a.dropped: note("columns-dropped", max(a.dropped.values()), [], ", ".join(f"{c} ({n:,})" for c, n in a.dropped.items()))
+    if a.dropped:
+        note("columns-dropped", max(a.dropped.values()), [], ", ".join(f"{c} ({n:,})" for c, n in a.dropped.items()))
     repaired = sorted({r for _, rows in a.repairs.values() for r in rows})[:5]
     how = "; ".join(f"{REPAIRS[k]} ({n:,} ×)" for k, (n, _) in a.repairs.items())
     if a.repairs: note("rows-repaired", sum(n for n, _ in a.repairs.values()), repaired, how)
-    if len(a.formats) > 1: note("formats-mixed", sum(a.formats.values()), [], "; ".join(f"{f}: {n:,}" for f, n in a.formats.items()))
+    if len(a.formats) > 1:
+        note("formats-mixed", sum(a.formats.values()), [], "; ".join(f"{f}: {n:,}" for f, n in a.formats.items()))
     chosen = sum(n for f, n in a.formats.items() if f.startswith("preference"))
     if chosen: note("chosen-side", chosen, [], "")
 
@@ -267,20 +290,24 @@ def look_at_turns(self: DataUnderTest):
         none = next((m["role"] for m in row["messages"] if not m["content"].strip() and not m.get("tool_calls")), None)
         if none: empty[i] = none
     self.add("roles-order", list(odd), detail=_most(odd), rows=self.some)
-    self.add("empty-turn", list(empty), detail=_most({i: f"a turn of the {r}" for i, r in empty.items()}), rows=self.some)
+    self.add("empty-turn", list(empty), detail=_most({i: f"a turn of the {r}" for i, r in empty.items()}),
+        rows=self.some)
 
 def _most(seen):
     words = list(seen.values())
     return "; ".join(f"{w}: {words.count(w):,}" for w in dict.fromkeys(words))
 
 # %% ../../nbs/03_data/08_findings.ipynb #f57a144b
-SECRETS = {
-    "an AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22})[A-Za-z0-9_]*",
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}", "a key of a model's API": r"\bsk-[A-Za-z0-9_-]{20,}", "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-    "a Google key": r"\bAIza[0-9A-Za-z_-]{35}", "a private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
-    "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+", "a password in an address": r"\w://[^\s/:@\"]+:[^\s/:@\"]+@"}
+SECRETS = {"an AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22})[A-Za-z0-9_]*",
+    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}", "a key of a model's API": r"\bsk-[A-Za-z0-9_-]{20,}",
+    "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}", "a Google key": r"\bAIza[0-9A-Za-z_-]{35}",
+    "a private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
+    "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+",
+    "a password in an address": r"\w://[^\s/:@\"]+:[^\s/:@\"]+@"}
 _SECRET = re.compile("|".join(f"({p})" for p in SECRETS.values()))
-_HINTS = ("AKIA", "ASIA", "gh", "hf_", "sk-", "xox", "AIza", "PRIVATE KEY", "eyJ", "://")  # none of them, no secret: far faster to look for
+# none of them, no secret: far faster to look for
+_HINTS = ("AKIA", "ASIA", "gh", "hf_", "sk-", "xox", "AIza", "PRIVATE KEY", "eyJ", "://")
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 def mask_secret(
@@ -310,9 +337,12 @@ def look_for_secrets(self: DataUnderTest):
     kind = lambda m: list(SECRETS)[m.lastindex - 1]
     def place(i, pattern, words):
         at = f"row {self.some.numbers[i]}"
-        return next((f"{at}, {where}: {words(m)}" for where, t in texts_of(self.some[i]) if (m := pattern.search(t))), at)
-    self.add("secrets", keys, detail="; ".join(place(i, _SECRET, lambda m: f"{kind(m)}, {mask_secret(m[0])}") for i in keys[:3]), rows=self.some)
-    self.add("emails", mails, detail="; ".join(place(i, _EMAIL, lambda m: mask_secret(m[0])) for i in mails[:3]), rows=self.some)
+        return next((f"{at}, {where}: {words(m)}" for where, t in texts_of(self.some[i]) if (m := pattern.search(t))),
+            at)
+    self.add("secrets", keys, detail="; ".join(place(i, _SECRET, lambda m: f"{kind(m)}, {mask_secret(m[0])}")
+        for i in keys[:3]), rows=self.some)
+    self.add("emails", mails, detail="; ".join(place(i, _EMAIL, lambda m: mask_secret(m[0])) for i in mails[:3]),
+        rows=self.some)
 
 # %% ../../nbs/03_data/08_findings.ipynb #11221a84
 _MARKS = re.compile(r"<\|[\w ]+\|>|<｜[^｜<>]+｜>|<(?:start|end)_of_turn>")
@@ -336,7 +366,8 @@ def look_at_template(self: DataUnderTest):
         row = self.some[i]
         try: text = template.render(row["messages"], row.get("tools"))
         except DataError: continue
-        lost = next((f"turn {k + 1} ({m['role']})" for k, m in enumerate(row["messages"]) if m["content"].strip() not in text), None)
+        lost = next((f"turn {k + 1} ({m['role']})" for k, m in enumerate(row["messages"])
+            if m["content"].strip() not in text), None)
         if lost: changed[i] = lost
     where = "; ".join(f"row {self.some.numbers[i]}, {turn}" for i, turn in list(changed.items())[:3])
     self.add("template-changes", list(changed), detail=where, rows=self.some)
@@ -380,6 +411,7 @@ def doctor(
     p = DataUnderTest(recipe, tok, rows)
     p.look_at_about(); p.look_at_hashes(); p.look_at_turns(); p.look_for_secrets(); p.look_at_characters()
     if recipe.task.classifies: p.look_at_labels()
-    elif not tok.chat_template and any(row_shape(r) == "chat" for r in p.some[:1000]): p.add("template-missing", np.ones(len(p.rows), bool), "error")
+    elif not tok.chat_template and any(row_shape(r) == "chat" for r in p.some[:1000]):
+        p.add("template-missing", np.ones(len(p.rows), bool), "error")
     else: p.look_at_tokens(); p.look_at_template()
     return Findings(sorted(p.found, key=lambda f: (SEVERITIES.index(f.severity), -f.count)))

@@ -24,12 +24,11 @@ def row_shape(
     return "chat" if "messages" in row else "completion" if "completion" in row else "text"
 
 # %% ../../nbs/03_data/02_formats.ipynb #f941947b
-NAMES = dict(
-    messages=("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"),
+NAMES = dict(messages=("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"),
     user=("prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source"),
     assistant=("completion", "output", "response", "answer", "solution", "assistant", "reply", "bot", "target"),
-    more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"), text=("text", "content", "document"),
-    label=("label", "labels"))
+    more=("input", "context"), system=("system", "system_prompt", "system_message"), tools=("tools", "functions"),
+    text=("text", "content", "document"), label=("label", "labels"))
 
 _LISTED = re.compile(r"""\s*\[\s*\{.{0,200}?['"](role|from)['"]""", re.S)
 
@@ -38,13 +37,16 @@ def _many(v):
     if isinstance(v, dict): return bool(v) and all(isinstance(o, list) for o in v.values())
     return bool(_LISTED.match(v)) if isinstance(v, str) else isinstance(v, (list, tuple)) or hasattr(v, "tolist")
 
-def _first(v): return next((o for o in v if isinstance(o, dict)), {}) if isinstance(v, (list, tuple)) else v if isinstance(v, dict) else {}
+def _first(v):
+    return next((o for o in v if isinstance(o, dict)), {}) if isinstance(v, (list, tuple)) else v if isinstance(v,
+        dict) else {}
 
 # %% ../../nbs/03_data/02_formats.ipynb #85bbbe60
 @dataclass(frozen=True)
 class Layout:
     "How the columns of a row are read"
-    format: str  # messages, ShareGPT, preference, Alpaca, instruction pairs, prompt/completion, question/answer, text, or as told
+    # messages, ShareGPT, preference, Alpaca, instruction pairs, prompt/completion, question/answer, text, or as told
+    format: str
     columns: dict  # From role to column, or to several that are joined by an empty line
 
     @property
@@ -52,7 +54,8 @@ class Layout:
         "The columns that are read"
         return [c for v in self.columns.values() for c in ([v] if isinstance(v, str) else v)]
 
-    def __str__(self): return f"{self.format} ({', '.join(f'{r} ← ' + (v if isinstance(v, str) else ' + '.join(v)) for r, v in self.columns.items())})"
+    def __str__(self):
+        return f"{self.format} ({', '.join(f'{r} ← ' + (v if isinstance(v, str) else ' + '.join(v)) for r, v in self.columns.items())})"
 
 # %% ../../nbs/03_data/02_formats.ipynb #9433f54b
 def recognize_layout(
@@ -65,12 +68,14 @@ def recognize_layout(
     has = lambda kind, but=(): next((names[n] for n in NAMES[kind] if n in names and names[n] not in but), None)
     extra = {k: c for k in ("system", "tools") if (c := has(k)) is not None}
     chat = next((names[n] for n in NAMES["messages"] if n in names and _many(row[names[n]])), None)
-    if chat is not None: return Layout("ShareGPT" if "from" in _first(row[chat]) else "messages", {**extra, "messages": chat})
+    if chat is not None:
+        return Layout("ShareGPT" if "from" in _first(row[chat]) else "messages", {**extra, "messages": chat})
     asked = {"user": _with_more(names, u)} if (u := has("user")) is not None else {}
     if "chosen" in names: return Layout("preference, the chosen side", {**extra, **asked, "messages": names["chosen"]})
     pair = _pair(names, has, extra)
     if pair: return pair
-    if has("text") is not None: return Layout("text", {"text": has("text"), **({"label": l} if (l := has("label")) is not None else {})})
+    if has("text") is not None:
+        return Layout("text", {"text": has("text"), **({"label": l} if (l := has("label")) is not None else {})})
     if not row: raise DataError("data: has no columns")
     raise DataError(f"data: the columns {', '.join(map(repr, row))} are not known as a format. "
                     f"Say which is whose, such as columns={_hint(list(row))!r}; the roles are {', '.join(COLUMNS)}.")
@@ -80,8 +85,10 @@ def _pair(names, has, extra):
     a = has("assistant")
     u = has("user", [a])
     if u is None or a is None: return
-    if {"prompt", "completion"} <= set(names): return Layout("prompt/completion", {"prompt": names["prompt"], "completion": names["completion"]})
-    kind = ("Alpaca" if a == names.get("output") else "instruction pairs") if u == names.get("instruction") else "question/answer"
+    if {"prompt", "completion"} <= set(names):
+        return Layout("prompt/completion", {"prompt": names["prompt"], "completion": names["completion"]})
+    kind = ("Alpaca" if a == names.get("output")
+        else "instruction pairs") if u == names.get("instruction") else "question/answer"
     return Layout(kind, {**extra, "user": _with_more(names, u, a), "assistant": a})
 
 def _with_more(names, u, a=None):
@@ -89,20 +96,31 @@ def _with_more(names, u, a=None):
     more = [names[n] for n in NAMES["more"] if n in names and names[n] not in (u, a)]
     return [u, *more] if more else u
 
-def _hint(names): return {"user": str(names[0]), "assistant": str(names[1])} if len(names) > 1 else {"text": str(names[0]) if names else "text"}
+def _hint(names):
+    return {"user": str(names[0]), "assistant": str(names[1])} if len(names) > 1 else {"text": str(names[0]) if names
+        else "text"}
 
 # %% ../../nbs/03_data/02_formats.ipynb #d9d9700e
-_BESIDE = {("text",): ("label",), ("prompt", "completion"): ("system", "tools"), ("messages",): ("user", "system", "tools"), ("user", "assistant"): ("system", "tools")}
+_BESIDE = {("text",): ("label",), ("prompt", "completion"): ("system", "tools"),
+    ("messages",): ("user", "system", "tools"), ("user", "assistant"): ("system", "tools")}
 
 def _told(row, columns):
     for c in Layout("", columns).used:
-        if c not in row: raise DataError(f"columns: there is no column {c!r}; the data has {', '.join(map(repr, row))}.{did_you_mean(c, row)}")
+        if c not in row:
+            raise DataError(f"columns: there is no column {c!r}; the data has "
+                f"{', '.join(map(repr, row))}.{did_you_mean(c, row)}")
     need = next((need for need in _BESIDE if set(need) <= set(columns)), None)
-    if not need: raise RecipeError(f"columns: {columns!r} makes no row. It needs messages, or user and assistant, or prompt and completion, or text.")
-    if not isinstance(columns.get("messages", ""), str): raise RecipeError(f"columns: messages are in one column, not in {columns['messages']!r}.")
-    beside = _BESIDE[need] if "prompt" not in need or any(_many(row[c]) for r in need if isinstance(c := columns[r], str)) else ()
+    if not need:
+        raise RecipeError(f"columns: {columns!r} makes no row. It needs messages, or user and assistant, or prompt "
+            "and completion, or text.")
+    if not isinstance(columns.get("messages", ""), str):
+        raise RecipeError(f"columns: messages are in one column, not in {columns['messages']!r}.")
+    beside = _BESIDE[need] if "prompt" not in need or any(_many(row[c]) for r in need if isinstance(c := columns[r],
+        str)) else ()
     odd = [r for r in columns if r not in (*need, *beside)]
-    if odd: raise RecipeError(f"columns: beside {' and '.join(need)}, {' and '.join(odd)} would not be read. {'Name them user and assistant.' if 'prompt' in need else 'Leave it out.'}")
+    if odd:
+        raise RecipeError(f"columns: beside {' and '.join(need)}, {' and '.join(odd)} would not be read. "
+            f"{'Name them user and assistant.' if 'prompt' in need else 'Leave it out.'}")
     return Layout("as told", dict(columns))
 
 # %% ../../nbs/03_data/02_formats.ipynb #80bfac87
@@ -138,17 +156,20 @@ def _turns(v, what, fix):
         fix("columns of turns")
         v = [dict(zip(v, vs)) for vs in zip(*v.values())]
     if _null(v): raise _Wrong(f"{what} is empty (null)")
-    if not isinstance(v, (list, tuple)): raise _Wrong(f"{what} must be a list of {{'role': ..., 'content': ...}}, but it is {str(v)[:60]!r}")
+    if not isinstance(v, (list, tuple)):
+        raise _Wrong(f"{what} must be a list of {{'role': ..., 'content': ...}}, but it is {str(v)[:60]!r}")
     if not v: raise _Wrong(f"{what} is an empty list")
     return v
 
 def _literal(v, what):
     try: return ast.literal_eval(v)
-    except (ValueError, SyntaxError, RecursionError, MemoryError): raise _Wrong(f"{what} is a text that is no JSON: {v[:60]!r}") from None
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise _Wrong(f"{what} is a text that is no JSON: {v[:60]!r}") from None
 
 # %% ../../nbs/03_data/02_formats.ipynb #a0eef84c
-_OTHERS = dict(user="human prompter person question", system="developer", tool="function observation function_response tool_response ipython",
-               assistant="gpt chatgpt bot model ai bing bard claude answer function_call tool_call")
+_OTHERS = dict(user="human prompter person question", system="developer",
+    tool="function observation function_response tool_response ipython",
+    assistant="gpt chatgpt bot model ai bing bard claude answer function_call tool_call")
 ALIASES = {a: role for role, names in _OTHERS.items() for a in names.split()}
 _SHAREGPT = {"human": "user", "gpt": "assistant", "system": "system"}
 KEEP = ("name", "tool_call_id", "reasoning_content", "reasoning", "thinking")
@@ -156,21 +177,26 @@ KEEP = ("name", "tool_call_id", "reasoning_content", "reasoning", "thinking")
 def _role(m, where, fix):
     role = m.get("role", m.get("from"))
     if isinstance(role, str) and role in ROLES: return role
-    if not isinstance(role, str): raise _Wrong(f"{where} has no role" if role is None else f"{where} has the role {role!r}, which is no text")
+    if not isinstance(role, str):
+        raise _Wrong(f"{where} has no role" if role is None else f"{where} has the role {role!r}, which is no text")
     word = role.strip().lower()
     known = word if word in ROLES else ALIASES.get(word)
-    if not known: raise _Wrong(f"{where} has the unknown role {role!r}; the roles are {', '.join(ROLES)}.{did_you_mean(role, [*ROLES, *ALIASES])}".rstrip("."))
+    if not known:
+        raise _Wrong(f"{where} has the unknown role {role!r}; the roles are "
+            f"{', '.join(ROLES)}.{did_you_mean(role, [*ROLES, *ALIASES])}".rstrip("."))
     if "role" in m or word != role: fix("role")
     return known
 
 # %% ../../nbs/03_data/02_formats.ipynb #0ca90f47
 def _turn(m, i, fix, drop):
     if isinstance(m, dict) and len(m) == 2:  # nearly every turn
-        role, said = (m["role"], m.get("content")) if "role" in m else (_SHAREGPT.get(str(m.get("from"))), m.get("value"))
+        role, said = (m["role"], m.get("content")) if "role" in m else (_SHAREGPT.get(str(m.get("from"))),
+            m.get("value"))
         if isinstance(said, str) and isinstance(role, str) and role in ROLES: return {"role": role, "content": said}
     where = f"turn {i + 1}"
     if isinstance(m, (list, tuple)): raise _Wrong(f"{where} is a list; the turns are nested one level too deep")
-    if not isinstance(m, dict): raise _Wrong(f"{where} must be {{'role': ..., 'content': ...}}, but it is {str(m)[:60]!r}")
+    if not isinstance(m, dict):
+        raise _Wrong(f"{where} must be {{'role': ..., 'content': ...}}, but it is {str(m)[:60]!r}")
     role = _role(m, where, fix)
     key = next((k for k in ("content", "value", "text") if k in m), None)
     calls, content = m.get("tool_calls"), m.get(key)
@@ -179,7 +205,8 @@ def _turn(m, i, fix, drop):
         calls, content = _calls(c if isinstance(c, list) else [c], where, lambda kind: None), ""
     else: calls = None
     if key is None and not calls: raise _Wrong(f"{where} ({role}) has no content, only {', '.join(map(repr, m))}")
-    turn = {"role": role, "content": "" if calls and _null(content) else _plain(content, f"the content of {where} ({role})", fix)}
+    turn = {"role": role, "content": "" if calls and _null(content)
+        else _plain(content, f"the content of {where} ({role})", fix)}
     if calls: turn["tool_calls"] = calls
     for k, v in m.items():
         if k in KEEP and not _null(v): turn[k] = v
@@ -193,11 +220,14 @@ def _calls(calls, where, fix):
 
 def _call(c, where, fix):
     f = c.get("function", c) if isinstance(c, dict) else None
-    if not isinstance(f, dict) or not isinstance(f.get("name"), str): raise _Wrong(f"{where} has a tool call without a name: {str(c)[:60]!r}")
+    if not isinstance(f, dict) or not isinstance(f.get("name"), str):
+        raise _Wrong(f"{where} has a tool call without a name: {str(c)[:60]!r}")
     args = f.get("arguments", f.get("parameters"))
     if isinstance(args, str) and isinstance(read := parse_json(args or "{}"), dict): fix("arguments"); args = read
-    if not isinstance(args, dict) and not _null(args): raise _Wrong(f"{where} calls {f['name']!r} with arguments that are no object: {str(args)[:60]!r}")
-    return {"type": "function", **({"id": c["id"]} if c.get("id") else {}), "function": {"name": f["name"], "arguments": args or {}}}
+    if not isinstance(args, dict) and not _null(args):
+        raise _Wrong(f"{where} calls {f['name']!r} with arguments that are no object: {str(args)[:60]!r}")
+    return {"type": "function", **({"id": c["id"]} if c.get("id") else {}),
+        "function": {"name": f["name"], "arguments": args or {}}}
 
 def _filled(v):
     "A value without the nulls that a table fills in"
@@ -229,15 +259,19 @@ def _normal(self: Normalizer, row, n):
     fix = lambda kind: self.notes.add(kind, n)
     if isinstance(row, BadRow): raise _Wrong(row)
     if isinstance(row, str): fix("lines"); row = {"text": row}
-    elif isinstance(row, (list, tuple)) and row and all(isinstance(m, dict) for m in row): fix("lines"); row = {"messages": row}
+    elif isinstance(row, (list, tuple)) and row and all(isinstance(m, dict) for m in row):
+        fix("lines")
+        row = {"messages": row}
     if not isinstance(row, dict): raise _Wrong(f"must be an object with columns, but it is {str(row)[:60]!r}")
     key = tuple(row)
     layout, rest = self._layouts.get(key) or self._look(row, key)
     c = layout.columns
     if self.table:
-        if c.get("messages") in row and row[c["messages"]] is None: layout, rest = self._look({k: v for k, v in row.items() if v is not None}, None)
+        if c.get("messages") in row and row[c["messages"]] is None:
+            layout, rest = self._look({k: v for k, v in row.items() if v is not None}, None)
         row = {k: _filled(v) if isinstance(v, (list, dict)) else v for k, v in row.items()}
-    out = _shaped(row, layout.columns, fix, lambda k: self.dropped.update([f"{c.get('messages', c.get('prompt'))}.{k}"]))
+    out = (_shaped(row, layout.columns, fix,
+        lambda k: self.dropped.update([f"{c.get('messages', c.get('prompt'))}.{k}"])))
     self.dropped.update(rest)
     self.formats[str(layout)] += 1
     return out
@@ -252,18 +286,24 @@ def _look(self: Normalizer, row, key):
 # %% ../../nbs/03_data/02_formats.ipynb #6d2395d3
 def _shaped(row, c, fix, drop):
     get = lambda role: _joined(row, c[role], role, fix)
-    if "text" in c: return _said({"text": get("text"), **({"label": getattr(v, "item", lambda: v)()} if not _null(v := row.get(c.get("label"))) else {})}, "text")
+    if "text" in c:
+        return _said({"text": get("text"), **({"label": getattr(v, "item", lambda: v)()}
+            if not _null(v := row.get(c.get("label"))) else {})}, "text")
     listed = lambda role: isinstance(c[role], str) and _many(row[c[role]])
     if "prompt" in c and not listed("completion") and not listed("prompt"):
         return _said({"prompt": get("prompt"), "completion": get("completion")}, "completion")
     if "messages" in c: said = _chat(row, c, fix, drop)
-    elif "prompt" in c: said = _asked(_side(row[c["prompt"]], "user", "prompt", fix, drop), _side(row[c["completion"]], "assistant", "completion", fix, drop))
+    elif "prompt" in c:
+        said = _asked(_side(row[c["prompt"]], "user", "prompt", fix, drop),
+            _side(row[c["completion"]], "assistant", "completion", fix, drop))
     else: said = [{"role": r, "content": get(r)} for r in ("user", "assistant")]
     if isinstance(said, str): return _said({"text": said}, "text")
-    told = {"tools": _tools(row[c["tools"]], fix)} if "tools" in c and not _null(row.get(c["tools"])) and row[c["tools"]] not in ("", []) else {}
+    told = {"tools": _tools(row[c["tools"]],
+        fix)} if "tools" in c and not _null(row.get(c["tools"])) and row[c["tools"]] not in ("", []) else {}
     if isinstance(said, dict): return {**said, **told}
     system = row.get(c.get("system"))
-    if not _null(system) and str(system).strip() and said[0]["role"] != "system": said = [{"role": "system", "content": _plain(system, "system", fix)}, *said]
+    if not _null(system) and str(system).strip() and said[0]["role"] != "system":
+        said = [{"role": "system", "content": _plain(system, "system", fix)}, *said]
     if not any(m["role"] == "assistant" and (m["content"].strip() or m.get("tool_calls")) for m in said):
         raise _Wrong("the assistant says nothing, so there is nothing to learn")
     return {"messages": said, **told}
@@ -274,20 +314,24 @@ def _said(row, column):
     return row
 
 def _joined(row, columns, role, fix):
-    if isinstance(columns, str): return _plain(row[columns], f"{role} (column {columns!r})" if columns != role else columns, fix)
+    if isinstance(columns, str):
+        return _plain(row[columns], f"{role} (column {columns!r})" if columns != role else columns, fix)
     found = [t for c in columns if not _null(row[c]) and (t := _plain(row[c], f"{role} (column {c!r})", fix)).strip()]
-    if not found and all(_null(row[c]) for c in columns): raise _Wrong(f"{role} (columns {', '.join(columns)}) is empty (null)")
+    if not found and all(_null(row[c]) for c in columns):
+        raise _Wrong(f"{role} (columns {', '.join(columns)}) is empty (null)")
     return "\n\n".join(found)
 
 def _tools(tools, fix):
     if isinstance(tools, str) and not isinstance(read := parse_json(tools), BadRow): fix("json"); tools = read
     if hasattr(tools, "tolist"): tools = tools.tolist()
-    if not isinstance(tools, (list, tuple)): raise _Wrong(f"tools must be a list of functions, but it is {str(tools)[:60]!r}")
+    if not isinstance(tools, (list, tuple)):
+        raise _Wrong(f"tools must be a list of functions, but it is {str(tools)[:60]!r}")
     return [t if isinstance(t, dict) and "function" in t else {"type": "function", "function": t} for t in tools]
 
 # %% ../../nbs/03_data/02_formats.ipynb #d7b33e4c
 def _side(v, role, what, fix, drop):
-    return [_turn(m, i, fix, drop) for i, m in enumerate(_turns(v, what, fix))] if _many(v) else [{"role": role, "content": _plain(v, what, fix)}]
+    return [_turn(m, i, fix, drop) for i, m in enumerate(_turns(v, what, fix))] if _many(v) else [{"role": role,
+        "content": _plain(v, what, fix)}]
 
 def _chat(row, c, fix, drop):
     v, what, u = row[c["messages"]], c["messages"], c.get("user")
@@ -295,12 +339,15 @@ def _chat(row, c, fix, drop):
     if isinstance(v, str) and not _many(v) and (asked is not None or what.lower() == "chosen"):
         if not _null(asked): return _side(asked, "user", u, fix, drop) + [{"role": "assistant", "content": v}]
         spoken = re.split(r"(?:^|\n\n)(Human|Assistant): ?", v)[1:] if re.match(r"\s*Human:", v) else []
-        return [{"role": ALIASES.get(r.lower(), "assistant"), "content": t} for r, t in zip(spoken[::2], spoken[1::2])] or v
+        return [{"role": ALIASES.get(r.lower(), "assistant"), "content": t} for r,
+            t in zip(spoken[::2], spoken[1::2])] or v
     said = [_turn(m, i, fix, drop) for i, m in enumerate(_turns(v, what, fix))]
-    return _asked(_side(asked, "user", u, fix, drop), said) if not _null(asked) and said[0]["role"] == "assistant" else said
+    return _asked(_side(asked, "user", u, fix, drop),
+        said) if not _null(asked) and said[0]["role"] == "assistant" else said
 
 def _asked(prompt, completion):
     "Turns of which the last ones alone are learned; of a single question that is the whole chat"
-    if not any(m["content"].strip() or m.get("tool_calls") for m in completion): raise _Wrong("the completion is empty, so there is nothing to learn")
+    if not any(m["content"].strip() or m.get("tool_calls") for m in completion):
+        raise _Wrong("the completion is empty, so there is nothing to learn")
     if any(m["role"] == "assistant" for m in prompt): return {"prompt": prompt, "completion": completion}
     return prompt + completion

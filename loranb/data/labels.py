@@ -27,7 +27,9 @@ def label_names(
     "The labels that occur"
     names = {label_of(r) for r in rows} - {""}
     names = sorted(names, key=int) if all(n.isascii() and n.isdecimal() for n in names) else sorted(names)
-    if len(names) < 2: raise RecipeError(f"data: {f'every row has the label {names[0]!r}' if names else 'no row has a label'}; a classifier needs at least two.")
+    if len(names) < 2:
+        raise RecipeError(f"data: {f'every row has the label {names[0]!r}' if names else 'no row has a label'}; a "
+            "classifier needs at least two.")
     return names
 
 # %% ../../nbs/03_data/06_labels.ipynb #83b7cec3
@@ -41,7 +43,8 @@ def encode_label(
     ids = tok(row["text"])["input_ids"]
     if len(ids) < 2: ids = ids + [tok.eos_token_id]*(2 - len(ids))
     n = max_length or len(ids)
-    if (label := label_of(row)) not in names: raise RecipeError(f"label: {label!r} is not among {', '.join(names)}.{did_you_mean(label, names)}")
+    if (label := label_of(row)) not in names:
+        raise RecipeError(f"label: {label!r} is not among {', '.join(names)}.{did_you_mean(label, names)}")
     return Encoded(ids[:n], [-100]*(len(ids[:n]) - 1) + [names.index(label)], max(len(ids) - n, 0))
 
 # %% ../../nbs/03_data/06_labels.ipynb #b28de791
@@ -56,7 +59,8 @@ def rows_with_label(
     n = int(rows.numbers[~has][0])
     more = f", and so have {(~has).sum() - 1:,} more" if (~has).sum() > 1 else ""
     what = "label" if "text" in rows[int(np.flatnonzero(~has)[0])] else "text"
-    raise DataError(f"data: row {n} has no {what}{more}; a classifier needs a text, and a name or a whole number as its label. Mend the rows, or leave them out with acknowledged=['bad-rows'].", n)
+    raise DataError(f"data: row {n} has no {what}{more}; a classifier needs a text, and a name or a whole number as "
+        "its label. Mend the rows, or leave them out with acknowledged=['bad-rows'].", n)
 
 # %% ../../nbs/03_data/06_labels.ipynb #941bd376
 class Labeller:
@@ -67,8 +71,10 @@ class Labeller:
         max_length: int = None,  # Cut after so many tokens
     ): self.tok, self.names, self.max_length, self.train_on = tok, names, max_length, f"one of {names}"
 
-    def __call__(self, rows, numbers=None, bad=None): return [self._one(r, n) for r, n in zip(rows, numbers if numbers is not None else range(1, len(rows) + 1))]
+    def __call__(self, rows, numbers=None, bad=None):
+        return [self._one(r, n) for r, n in zip(rows, numbers if numbers is not None else range(1, len(rows) + 1))]
 
     def _one(self, row, number):
         try: return encode_label(self.tok, row, self.names, self.max_length)
-        except RecipeError as e: raise DataError(f"data: the label of row {number}: {str(e).removeprefix('label: ')}", int(number)) from None
+        except RecipeError as e:
+            raise DataError(f"data: the label of row {number}: {str(e).removeprefix('label: ')}", int(number)) from None

@@ -32,7 +32,8 @@ def length_bins(
     last = int(top//width)
     count = lambda on: np.bincount(np.minimum(x[on]//width, last), minlength=last + 1).tolist()
     over = x > (limit or math.inf)
-    return dict(width=width, kept=count(~over), cut=count(over), open=bool(x.max(initial=0) >= (last + 1)*width), limit=limit, longest=int(x.max(initial=0)))
+    return dict(width=width, kept=count(~over), cut=count(over), open=bool(x.max(initial=0) >= (last + 1)*width),
+        limit=limit, longest=int(x.max(initial=0)))
 
 # %% ../../nbs/03_data/10_previews.ipynb #fe969230
 def lengths_svg(
@@ -44,9 +45,13 @@ def lengths_svg(
     end, foot = len(kept)*bins["width"], height - 20.
     x, up = lambda v: 1 + v/end*(width - 2), lambda n: (foot - 18)*n/max((kept + cut).max(initial=1), 1)
     step = x(bins["width"]) - x(0)
-    bar = lambda i, base, n, colour: tag("rect", x=x(i*bins["width"]) + .1*step, y=foot - base - up(n), width=.8*step, height=up(n), fill=colour) if n else None
-    kids = [bar(i, 0, a, ACCENT) for i, a in enumerate(kept)] + [bar(i, up(a), b, WARM) for i, (a, b) in enumerate(zip(kept, cut))]
-    kids += [_line(1, foot, width - 1, foot, stroke_opacity=".3"), *(_text(x(t), height - 6, f"{t:,}", "middle" if t else "start") for t in lin_ticks(end) if t < .8*end), _text(width, height - 6, f"{end:,}{' and more' if bins['open'] else ''} tokens", "end")]
+    bar = lambda i, base, n, colour: tag("rect", x=x(i*bins["width"]) + .1*step, y=foot - base - up(n), width=.8*step,
+        height=up(n), fill=colour) if n else None
+    kids = [bar(i, 0, a, ACCENT) for i, a in enumerate(kept)] + [bar(i, up(a), b, WARM) for i,
+        (a, b) in enumerate(zip(kept, cut))]
+    kids += [_line(1, foot, width - 1, foot, stroke_opacity=".3"),
+        *(_text(x(t), height - 6, f"{t:,}", "middle" if t else "start") for t in lin_ticks(end) if t < .8*end),
+        _text(width, height - 6, f"{end:,}{' and more' if bins['open'] else ''} tokens", "end")]
     return svg(width, height, kids, _cut_mark(bins, x, end, width, foot), label=lengths_reading(bins))
 
 # %% ../../nbs/03_data/10_previews.ipynb #7219974f
@@ -55,7 +60,8 @@ def _cut_mark(bins, x, end, width, foot):
     if not limit: return []
     if limit >= end: return [_text(width, 10, f"cut at {limit:,}, beyond the right edge", "end")]
     at, left = x(limit), limit > end/2
-    return [_line(at, 2, at, foot, WARM, stroke_width=1.6, stroke_dasharray="5 4"), _text(at + (-6 if left else 6), 10, f"cut at {limit:,}", "end" if left else None, fill_opacity=1)]
+    return [_line(at, 2, at, foot, WARM, stroke_width=1.6, stroke_dasharray="5 4"),
+        _text(at + (-6 if left else 6), 10, f"cut at {limit:,}", "end" if left else None, fill_opacity=1)]
 
 def lengths_reading(
     bins: dict,  # What `length_bins` returned
@@ -63,7 +69,8 @@ def lengths_reading(
     "What the histogram of the lengths says"
     rows, cut = sum(bins["kept"]) + sum(bins["cut"]), sum(bins["cut"])
     if not rows: return "No row yet."
-    return f"{rows:,} rows of up to {bins['longest']:,} tokens" + (f", {cut:,} of them cut at {bins['limit']:,}." if cut else ", none of them cut.")
+    return f"{rows:,} rows of up to {bins['longest']:,} tokens" + (f", {cut:,} of them cut at {bins['limit']:,}."
+        if cut else ", none of them cut.")
 
 # %% ../../nbs/03_data/10_previews.ipynb #da5a5dc6
 def longest_odds(
@@ -96,9 +103,11 @@ class Preview:
         self.recipe, self.rows, self.tok, self.bad = recipe, find_rows(rows), tok, []
         self.encoder, self.whole = (encoder_of(recipe, tok, self.rows, n) for n in (recipe.max_length, None))
         some = self.rows.select(np.arange(min(looked or len(rows), len(rows))))
-        self.looked = self.encoder(some[:], some.numbers, self.bad) if len(some) <= BATCH else encode_all(self.encoder, some, self.bad)
-        self.length, self.cut, self.learned = (np.array(getattr(self.looked, many) if hasattr(self.looked, many) else [one(e) for e in self.looked], int)
-            for many, one in (("lengths", lambda e: len(e.input_ids)), ("cuts", lambda e: e.cut), ("learned", lambda e: e.learned)))
+        self.looked = self.encoder(some[:], some.numbers, self.bad) if len(some) <= BATCH else encode_all(self.encoder,
+            some, self.bad)
+        self.length, self.cut, self.learned = (np.array(getattr(self.looked, many) if hasattr(self.looked, many)
+            else [one(e) for e in self.looked], int) for many, one in (("lengths", lambda e: len(e.input_ids)),
+            ("cuts", lambda e: e.cut), ("learned", lambda e: e.learned)))
 
 # %% ../../nbs/03_data/10_previews.ipynb #8b0e3e5b
 def preview(
@@ -106,8 +115,10 @@ def preview(
     rows: int = 500,  # Rows to look at, from the first; 0 for all of them
 ) -> Preview:  # Shows itself
     "What the loss will see: tokens and mask, lengths, and what is cut, padded or never learned"
-    if not isinstance(rows, int) or rows < 0: raise RecipeError(f"rows must be a whole number, 0 for all, but it is {rows!r}.")
-    return Preview(recipe, rows_of(recipe), load_tokenizer(find_model(recipe, weights=False), recipe.trust_remote_code), rows)
+    if not isinstance(rows, int) or rows < 0:
+        raise RecipeError(f"rows must be a whole number, 0 for all, but it is {rows!r}.")
+    return Preview(recipe, rows_of(recipe), load_tokenizer(find_model(recipe, weights=False),
+        recipe.trust_remote_code), rows)
 
 # %% ../../nbs/03_data/10_previews.ipynb #81d7bf0d
 @patch
@@ -115,7 +126,8 @@ def encoded(self: Preview,
     i: int,  # The number of a row, from 0
 ) -> Encoded:  # As trained
     "A row as the trainer gets it"
-    if not 0 <= i < len(self.rows): raise RecipeError(f"row: there is no row {i}; the data has {len(self.rows):,}, counted from 0.")
+    if not 0 <= i < len(self.rows):
+        raise RecipeError(f"row: there is no row {i}; the data has {len(self.rows):,}, counted from 0.")
     return self.looked[i] if i < len(self.looked) else self.encoder([self.rows[i]], [self.numbers[i]], [])[0]
 
 @patch
@@ -126,7 +138,8 @@ def chips(self: Preview,
     e = self.encoded(i)
     tail = self.whole([self.rows[i]], [self.numbers[i]], [])[0].input_ids[len(e.input_ids):] if e.cut else []
     pad, n = self.tok.pad_token_id, self.padding(i)
-    return chips_of(self.tok, e.input_ids, e.labels) + chips_of(self.tok, tail) + ([[self.tok.decode([pad]), "padding", pad, n]] if n and pad is not None else [])
+    return chips_of(self.tok, e.input_ids, e.labels) + chips_of(self.tok,
+        tail) + ([[self.tok.decode([pad]), "padding", pad, n]] if n and pad is not None else [])
 
 # %% ../../nbs/03_data/10_previews.ipynb #efb84704
 @patch
@@ -179,7 +192,9 @@ def padded(self: Preview,
 ) -> float:  # Of all tokens that are computed
     "The share of padding, with the batches of the recipe"
     l, r = self.trained, self.recipe
-    if packing: return padding_share([l[p].sum() for p in best_fit(l, r.max_length)], r.per_device_train_batch_size) if len(l) else 0.
+    if packing:
+        return padding_share([l[p].sum() for p in best_fit(l, r.max_length)],
+            r.per_device_train_batch_size) if len(l) else 0.
     if not group_by_length or not len(l): return padding_share(l, r.per_device_train_batch_size)
     order, b = list(ByLength(l, r.per_device_train_batch_size, r.seed)), r.per_device_train_batch_size
     batches = [l[order[i:i + b]] for i in range(0, len(order), b)]
@@ -187,11 +202,13 @@ def padded(self: Preview,
 
 # %% ../../nbs/03_data/10_previews.ipynb #92d81faf
 @patch
-def shares(self: Preview) -> dict:  # learned and context of what is trained on, truncated of all tokens, padding of the batches
+# learned and context of what is trained on, truncated of all tokens, padding of the batches
+def shares(self: Preview) -> dict:
     "How much of the tokens is learned, only read, cut off and padding"
     kept, cut, r = int(self.length.sum()), int(self.cut.sum()), self.recipe
     learned = int(self.learned.sum())/max(kept, 1)
-    return dict(learned=learned, context=1 - learned, truncated=cut/max(kept + cut, 1), padding=self.padded(r.packing, r.group_by_length))
+    return dict(learned=learned, context=1 - learned, truncated=cut/max(kept + cut, 1),
+        padding=self.padded(r.packing, r.group_by_length))
 
 # %% ../../nbs/03_data/10_previews.ipynb #86e6fd7a
 @patch
@@ -199,19 +216,23 @@ def reading(self: Preview) -> str:  # Two sentences
     "What the shares say"
     s, cut, none, r = self.shares(), int((self.cut > 0).sum()), int((self.learned == 0).sum()), self.recipe
     rows = lambda n, one, more: f"{n:,} row {one}" if n == 1 else f"{n:,} rows {more}"
-    said = [f"{percent_text(s['learned'])} of the tokens are learned", f"{rows(cut, 'is', 'are')} cut, {percent_text(s['truncated'])} of all tokens" if cut else "nothing is cut"]
+    said = [f"{percent_text(s['learned'])} of the tokens are learned",
+        f"{rows(cut, 'is', 'are')} cut, {percent_text(s['truncated'])} of all tokens" if cut else "nothing is cut"]
     if none: said.append(rows(none, "has nothing to learn and is", "have nothing to learn and are") + " left out")
     plain, packed, now = self.padded(False), self.padded(True), s["padding"]
     less = lambda p: percent_text(1 - (1 - plain)/(1 - p))
-    saved = f", {less(now)} less to compute than without" if now < plain and (r.packing or r.group_by_length) else f"; packing would leave {percent_text(packed)}, {less(packed)} less to compute" if packed < now else ""
+    saved = (f", {less(now)} less to compute than without" if now < plain and (r.packing or r.group_by_length)
+        else f"; packing would leave {percent_text(packed)}, {less(packed)} less to compute" if packed < now else "")
     how = "Packed, in" if r.packing else "Sorted by length, in" if r.group_by_length else "In"
-    return f"{', '.join(said)}. {how} batches of {r.per_device_train_batch_size}, {percent_text(now)} is padding{saved}."
+    return (f"{', '.join(said)}. {how} batches of {r.per_device_train_batch_size}, {percent_text(now)} is "
+        f"padding{saved}.")
 
 # %% ../../nbs/03_data/10_previews.ipynb #84687628
 @patch
 def text(self: Preview) -> str:
     "What was looked at, what it says, and the first row"
-    return f"{self._what()}. {self.reading()}" + (f"\nrow {self.numbers[0]:,}: {chips_text(self.chips(0))}" if len(self.rows) else "")
+    return f"{self._what()}. {self.reading()}" + (f"\nrow {self.numbers[0]:,}: {chips_text(self.chips(0))}"
+        if len(self.rows) else "")
 
 @patch
 def _what(self: Preview):
@@ -232,8 +253,15 @@ def _worst(self: Preview, n=3):
 
 @patch
 def _repr_html_(self: Preview):
-    fold = lambda i, why="", open_=None: tag("details", tag("summary", f"row {self.numbers[i]:,} · {self.length[i]:,} tokens" + (f" and {self.cut[i]:,} cut off" if self.cut[i] else "") + f", {self.learned[i]:,} learned" + why, style="cursor:pointer;font-size:12.5px"),
-        chips_html(self.chips(i), 300), open=open_, style="margin-top:6px")
-    legend = [Html(chips_html([[words, kind, "–"]]).replace("<div", "<span").replace("</div", "</span")) for words, kind in (("learned", "learned"), ("context", "context"), ("special", "special"), ("cut off", "truncated"), ("padding", "padding"))]
-    return tag("div", tag("div", self._what(), style="font-weight:600;margin-bottom:4px"), lengths_svg(self.bins()), tag("p", self.reading(), style=f"margin:6px 0;padding-left:9px;border-left:3px solid {ACCENT}"), legend,
-        [fold(0, open_="") if len(self.looked) else None], [fold(i, " · " + ", ".join(why)) for i, why in self._worst().items() if i], style="font:13px/1.45 system-ui,sans-serif;max-width:900px")
+    fold = lambda i, why="", open_=None: tag("details",
+        tag("summary", f"row {self.numbers[i]:,} · {self.length[i]:,} tokens"
+        + (f" and {self.cut[i]:,} cut off" if self.cut[i] else "") + f", {self.learned[i]:,} learned" + why,
+        style="cursor:pointer;font-size:12.5px"), chips_html(self.chips(i), 300), open=open_, style="margin-top:6px")
+    legend = [Html(chips_html([[words, kind, "–"]]).replace("<div", "<span").replace("</div", "</span")) for words,
+        kind in (("learned", "learned"), ("context", "context"), ("special", "special"), ("cut off", "truncated"),
+        ("padding", "padding"))]
+    return tag("div", tag("div", self._what(), style="font-weight:600;margin-bottom:4px"), lengths_svg(self.bins()),
+        tag("p", self.reading(), style=f"margin:6px 0;padding-left:9px;border-left:3px solid {ACCENT}"), legend,
+        [fold(0, open_="") if len(self.looked) else None],
+        [fold(i, " · " + ", ".join(why)) for i, why in self._worst().items() if i],
+        style="font:13px/1.45 system-ui,sans-serif;max-width:900px")

@@ -33,10 +33,12 @@ class About:
 
     def __str__(self):
         said = [f"{n:,} × {f}" if len(self.formats) > 1 else f for f, n in self.formats.items()]
-        if self.dropped: said.append("columns that are not read: " + ", ".join(f"{c} ({n:,})" for c, n in self.dropped.items()))
+        if self.dropped:
+            said.append("columns that are not read: " + ", ".join(f"{c} ({n:,})" for c, n in self.dropped.items()))
         where = lambda n, rows: f"{n:,} × (row {', '.join(map(str, rows))}{', ...' if n > len(rows) else ''})"
         said += [f"repaired: {REPAIRS[kind]}, {where(*found)}" for kind, found in self.repairs.items()]
-        if self.bad_rows: said.append(f"left out, since they cannot be read: {self.bad_rows:,} rows, such as {self.words(0)}")
+        if self.bad_rows:
+            said.append(f"left out, since they cannot be read: {self.bad_rows:,} rows, such as {self.words(0)}")
         return "\n".join(said + [f"left out: {n:,} rows, {why}" for why, n in self.left_out.items()])
 
     def words(self,
@@ -67,7 +69,9 @@ class Rows(Sequence):
 
     def __iter__(self): return map(json.loads, self.texts())
 
-    def __eq__(self, other): return isinstance(other, (Rows, list, tuple)) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
+    def __eq__(self, other):
+        return isinstance(other, (Rows, list, tuple)) and len(self) == len(other) and all(a == b for a,
+            b in zip(self, other))
 
 # %% ../../nbs/03_data/03_rows.ipynb #14cf2ff5
 @patch
@@ -118,12 +122,14 @@ PIECE = 8_000_000  # Bytes of rows that are handed to Arrow at once
 
 class _Writer:
     "Rows on their way into a table"
-    def __init__(self, place): self.place, self.rows, self.pieces, self.size, self.total, self.file = place, [], [], 0, 0, None
+    def __init__(self, place):
+        self.place, self.rows, self.pieces, self.size, self.total, self.file = place, [], [], 0, 0, None
 
     def add(self, text, n):
         "True where half a character had to be replaced"
         try: raw, whole = text.encode(), True
-        except UnicodeEncodeError: raw, whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode(), False
+        except UnicodeEncodeError:
+            raw, whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode(), False
         self.rows.append((raw, n, int.from_bytes(blake2b(raw, digest_size=8).digest(), "little")))
         self.size += len(raw)
         if self.size > PIECE: self.flush()
@@ -136,7 +142,8 @@ def flush(self: _Writer):
     import pyarrow as pa
     schema = pa.schema([("row", pa.string()), ("number", pa.int64()), ("hash", pa.uint64())])
     raw, n, h = zip(*self.rows) if self.rows else ((), (), ())
-    self.pieces.append(pa.record_batch([pa.array(raw, pa.binary()).cast(pa.string()), pa.array(n, pa.int64()), pa.array(h, pa.uint64())], schema=schema))
+    self.pieces.append(pa.record_batch([pa.array(raw, pa.binary()).cast(pa.string()), pa.array(n, pa.int64()),
+        pa.array(h, pa.uint64())], schema=schema))
     self.total, self.rows, self.size = self.total + self.size, [], 0
     if self.total <= SPILL: return
     if self.file is None: self.path = self.place(); self.file = pa.ipc.new_stream(f"{self.path}.part", schema)
@@ -169,7 +176,8 @@ def _read(src, columns, start, stop, place):
         about.bad_rows += 1
         if len(about.bad) < 20: about.bad.append([n, line, str(row)])
         if about.bad_rows == 1000 and not normal.formats: break
-    about.formats, about.dropped, about.repairs = dict(normal.formats), dict(normal.dropped), {k: list(v) for k, v in normal.notes.items()}
+    about.formats, about.dropped, about.repairs = dict(normal.formats), dict(normal.dropped), {k: list(v) for k,
+        v in normal.notes.items()}
     return writer.table(), about
 
 # %% ../../nbs/03_data/03_rows.ipynb #3a1a6408
@@ -185,17 +193,21 @@ def _once(src, columns, start, stop):
     "The rows of a source, read now or before"
     key = blake2b(json.dumps([1, src.key, src.name, columns, start, stop]).encode(), digest_size=16).hexdigest()
     if src.key is None:
-        seen, keep = _streams.setdefault(src.stream, {}) if src.stream is not None else {}, tempfile.TemporaryDirectory(prefix="loranb-")
-        if key not in seen: seen[key] = Rows(*_read(src, columns, start, stop, lambda: Path(keep.name)/"rows.arrow"), keep=keep)
+        seen, keep = _streams.setdefault(src.stream,
+            {}) if src.stream is not None else {}, tempfile.TemporaryDirectory(prefix="loranb-")
+        if key not in seen:
+            seen[key] = Rows(*_read(src, columns, start, stop, lambda: Path(keep.name)/"rows.arrow"), keep=keep)
         return seen[key]
-    if key not in _recent: _recent[key] = _kept(key) or _keep(_read(src, columns, start, stop, lambda: _cached(key)), key)
+    if key not in _recent:
+        _recent[key] = _kept(key) or _keep(_read(src, columns, start, stop, lambda: _cached(key)), key)
     while len(_recent) > 8: _recent.pop(next(iter(_recent)))
     return _recent[key]
 
 # %% ../../nbs/03_data/03_rows.ipynb #e266c609
 def _kept(key):
     path = _cached(key)
-    if path.is_file() and (head := path.with_suffix(".json")).is_file(): return Rows(_mapped(path), About(**json.loads(head.read_text())))
+    if path.is_file() and (head := path.with_suffix(".json")).is_file():
+        return Rows(_mapped(path), About(**json.loads(head.read_text())))
 
 def _keep(found, key):
     table, about = found
@@ -214,7 +226,8 @@ def find_rows(
     name, start, stop = _part(split)
     src, ahead = find_source(data, name), all(isinstance(v, int) and v >= 0 or v is None for v in (start, stop))
     rows = _once(src, columns or None, *((start or 0, stop) if ahead else (0, None)))
-    if not ahead: rows = rows.select(np.arange(*slice(*(_place(v, len(rows)) for v in (start, stop))).indices(len(rows))))
+    if not ahead:
+        rows = rows.select(np.arange(*slice(*(_place(v, len(rows)) for v in (start, stop))).indices(len(rows))))
     a = rows.about
     if a.bad_rows and not (skip_bad and len(rows)): raise _bad(a, len(rows))
     if not len(rows): raise DataError(f"data: {src.name!r} has no rows.")
@@ -224,7 +237,9 @@ def find_rows(
 def _part(split):
     name, bracket, _ = split.partition("[")
     m = re.fullmatch(r"(-?\d+%?|):(-?\d+%?|)\]", split[len(name) + 1:])
-    if bracket and not m: raise RecipeError(f"split: {split!r} is no part of a split. Parts are written like train[:1000], train[-100:] or train[10%:20%].")
+    if bracket and not m:
+        raise RecipeError(f"split: {split!r} is no part of a split. Parts are written like train[:1000], "
+            "train[-100:] or train[10%:20%].")
     return (name, *(v if v.endswith("%") else int(v) if v else None for v in m.groups())) if m else (name, None, None)
 
 def _place(v, n): return round(n*int(v[:-1])/100) if isinstance(v, str) else v
@@ -233,9 +248,12 @@ def _bad(about, good):
     row, n = about.bad[0][0], about.bad_rows
     said = f"data: {'' if about.name.startswith('the ') else repr(about.name) + ', '}{about.words(0)}".rstrip(".")
     said += "" if said.endswith("?") else "."
-    if not good: return DataError(said + (f" None of the {'first ' if n == 1000 else ''}{n:,} rows can be read." if n > 1 else ""), row)
+    if not good:
+        return DataError(said + (f" None of the {'first ' if n == 1000 else ''}{n:,} rows can be read." if n > 1
+            else ""), row)
     if n == 1: return DataError(f"{said} Mend the row, or leave it out with acknowledged=['bad-rows'].", row)
-    return DataError(f"{said} {n - 1:,} more cannot be read, such as row {about.bad[1][0]}. Mend them, or leave them out with acknowledged=['bad-rows'].", row)
+    return DataError(f"{said} {n - 1:,} more cannot be read, such as row {about.bad[1][0]}. Mend them, or leave them "
+        "out with acknowledged=['bad-rows'].", row)
 
 # %% ../../nbs/03_data/03_rows.ipynb #ac647f8c
 @patch
@@ -244,7 +262,8 @@ def unique(self: Rows) -> Rows:
     first = np.sort(np.unique(self.hashes, return_index=True)[1])
     if len(first) == len(self): return self
     rows = self.select(first)
-    rows.about = replace(self.about, left_out={**self.about.left_out, "equal to an earlier one": len(self) - len(first)})
+    rows.about = replace(self.about, left_out={**self.about.left_out,
+        "equal to an earlier one": len(self) - len(first)})
     return rows
 
 def rows_of(
@@ -264,7 +283,9 @@ def held_out(
     rows, n, draw = find_rows(rows), recipe.test_size, random.Random(recipe.seed)
     split = recipe.test_split or ("test" if isinstance(recipe.data, str) and recipe.data.startswith("petit/") else None)
     size = lambda total, most: min(n, most) if isinstance(n, int) else round(n*total)
-    if split and split == recipe.split: raise RecipeError(f"test_split: {split!r} is trained on. Hold out another split, or leave test_split out and give test_size.")
+    if split and split == recipe.split:
+        raise RecipeError(f"test_split: {split!r} is trained on. Hold out another split, or leave test_split out and "
+            "give test_size.")
     if split:
         test = find_rows(recipe.data, split, recipe.columns, "bad-rows" in recipe.acknowledged)
         test = test.select(np.arange(size(len(test), len(test))))

@@ -29,12 +29,14 @@ class BadRow(str):
     "What is wrong with a row"
 
 # %% ../../nbs/03_data/01_sources.ipynb #e80f8cf4
-REPAIRS = {
-    "byte-order mark": "a mark at the file's start was left out", "encoding": "the file was read in an encoding that is not UTF-8",
+REPAIRS = {"byte-order mark": "a mark at the file's start was left out",
+    "encoding": "the file was read in an encoding that is not UTF-8",
     "blank line": "a line without a word was passed over", "compressed": "the file was unpacked while reading",
-    "separator": "the columns are parted by another sign than a comma", "wrapped": "the rows were inside an object, or one column after another",
-    "role": "a role had another name or capitals", "parts": "a content in parts was joined", "number": "a number became text",
-    "json": "JSON inside a text was read", "columns of turns": "turns that were stored column by column were put together",
+    "separator": "the columns are parted by another sign than a comma",
+    "wrapped": "the rows were inside an object, or one column after another",
+    "role": "a role had another name or capitals", "parts": "a content in parts was joined",
+    "number": "a number became text", "json": "JSON inside a text was read",
+    "columns of turns": "turns that were stored column by column were put together",
     "letters": "half a character (a lone surrogate) became U+FFFD", "lines": "a plain text became a row",
     "arguments": "the arguments of a tool call were text and were read as JSON"}
 
@@ -51,13 +53,13 @@ class Notes(dict):
 
 # %% ../../nbs/03_data/01_sources.ipynb #a019a076
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-SIGNS = {
-    b"PK\x03\x04": "a zip archive (an .xlsx is one, too). Unpack it, or save the sheet as CSV", b"7z\xbc\xaf": "a 7z archive. Unpack it",
-    b"\x28\xb5\x2f\xfd": "packed with zstd. Unpack it", b"%PDF": "a PDF",
+SIGNS = {b"PK\x03\x04": "a zip archive (an .xlsx is one, too). Unpack it, or save the sheet as CSV",
+    b"7z\xbc\xaf": "a 7z archive. Unpack it", b"\x28\xb5\x2f\xfd": "packed with zstd. Unpack it", b"%PDF": "a PDF",
     b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture",
-    b"SQLite format": "an SQLite data base", b"\xd0\xcf\x11\xe0": "an old Office document", b"\x93NUMPY": "a NumPy array",
-    b"\x80\x04": "a pickle, which can run code", b"\x7fELF": "a program"}
-_ENDS = dict(json=".jsonl .ndjson .json", csv=".csv .tsv .tab", text=".txt .text .md", parquet=".parquet", arrow=".arrow .feather")
+    b"SQLite format": "an SQLite data base", b"\xd0\xcf\x11\xe0": "an old Office document",
+    b"\x93NUMPY": "a NumPy array", b"\x80\x04": "a pickle, which can run code", b"\x7fELF": "a program"}
+_ENDS = dict(json=".jsonl .ndjson .json", csv=".csv .tsv .tab", text=".txt .text .md", parquet=".parquet",
+    arrow=".arrow .feather")
 SUFFIXES = {s: kind for kind, ends in _ENDS.items() for s in ends.split()}
 
 def _open(path):
@@ -73,15 +75,22 @@ def file_kind(
     "What a file is: by its first bytes, else by its name"
     try:
         with _open(path) as f: head = f.read(4096)
-    except (OSError, EOFError, lzma.LZMAError) as e: raise DataError(f"data: {str(path)!r} cannot be read: {e}.") from None
-    if not head.strip(b"\xef\xbb\xbf\xff\xfe \t\r\n\x00"): raise DataError(f"data: {str(path)!r} has no rows: the file is empty.")
+    except (OSError, EOFError, lzma.LZMAError) as e:
+        raise DataError(f"data: {str(path)!r} cannot be read: {e}.") from None
+    if not head.strip(b"\xef\xbb\xbf\xff\xfe \t\r\n\x00"):
+        raise DataError(f"data: {str(path)!r} has no rows: the file is empty.")
     for sign, kind in ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow")):
         if head.startswith(sign): return kind
     found = next((words for sign, words in SIGNS.items() if head.startswith(sign)), None)
     if found: raise DataError(f"data: {str(path)!r} is not a text file but {found}.")
-    kind = SUFFIXES.get(_suffix(path)) or ("json" if head.decode(json.detect_encoding(head), "replace").lstrip("\ufeff \t\r\n")[:1] in "{[" else None)
-    if kind in ("parquet", "arrow"): raise DataError(f"data: {str(path)!r} is no {kind.title()} file, whatever its name says: it does not begin as one.")
-    if not kind: raise DataError(f"data: {str(path)!r} is of no kind that is known by its name: {', '.join(SUFFIXES)}, and those with .gz, .bz2 or .xz.")
+    kind = SUFFIXES.get(_suffix(path)) or ("json" if head.decode(json.detect_encoding(head),
+        "replace").lstrip("\ufeff \t\r\n")[:1] in "{[" else None)
+    if kind in ("parquet", "arrow"):
+        raise DataError(f"data: {str(path)!r} is no {kind.title()} file, whatever its name says: it does not begin "
+            "as one.")
+    if not kind:
+        raise DataError(f"data: {str(path)!r} is of no kind that is known by its name: {', '.join(SUFFIXES)}, and "
+            "those with .gz, .bz2 or .xz.")
     return kind
 
 # %% ../../nbs/03_data/01_sources.ipynb #3b41dbdf
@@ -98,7 +107,8 @@ def text_lines(
         elif encoding != "utf-8": notes.add("encoding", 1)
         n = 0
         try:
-            for n, line in enumerate(f if encoding.startswith("utf-8") else _decoded(f, encoding), 1): yield n, _line(line, n == 1)
+            for n, line in enumerate(f if encoding.startswith("utf-8") else _decoded(f, encoding), 1):
+                yield n, _line(line, n == 1)
         except (UnicodeDecodeError, OSError, EOFError, lzma.LZMAError, zlib.error) as e:
             raise DataError(f"data: {str(path)!r} is cut off or damaged behind line {n} ({e}).", n + 1) from None
 
@@ -108,7 +118,8 @@ def _decoded(f, encoding): return io.TextIOWrapper(f, encoding, newline="\n")
 def _line(line, first):
     try: text = line if isinstance(line, str) else line.decode("utf-8")
     except UnicodeDecodeError as e:
-        return BadRow(f"is not UTF-8: byte 0x{line[e.start]:02x} after {line[max(e.start - 12, 0):e.start].decode('utf-8', 'replace')!r}. Save the file as UTF-8")
+        return BadRow(f"is not UTF-8: byte 0x{line[e.start]:02x} after "
+            f"{line[max(e.start - 12, 0):e.start].decode('utf-8', 'replace')!r}. Save the file as UTF-8")
     return text.removeprefix("\ufeff") if first else text
 
 # %% ../../nbs/03_data/01_sources.ipynb #5ec75ae4
@@ -140,14 +151,18 @@ def _array(read):
         line += text.count("\n", start, at)
         if text[at:at + 1] == "]":
             if not (text[at + 1:] + read(1 << 20)).strip(): return
-            raise DataError(f"data: row {n + 1} (line {line}) is behind the end of the array. A file has one array, or one object a line.", n + 1)
+            raise DataError(f"data: row {n + 1} (line {line}) is behind the end of the array. A file has one array, "
+                "or one object a line.", n + 1)
         try: row, end = _decoder.raw_decode(text, at)
-        except _Twice as e: raise DataError(f"data: row {n + 1} (line {line}) has the key {str(e)!r} twice.", n + 1) from None
+        except _Twice as e:
+            raise DataError(f"data: row {n + 1} (line {line}) has the key {str(e)!r} twice.", n + 1) from None
         except (json.JSONDecodeError, RecursionError) as e:
             more = read(max(1 << 20, len(text) - at))
             if not more:
-                rest = "the file ends in the middle of it" if _open_end(text[at:]) else "the rows behind it cannot be told apart"
-                raise DataError(f"data: row {n + 1} (line {line}) is not JSON ({getattr(e, 'msg', 'nested too deeply')}); {rest}.", n + 1) from None
+                rest = ("the file ends in the middle of it" if _open_end(text[at:])
+                    else "the rows behind it cannot be told apart")
+                raise DataError(f"data: row {n + 1} (line {line}) is not JSON "
+                    f"({getattr(e, 'msg', 'nested too deeply')}); {rest}.", n + 1) from None
             text, at = text[at:] + more, 0
             continue
         yield line, row
@@ -161,7 +176,8 @@ def _unwrap(d, split, notes):
     key = next((k for k in (split, "data", "rows", "examples", "instances") if k in inside), None)
     lists = [v for v in d.values() if isinstance(v, list) and not any(isinstance(o, dict) for o in v)]
     if key: rows = inside[key]
-    elif d and len(lists) == len(d) and len({len(v) for v in lists}) == 1: rows = [dict(zip(d, vs)) for vs in zip(*lists)]
+    elif d and len(lists) == len(d) and len({len(v) for v in lists}) == 1:
+        rows = [dict(zip(d, vs)) for vs in zip(*lists)]
     else: return [d]
     notes.add("wrapped", 1)
     return rows
@@ -173,7 +189,8 @@ def _document(text, split, notes):
         try: row, at = _decoder.raw_decode(text, at)
         except (_Twice, json.JSONDecodeError, RecursionError) as e:
             line = 1 + text.count("\n", 0, getattr(e, "pos", at))
-            wrong = f"has the key {str(e)!r} twice" if isinstance(e, _Twice) else f"is not JSON ({getattr(e, 'msg', 'nested too deeply')})"
+            wrong = f"has the key {str(e)!r} twice" if isinstance(e,
+                _Twice) else f"is not JSON ({getattr(e, 'msg', 'nested too deeply')})"
             raise DataError(f"data: row {len(rows) + 1} (line {line}) {wrong}.", len(rows) + 1) from None
         rows.append(row)
     return _unwrap(rows[0], split, notes) if len(rows) == 1 and isinstance(rows[0], dict) else rows
@@ -237,15 +254,20 @@ def csv_rows(
         try: values = next(reader)
         except StopIteration: return
         except DataError as e: raise DataError(str(e), n + 1) from None
-        except csv.Error as e: n += 1; yield at, BadRow(f"is not CSV: {e}. Is there a quote (\") too many or too few?"); continue
+        except csv.Error as e:
+            n += 1
+            yield at, BadRow(f"is not CSV: {e}. Is there a quote (\") too many or too few?")
+            continue
         if not any(v.strip() for v in values): notes.add("blank line", at)
         else:
-            n, wrong = n + 1, f"has {len(values)} values, but the header has {len(names)} names. Is there a {sign!r} or a quote too many or too few?"
+            n, wrong = (n + 1, f"has {len(values)} values, but the header has {len(names)} names. Is there a "
+                f"{sign!r} or a quote too many or too few?")
             yield at, dict(zip(names, values)) if len(values) == len(names) else BadRow(wrong)
 
 def _header(reader):
     try: names = [n.strip() for n in next(reader)]
-    except csv.Error as e: raise DataError(f"data: the header (line 1) is not CSV: {e}. Is there a quote (\") too many or too few?") from None
+    except csv.Error as e:
+        raise DataError(f"data: the header (line 1) is not CSV: {e}. Is there a quote (\") too many or too few?") from None
     twice = next((n for i, n in enumerate(names) if n in names[:i]), None)
     if twice is not None: raise DataError(f"data: the header (line 1) has the column {twice!r} twice.")
     return names
@@ -272,10 +294,13 @@ def table_rows(
         if kind == "parquet": batches = pq.ParquetFile(path).iter_batches(1000)
         else:
             source = pa.memory_map(str(path))
-            batches = _batches(pa.ipc.open_file(source)) if source.read(6) == b"ARROW1" and not source.seek(0) else pa.ipc.open_stream(_rewound(source))
-        for b in batches: yield from ((None, r) for part in range(0, b.num_rows, 1000) for r in b.slice(part, 1000).to_pylist())
+            batches = (_batches(pa.ipc.open_file(source)) if source.read(6) == b"ARROW1" and not source.seek(0)
+                else pa.ipc.open_stream(_rewound(source)))
+        for b in batches:
+            yield from ((None, r) for part in range(0, b.num_rows, 1000) for r in b.slice(part, 1000).to_pylist())
     except (pa.ArrowInvalid, OSError) as e:
-        raise DataError(f"data: {str(path)!r} cannot be read as {kind.title()}: {str(e).splitlines()[0].rstrip('.')}. Is it whole?") from None
+        raise DataError(f"data: {str(path)!r} cannot be read as {kind.title()}: "
+            f"{str(e).splitlines()[0].rstrip('.')}. Is it whole?") from None
 
 def _batches(file): return (file.get_batch(i) for i in range(file.num_record_batches))
 def _rewound(source): source.seek(0); return source
@@ -286,11 +311,13 @@ def memory_rows(
 ):  # Yields (None, row)
     "The rows of what is in memory"
     if hasattr(data, "column_names") and hasattr(data, "with_format"):
-        data, names = data.with_format(None), {k: f.names for k, f in (data.features or {}).items() if type(f).__name__ == "ClassLabel"}
+        data, names = data.with_format(None), {k: f.names for k, f in (data.features or {}).items()
+            if type(f).__name__ == "ClassLabel"}
         said = lambda k, v: names[k][v] if k in names and isinstance(v, int) and v >= 0 else v
         rows = ({k: said(k, v) for k, v in zip(b, vs)} for b in data.iter(1000) for vs in zip(*b.values()))
     elif hasattr(data, "iloc") and not hasattr(data, "columns"): rows = data.tolist()
-    elif hasattr(data, "iloc"): rows = (r for i in range(0, len(data), 1000) for r in data.iloc[i:i + 1000].to_dict("records"))
+    elif hasattr(data, "iloc"):
+        rows = (r for i in range(0, len(data), 1000) for r in data.iloc[i:i + 1000].to_dict("records"))
     elif hasattr(data, "iter_rows"): rows = data.iter_rows(named=True)
     elif hasattr(data, "to_batches"): rows = (r for b in data.to_batches(1000) for r in b.to_pylist())
     else: rows = data
@@ -312,9 +339,13 @@ def _files(paths, name, split):
         for p, kind in kinds.items():
             said = f"data: {str(p)!r}"
             if kind == "json": rows = json_rows(p, notes, split)
-            else: rows = table_rows(p, kind) if kind in ("parquet", "arrow") else dict(csv=csv_rows, text=plain_rows)[kind](p, notes)
+            else:
+                rows = table_rows(p, kind) if kind in ("parquet", "arrow") else dict(csv=csv_rows,
+                    text=plain_rows)[kind](p, notes)
             try: yield from ((f"line {n} of {p.name!r}" if len(kinds) > 1 and n else n, r) for n, r in rows)
-            except DataError as e: raise e if str(e).startswith(said) else DataError(f"{said}, {str(e).removeprefix('data: ')}", e.row) from None
+            except DataError as e:
+                raise e if str(e).startswith(said) else DataError(f"{said}, {str(e).removeprefix('data: ')}",
+                    e.row) from None
     stamp = [(str(p.absolute()), (s := p.stat()).st_size, s.st_mtime_ns) for p in kinds]
     return Source(name, read, json.dumps([split, stamp]), table=any(k in ("parquet", "arrow") for k in kinds.values()))
 
@@ -330,12 +361,17 @@ def _folder(path, split):
         from datasets import load_from_disk
         return find_source(load_from_disk(path), split, str(path))
     other = (".", "dataset_info", "README", "LICENSE", "state.json")
-    every = [p for p in sorted(path.rglob("*")) if p.is_file() and _suffix(p) in SUFFIXES and not p.name.startswith(other)]
+    every = [p for p in sorted(path.rglob("*")) if p.is_file() and _suffix(p) in SUFFIXES
+        and not p.name.startswith(other)]
     named = {p: _split_of(p, path) or ("train" if re.match(rf"{split}", p.name) is None else split) for p in every}
     files = [p for p, s in named.items() if s == split]
-    if not every: raise DataError(f"data: the folder {str(path)!r} holds no data set: no saved Dataset, no file of {', '.join(SUFFIXES)}.")
+    if not every:
+        raise DataError(f"data: the folder {str(path)!r} holds no data set: no saved Dataset, no file of "
+            f"{', '.join(SUFFIXES)}.")
     has = sorted(set(named.values()))
-    if not files: raise RecipeError(f"split: there is no split {split!r}; the folder {str(path)!r} has {', '.join(has)}.{did_you_mean(split, has)}")
+    if not files:
+        raise RecipeError(f"split: there is no split {split!r}; the folder {str(path)!r} has "
+            f"{', '.join(has)}.{did_you_mean(split, has)}")
     return _files(files, str(path), split)
 
 # %% ../../nbs/03_data/01_sources.ipynb #743fbaad
@@ -345,16 +381,21 @@ def _hub(name, split):
     try: return load_dataset(path, part or None, split=split)
     except ValueError as e:
         parts = re.findall(r"[\w.-]+", (re.search(r"\[(.*)\]", str(e)) or [""])[0]) if "onfig" in str(e) else []
-        if parts: raise RecipeError(f"data: {path!r} has the parts {', '.join(parts)}; choose one, such as data={f'{path}:{parts[0]}'!r}.") from None
+        if parts:
+            raise RecipeError(f"data: {path!r} has the parts {', '.join(parts)}; choose one, such as "
+                f"data={f'{path}:{parts[0]}'!r}.") from None
         raise RecipeError(f"split: {name!r} could not be read with split={split!r}: {e}") from None
     except Exception as e:
-        raise RecipeError(f"data: {name!r} is neither petit/TASK, nor a file or folder here, nor a data set that the Hub gives ({type(e).__name__}). "
-                          "Check the name and the network.") from None
+        raise RecipeError(f"data: {name!r} is neither petit/TASK, nor a file or folder here, nor a data set that the "
+            f"Hub gives ({type(e).__name__}). " "Check the name and the network.") from None
 
 def _petit(name, split):
     task = name.partition("/")[2]
-    if task not in petit.TASKS: raise RecipeError(f"data: petit has no task {task!r}.{did_you_mean(task, petit.TASKS)} Its tasks are {', '.join(petit.TASKS)}.")
-    if split not in ("train", "test"): raise RecipeError(f"split: petit's tasks have the splits train and test, not {split!r}.")
+    if task not in petit.TASKS:
+        raise RecipeError(f"data: petit has no task {task!r}.{did_you_mean(task, petit.TASKS)} Its tasks are "
+            f"{', '.join(petit.TASKS)}.")
+    if split not in ("train", "test"):
+        raise RecipeError(f"split: petit's tasks have the splits train and test, not {split!r}.")
     return Source(name, lambda notes: memory_rows(petit.task(task, split)), f"{name}/{split}")
 
 # %% ../../nbs/03_data/01_sources.ipynb #ed6513f2
@@ -370,7 +411,9 @@ def _has_key(path, split):
     return isinstance(found, dict) and split in found
 
 def _one_split(split, name):
-    if split != "train": raise RecipeError(f"split: {name} has no splits, so there is no {split!r}. Leave split and test_split out: test_size says how many rows are held out.")
+    if split != "train":
+        raise RecipeError(f"split: {name} has no splits, so there is no {split!r}. Leave split and test_split out: "
+            "test_size says how many rows are held out.")
 
 # %% ../../nbs/03_data/01_sources.ipynb #ed6513f4
 def find_source(
@@ -389,18 +432,24 @@ def find_source(
         if path.is_dir(): return _folder(path, split)
         if _suffix(path) in SUFFIXES: raise _no_file(path)
         return find_source(_hub(data, split), "train", data)
-    if isinstance(data, (list, tuple)) and data and all(isinstance(o, Path) or isinstance(o, str) and _suffix(Path(o)) in SUFFIXES for o in data):
+    if isinstance(data, (list, tuple)) and data and all(isinstance(o, Path) or isinstance(o, str)
+            and _suffix(Path(o)) in SUFFIXES for o in data):
         paths = [Path(o).expanduser() for o in data]
         if missing := next((p for p in paths if not p.is_file()), None): raise _no_file(missing)
         _one_split(split, "a list of files")
         return _files(paths, "the files", split)
     if isinstance(data, dict):
-        columns = [v for v in data.values() if isinstance(v, (list, tuple)) and not any(isinstance(o, dict) for o in v[:1])]
-        if data and split not in data and len(columns) == len(data) and len(set(map(len, columns))) == 1: return find_source([dict(zip(data, vs)) for vs in zip(*columns)], split, "the columns")
-        if split not in data: raise RecipeError(f"split: there is no split {split!r}; the data set has {', '.join(map(str, data))}.{did_you_mean(split, data)}")
+        columns = [v for v in data.values() if isinstance(v, (list, tuple))
+            and not any(isinstance(o, dict) for o in v[:1])]
+        if data and split not in data and len(columns) == len(data) and len(set(map(len, columns))) == 1:
+            return find_source([dict(zip(data, vs)) for vs in zip(*columns)], split, "the columns")
+        if split not in data:
+            raise RecipeError(f"split: there is no split {split!r}; the data set has "
+                f"{', '.join(map(str, data))}.{did_you_mean(split, data)}")
         return find_source(data[split], "train", name)
     name = name or {"list": "the list", "tuple": "the list"}.get(type(data).__name__, f"the {type(data).__name__}")
     _one_split(split, name)
     key = getattr(data, "_fingerprint", None) if hasattr(data, "num_rows") else None
     stream = data if hasattr(data, "column_names") and not hasattr(data, "num_rows") else None
-    return Source(name, lambda notes: memory_rows(data), key, stream, hasattr(data, "column_names") or hasattr(data, "to_batches"))
+    return Source(name, lambda notes: memory_rows(data), key, stream, hasattr(data, "column_names")
+        or hasattr(data, "to_batches"))

@@ -7,11 +7,9 @@ __all__ = []
 
 # %% ../../nbs/06_evaluate/index.ipynb #840ffc77
 from .. import hand_on
-__getattr__, __dir__, __all__ = hand_on(__name__,
-    answers="exact_match generate is_right question_and_answer undisturbed",
-    scores="accuracy classify held_out_loss row_logits",
-    directions="Functional",
-    watch="Watch evaluating measure_directions",
-    base_weights="Weight base_weight iter_base_weights",
-    comparing="alignment amplification base_gain cancellation cosine critical_spike distance drift forgetting from_start inner intruders magnitude_direction overlap principal_angles relative_size",
+__getattr__, __dir__, __all__ = hand_on(__name__, answers="exact_match generate is_right question_and_answer "
+    "undisturbed", scores="accuracy classify held_out_loss row_logits", directions="Functional",
+    watch="Watch evaluating measure_directions", base_weights="Weight base_weight iter_base_weights",
+    comparing="alignment amplification base_gain cancellation cosine critical_spike distance drift forgetting "
+    "from_start inner intruders magnitude_direction overlap principal_angles relative_size",
     questions="draw_alignment draw_amplification draw_direction_tokens draw_forgetting draw_overlap")

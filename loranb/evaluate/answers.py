@@ -41,15 +41,18 @@ def prompt_ids(
 ) -> list:  # Token ids up to where the assistant begins
     "A prompt as the model sees it"
     if isinstance(prompt, Plain) or isinstance(prompt, str) and not tok.chat_template:
-        return ([] if tok.bos_token and prompt.startswith(tok.bos_token) else start_tokens(tok)) + tok(prompt, add_special_tokens=False)["input_ids"]
+        return ([] if tok.bos_token and prompt.startswith(tok.bos_token) else start_tokens(tok)) + tok(prompt,
+            add_special_tokens=False)["input_ids"]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else _messages(prompt)
-    return tok(tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
+    return tok(tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True),
+        add_special_tokens=False)["input_ids"]
 
 def _messages(prompt):
     turns = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
     for m in turns:
         if isinstance(m, dict) and m.get("role") in ROLES and m.keys() & {"content", "tool_calls"}: continue
-        raise RecipeError(f"prompt: a message has a role ({', '.join(ROLES)}) and content, but one is {m!r}. Give text, or a list of messages such as {{'role': 'user', 'content': 'Hello'}}.")
+        raise RecipeError(f"prompt: a message has a role ({', '.join(ROLES)}) and content, but one is {m!r}. Give "
+            f"text, or a list of messages such as {{'role': 'user', 'content': 'Hello'}}.")
     return turns
 
 # %% ../../nbs/06_evaluate/01_answers.ipynb #50a35e8f
@@ -61,13 +64,19 @@ def generate(
     batch_size: int = 32,  # Prompts answered at once
 ):  # Text for one prompt, a list of texts for a list of prompts
     "Greedy answers"
-    one = isinstance(prompts, (str, dict)) or not hasattr(prompts, "__iter__") or isinstance(next(iter(prompts), None), dict)
+    one = isinstance(prompts, (str, dict)) or not hasattr(prompts, "__iter__") or isinstance(next(iter(prompts), None),
+        dict)
     ids, out = [prompt_ids(tok, p) for p in ([prompts] if one else prompts)], []
-    if n := max_positions(model): max_new_tokens = min(max_new_tokens, n//2); ids = [o[-(n - max_new_tokens):] for o in ids]  # the end of a prompt that leaves no room
+    # the end of a prompt that leaves no room
+    if n := max_positions(model):
+        max_new_tokens = min(max_new_tokens, n//2)
+        ids = [o[-(n - max_new_tokens):] for o in ids]
     with undisturbed(model):
         for i in range(0, len(ids), batch_size):
-            batch = tok.pad(dict(input_ids=ids[i:i + batch_size]), padding_side="left", return_tensors="pt").to(model.device)
-            new = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=tok.pad_token_id, use_cache=True)
+            batch = tok.pad(dict(input_ids=ids[i:i + batch_size]), padding_side="left",
+                return_tensors="pt").to(model.device)
+            new = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
+                pad_token_id=tok.pad_token_id, use_cache=True)
             out += tok.batch_decode(new[:, batch["input_ids"].shape[1]:], skip_special_tokens=True)
     return out[0].strip() if one else [o.strip() for o in out]
 
@@ -77,7 +86,8 @@ def question_and_answer(
 ):  # (prompt, expected answer)
     "What a row asks, and what it expects"
     kind = row_shape(row)
-    if kind == "completion" and isinstance(row["completion"], list): return row["prompt"] + row["completion"][:-1], row["completion"][-1]["content"].strip()
+    if kind == "completion" and isinstance(row["completion"], list):
+        return row["prompt"] + row["completion"][:-1], row["completion"][-1]["content"].strip()
     if kind == "completion": return Plain(row["prompt"]), row["completion"].strip()
     if kind == "text": return Plain(row["text"][:len(row["text"])//2]), row["text"][len(row["text"])//2:].strip()
     last = max(i for i, m in enumerate(row["messages"]) if m["role"] == "assistant")

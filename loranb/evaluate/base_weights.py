@@ -34,12 +34,15 @@ def _shape(layer):
         if hasattr(layer, m) and hasattr(layer, n): return getattr(layer, m), getattr(layer, n)
     W = getattr(layer, "weight", None)
     if type(layer).__name__ == "Conv1D" and W is not None: return tuple(W.shape[::-1])
-    raise RecipeError(f"a layer of type {type(layer).__name__} has no numbers of outputs and inputs, so it is no matrix that loranb can multiply by")
+    raise RecipeError(f"a layer of type {type(layer).__name__} has no numbers of outputs and inputs, so it is no "
+        "matrix that loranb can multiply by")
 
 # %% ../../nbs/06_evaluate/05_base_weights.ipynb #d31d42c2
 def _base(layer, name):
     while hasattr(layer, "base_layer"):
-        if getattr(layer, "merged", False): raise RecipeError(f"{name or 'the layer'} has adapters merged into its weight; call unmerge_adapter() on the model first")
+        if getattr(layer, "merged", False):
+            raise RecipeError(f"{name or 'the layer'} has adapters merged into its weight; call unmerge_adapter() on "
+                "the model first")
         layer = layer.base_layer
     return layer
 
@@ -91,7 +94,8 @@ class Weight:
         self.layer, self.name = _linear(_base(layer, name)), name
         self.m, self.n = _shape(self.layer)
 
-    def __repr__(self): return f"Weight {self.name or type(self.layer).__name__}: {self.m}x{self.n}, by {type(self.layer).__name__}"
+    def __repr__(self):
+        return f"Weight {self.name or type(self.layer).__name__}: {self.m}x{self.n}, by {type(self.layer).__name__}"
 
 # %% ../../nbs/06_evaluate/05_base_weights.ipynb #66c4573a
 @patch
@@ -125,7 +129,8 @@ def error(self: Weight) -> float:
 # %% ../../nbs/06_evaluate/05_base_weights.ipynb #58ed1844
 def _open(layer):
     W, kind = getattr(layer, "weight", None), type(layer)
-    if kind is not torch.nn.Linear and kind.__name__ != "Conv1D" or type(W) is not torch.nn.Parameter or W.dtype not in _PLAIN: return None
+    if kind is not torch.nn.Linear and kind.__name__ != "Conv1D" or type(W) is not torch.nn.Parameter or W.dtype not in _PLAIN:
+        return None
     return W.detach().mT if kind.__name__ == "Conv1D" else W.detach()
 
 @patch
@@ -137,7 +142,8 @@ def columns(
     plain = _open(self.layer)
     for j in range(0, self.n, block):
         k = min(block, self.n - j)
-        yield plain[:, j:j + k].cpu().double() if plain is not None else self @ torch.eye(self.n, k, dtype=torch.float64).roll(j, 0)
+        yield plain[:, j:j + k].cpu().double() if plain is not None else self @ torch.eye(self.n, k,
+            dtype=torch.float64).roll(j, 0)
 
 # %% ../../nbs/06_evaluate/05_base_weights.ipynb #2b9be7c4
 @patch(as_prop=True)
@@ -198,7 +204,8 @@ def _slice(found, name):
     module = _base(found[owner], name)
     W = getattr(module, parameter, None)
     if not isinstance(W, torch.Tensor) or W.dtype not in _PLAIN: return None
-    if expert and W.ndim == 3 and int(expert) < len(W): W = W[int(expert)].mT if getattr(module, "is_transposed", False) else W[int(expert)]
+    if expert and W.ndim == 3 and int(expert) < len(W):
+        W = W[int(expert)].mT if getattr(module, "is_transposed", False) else W[int(expert)]
     return W if W.ndim == 2 else None
 
 # %% ../../nbs/06_evaluate/05_base_weights.ipynb #cf4b3541
@@ -210,7 +217,9 @@ def iter_base_weights(
     found = {plain_name(k): o for k, o in model.named_modules()}
     for name in names:
         part = found[name] if name in found else _slice(found, name)
-        if part is None: raise RecipeError(f"this {type(model).__name__} has no module {name!r} whose weight can be read; was the adapter trained on another base?")
+        if part is None:
+            raise RecipeError(f"this {type(model).__name__} has no module {name!r} whose weight can be read; was the "
+                "adapter trained on another base?")
         yield Weight(part, name)
 
 def base_weight(

@@ -24,7 +24,9 @@ from .base_weights import iter_base_weights, Weight
 def _parts(x, model=None):
     parts = x if isinstance(x, list) else x.parts
     if parts is not None: return parts
-    if model is None: raise AdapterError("these spectra hold singular values and no directions; make them from the model or the saved adapter with Spectra.of")
+    if model is None:
+        raise AdapterError("these spectra hold singular values and no directions; make them from the model or the "
+            "saved adapter with Spectra.of")
     return [f for f in read_factors(model) if f.name in set(x.names)]
 
 def _svd(f):
@@ -34,7 +36,8 @@ def _svd(f):
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #940cd325
 def _directions(x, side):
-    if side not in ("left", "right"): raise RecipeError(f"side={side!r}: 'right' (the inputs it reads) or 'left' (the outputs it writes)")
+    if side not in ("left", "right"):
+        raise RecipeError(f"side={side!r}: 'right' (the inputs it reads) or 'left' (the outputs it writes)")
     if isinstance(x, Factors): return _svd(x)[0 if side == "left" else 2]
     return torch.linalg.qr(torch.as_tensor(x).detach().cpu().double()).Q
 
@@ -85,7 +88,8 @@ def distance(
     X, Y = _both(x, y, side)
     theta, null = principal_angles(X, Y), max(X.shape[1], Y.shape[1])/len(X)
     p, d2 = max(1, len(theta)), float((np.sin(theta)**2).sum())
-    return dict(projection=math.sqrt(d2), projection_null=math.sqrt(p*(1 - null)), geodesic=float(np.linalg.norm(theta)), phi=1 - d2/p, null=null)
+    return dict(projection=math.sqrt(d2), projection_null=math.sqrt(p*(1 - null)),
+        geodesic=float(np.linalg.norm(theta)), phi=1 - d2/p, null=null)
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #1cd72885
 def inner(
@@ -114,13 +118,15 @@ def cancellation(
     total, sizes = sum_factors(parts), np.array([max(0., inner(f, f)) for f in parts])
     pairs = (sizes.sum()**2 - (sizes**2).sum())/2
     scale = sizes.sum() or math.nan
-    return dict(ratio=inner(total, total)/scale, null=1., sd=2*math.sqrt(pairs/(total.m*total.n))/scale, sigma=_svd(total)[1].numpy())
+    return dict(ratio=inner(total, total)/scale, null=1., sd=2*math.sqrt(pairs/(total.m*total.n))/scale,
+        sigma=_svd(total)[1].numpy())
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #c7d61ebe
 def _weights(spectra, model):
     parts = _parts(spectra, model)
     for f, W in zip(parts, iter_base_weights(model, [f.name for f in parts])):
-        if (W.m, W.n) != (f.m, f.n): raise AdapterError(f"{f.name}: the update is {f.m}x{f.n} and the weight {W.m}x{W.n}; this is another base")
+        if (W.m, W.n) != (f.m, f.n):
+            raise AdapterError(f"{f.name}: the update is {f.m}x{f.n} and the weight {W.m}x{W.n}; this is another base")
         yield f, W
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #337c183f
@@ -133,7 +139,8 @@ def relative_size(
         S, (_, top, _, residual) = _svd(f)[1], W.top(1)
         size, spectral = float(S.norm()), float(S[0]) if len(S) else 0.
         return dict(module=f.name, frobenius=size, base_frobenius=W.frobenius, relative_frobenius=size/W.frobenius,
-                    spectral=spectral, base_spectral=float(top[0]), relative_spectral=spectral/float(top[0]), residual=float(residual[0]))
+            spectral=spectral, base_spectral=float(top[0]), relative_spectral=spectral/float(top[0]),
+            residual=float(residual[0]))
     return pd.DataFrame([row(f, W) for f, W in _weights(spectra, model)])
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #e9f907c7
@@ -154,9 +161,10 @@ def amplification(
         r = len(S)
         projected, random = float((U.mT @ (W @ V)).norm()) if r else 0., size*r/math.sqrt(W.m*W.n)
         top = W.top(max(1, r))[1]
-        return dict(module=f.name, r=r, frobenius=float(S.norm()), base_frobenius=size, projected=projected, random=random,
-                    random_sd=_random_sd(r, top, size, min(W.m, W.n)) if r else math.nan, own=float(top[:r].norm()),
-                    amplification=float(S.norm())/projected if projected else math.nan, excess=projected/random if r else math.nan, error=W.error)
+        return dict(module=f.name, r=r, frobenius=float(S.norm()), base_frobenius=size, projected=projected,
+            random=random, random_sd=_random_sd(r, top, size, min(W.m, W.n)) if r else math.nan,
+            own=float(top[:r].norm()), amplification=float(S.norm())/projected if projected else math.nan,
+            excess=projected/random if r else math.nan, error=W.error)
     return pd.DataFrame([row(f, W) for f, W in _weights(spectra, model)])
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #c0d6d474
@@ -175,7 +183,8 @@ def _row_change(f, W):
     w, x, q = W.rows, ((W @ A.mT)*B).sum(1), ((B @ (A @ A.mT))*B).sum(1).clamp(min=0)
     new = (w.square() + 2*x + q).clamp(min=0).sqrt()
     turn = (w.square()*q - x.square()).clamp(min=0)/(w*new*(w*new + w.square() + x)).clamp(min=1e-300)
-    return w, q, (2*x + q)/(new + w).clamp(min=1e-300) if f.magnitude is None else f.magnitude.detach().cpu().double() - w, turn
+    return (w, q, (2*x + q)/(new + w).clamp(min=1e-300) if f.magnitude is None else f.magnitude.detach().cpu().double()
+        - w, turn)
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #bf01e40c
 def magnitude_direction(
@@ -186,7 +195,8 @@ def magnitude_direction(
     def row(f, W):
         w, q, stretch, turn = _row_change(f, W)
         far = (w.square() + q).sqrt()
-        means = dict(dM=stretch.abs(), dM_null=q/(far + w).clamp(min=1e-300), dD=turn, dD_null=q/(far*(far + w)).clamp(min=1e-300))
+        means = dict(dM=stretch.abs(), dM_null=q/(far + w).clamp(min=1e-300), dD=turn,
+            dD_null=q/(far*(far + w)).clamp(min=1e-300))
         return dict(module=f.name, **{k: float(v.mean()) for k, v in means.items()})
     return pd.DataFrame([row(f, W) for f, W in _weights(spectra, model)])
 
@@ -204,7 +214,8 @@ def alignment(
     for side, Q, Z in ("left", X, U), ("right", Y, V):
         d = len(Q)
         spread = 2*out["k"]*(d - out["k"])/(d*max(d - 1, 1)*(d + 2))*max(0., 1/p - 1/d)
-        out |= {side: _share(Q, Z, S) if len(S) else math.nan, f"{side}_null": out["k"]/d, f"{side}_sd": np.sqrt(spread)}
+        out |= {side: _share(Q, Z, S) if len(S) else math.nan, f"{side}_null": out["k"]/d,
+            f"{side}_sd": np.sqrt(spread)}
     return pd.DataFrame(dict(**out, residual=residual.numpy()))
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #8c9d2685
@@ -218,8 +229,10 @@ def from_start(
         Q, size = torch.linalg.qr(A0.mT).Q, math.sqrt(max(0., inner(f, f)))
         kept = inner(*[Factors(f.name, A @ Q, B, f.scaling)]*2)
         theta = principal_angles(A.mT, Q)
-        return dict(module=f.name, retention=kept/size**2 if size else math.nan, row_space=float((np.cos(theta)**2).mean()), null=min(1., g.r/f.n),
-                    angle=float(theta.max()), A_drift=float((A - A0).norm()/A0.norm()) if A.shape == A0.shape else math.nan, B_over_A=float(B.norm()/A.norm()))
+        return dict(module=f.name, retention=kept/size**2 if size else math.nan,
+            row_space=float((np.cos(theta)**2).mean()), null=min(1., g.r/f.n), angle=float(theta.max()),
+            A_drift=float((A - A0).norm()/A0.norm()) if A.shape == A0.shape else math.nan,
+            B_over_A=float(B.norm()/A.norm()))
     return pd.DataFrame([row(f, g) for f, g in _common(now, start)])
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #80d4bd6c
@@ -232,8 +245,10 @@ def drift(
     def row(f, g):
         (U, S, V), (U2, S2, V2) = _svd(f), _svd(g)
         p = min(k or len(S), len(S), len(S2))
-        turned = {s: 1 - float((X[:, :p].mT @ Y[:, :p]).square().sum())/p if p else math.nan for s, X, Y in (("left", U, U2), ("right", V, V2))}
-        return dict(module=f.name, k=p, left=turned["left"], left_null=1 - p/f.m, right=turned["right"], right_null=1 - p/f.n)
+        turned = {s: 1 - float((X[:, :p].mT @ Y[:, :p]).square().sum())/p if p else math.nan for s, X,
+            Y in (("left", U, U2), ("right", V, V2))}
+        return dict(module=f.name, k=p, left=turned["left"], left_null=1 - p/f.m, right=turned["right"],
+            right_null=1 - p/f.n)
     return pd.DataFrame([row(f, g) for f, g in _common(x, y)])
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #8703dec5
@@ -293,9 +308,11 @@ def _rotated(f, S, seed=0):
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #550c8d98
 def _cost(parts):
-    flop = sum(3*(4*f.m**2*f.n + 8*f.m*f.n**2 + 9*f.n**3 if f.m >= f.n else 4*f.n**2*f.m + 8*f.n*f.m**2 + 9*f.m**3) for f in parts)
+    flop = sum(3*(4*f.m**2*f.n + 8*f.m*f.n**2 + 9*f.n**3 if f.m >= f.n else 4*f.n**2*f.m + 8*f.n*f.m**2 + 9*f.m**3)
+        for f in parts)
     memory = max((6*8*f.m*f.n for f in parts), default=0)
-    return f"{len(parts)} modules, three dense SVDs each: {flop/1e12:.3g} TFLOP in float64, about {max(1, math.ceil(flop/5e10))} s on one CPU core, and {memory/1e6:.0f} MB"
+    return (f"{len(parts)} modules, three dense SVDs each: {flop/1e12:.3g} TFLOP in float64, about "
+        f"{max(1, math.ceil(flop/5e10))} s on one CPU core, and {memory/1e6:.0f} MB")
 
 def intruders(
     spectra,  # `Spectra`, or a list of `Factors`: give a few modules of a large model
@@ -314,8 +331,9 @@ def _intruder_row(f, W, k, eps):
     (count, share), (count0, share0) = (_intruding(X, W, delta, k, eps) for delta in (f.delta().cpu(), _rotated(f, S)))
     theta = critical_spike(base, f.m, f.n)
     chance = math.sqrt(2/f.m)*float(torch.erfinv(torch.tensor(0.5, dtype=torch.float64)**(1/X.shape[1])))
-    return dict(module=f.name, k=k, intruders=count, intruders_random=count0, energy_share=share, energy_share_random=share0,
-                random_cosine=min(1., chance), theta=theta, spike_margin=float(S[0])/theta if len(S) else 0.)
+    return dict(module=f.name, k=k, intruders=count, intruders_random=count0, energy_share=share,
+        energy_share_random=share0, random_cosine=min(1., chance), theta=theta, spike_margin=float(S[0])/theta
+        if len(S) else 0.)
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #c13aac41
 def _kl(model, batch):
@@ -335,5 +353,6 @@ def forgetting(
     if not rows: raise RecipeError("batches is empty")
     kl, n = (torch.cat(o) for o in zip(*rows))
     mean = float(kl.sum()/n.sum())
-    spread = float((kl - mean*n).square().sum().sqrt()/n.sum())*math.sqrt(len(n)/max(1, len(n) - 1)) if len(n) > 1 else math.nan
+    spread = float((kl - mean*n).square().sum().sqrt()/n.sum())*math.sqrt(len(n)/max(1,
+        len(n) - 1)) if len(n) > 1 else math.nan
     return dict(kl=mean, sd=spread, null=0., sequences=len(n), tokens=int(n.sum()))

@@ -96,11 +96,13 @@ def _readings(sums):
     S, BU, AV, R = singular_directions(GA, GB, s)
     seen = tokens.sum(1) > 0
     mean = H.sum(1)/np.where(seen, tokens.sum(1), 1)[:, None, None]
-    E, E_error = ratio_with_error(direction_energy(BU[:, None], H, s[:, None]).swapaxes(0, 1), tokens.T[..., None]) if H.shape[1] else (np.full_like(S, np.nan),)*2
+    E, E_error = ratio_with_error(direction_energy(BU[:, None], H, s[:, None]).swapaxes(0, 1),
+        tokens.T[..., None]) if H.shape[1] else (np.full_like(S, np.nan),)*2
     effects = direction_effects(AV[:, None], K, R[:, None])
     (effect, effect_error), (fisher, fisher_error) = _mean_error(effects), _mean_error(effects**2)
     tilde = np.where(seen[:, None], data_singular_values(GB, mean, s), np.nan)
-    return dict(sigma=S, sigma_tilde=tilde, energy=E, energy_error=E_error, effect=effect, effect_error=effect_error, fisher=fisher, fisher_error=fisher_error)
+    return dict(sigma=S, sigma_tilde=tilde, energy=E, energy_error=E_error, effect=effect, effect_error=effect_error,
+        fisher=fisher, fisher_error=fisher_error)
 
 # %% ../../nbs/06_evaluate/03_directions.ipynb #b14edb95
 def _module(o, S, tilde):
@@ -111,9 +113,9 @@ def _module(o, S, tilde):
     output, base, inputs = map(mean, (e, w, x))
     k = lambda p: int(rank_for_energy(tilde, p)) if len(rows) else 0
     null = float(np.square(S).sum()/o["n"]*np.divide(inputs, base)) if base else np.nan
-    return dict(module=o["name"], m=o["m"], n=o["n"], r=o["r"], scaling=o["scaling"], tokens=int(n.sum()), rows=len(rows), batches=len(o["K"]),
-                output_energy_share=float(share), standard_error=float(error), random_share=null,
-                output_energy=output, base_energy=base, input_energy=inputs, k90=k(0.9), k99=k(0.99))
+    return dict(module=o["name"], m=o["m"], n=o["n"], r=o["r"], scaling=o["scaling"], tokens=int(n.sum()),
+        rows=len(rows), batches=len(o["K"]), output_energy_share=float(share), standard_error=float(error),
+        random_share=null, output_energy=output, base_energy=base, input_energy=inputs, k90=k(0.9), k99=k(0.99))
 
 class Functional:
     "What each module and each singular direction does to the outputs and to the loss"
@@ -141,15 +143,16 @@ def names(self: Functional) -> list:
 def summary(self: Functional):  # A pandas DataFrame
     "One row a module: its share of the output's energy with null and standard error, its ranks on this data, its weight in the loss"
     import pandas as pd
-    return pd.DataFrame(self.modules).assign(effect=[o.sum() for o in self.effect], fisher=[o.sum() for o in self.fisher])
+    return pd.DataFrame(self.modules).assign(effect=[o.sum() for o in self.effect],
+        fisher=[o.sum() for o in self.fisher])
 
 @patch
 def frame(self: Functional):  # A pandas DataFrame
     "One row a direction: `module, index` and the arrays of that name"
     import pandas as pd
     r = [o["r"] for o in self.modules]
-    return pd.DataFrame(dict(module=np.repeat(np.array(self.names, object), r), index=np.concatenate([np.arange(k) for k in r]),
-                             **{k: np.concatenate(getattr(self, k)) for k in self.arrays}))
+    return pd.DataFrame(dict(module=np.repeat(np.array(self.names, object), r),
+        index=np.concatenate([np.arange(k) for k in r]), **{k: np.concatenate(getattr(self, k)) for k in self.arrays}))
 
 # %% ../../nbs/06_evaluate/03_directions.ipynb #c4ec2226
 @patch
@@ -158,14 +161,16 @@ def __repr__(self: Functional):
     if not seen: return f"Functional of {len(self.modules)} modules that saw no data"
     share = np.array([o["output_energy_share"] for o in seen])
     top, pc = seen[int(np.nanargmax(share))], lambda v: f"{100*v:.2g} %"
-    text = (f"Functional of {len(seen)} modules over {seen[0]['tokens']:,} tokens: the update has {pc(share.min())} to {pc(share.max())} "
-            f"of its base's output energy, {pc(np.median(share))} in the median; most in {top['module']} "
-            f"({pc(top['output_energy_share'])} ± {pc(top['standard_error'])}, {pc(top['random_share'])} if it pointed at random)")
+    text = (f"Functional of {len(seen)} modules over {seen[0]['tokens']:,} tokens: the update has {pc(share.min())} "
+        f"to {pc(share.max())} " f"of its base's output energy, {pc(np.median(share))} in the median; most in "
+        f"{top['module']} " f"({pc(top['output_energy_share'])} ± {pc(top['standard_error'])}, "
+        f"{pc(top['random_share'])} if it pointed at random)")
     return text + (f". {len(self.skipped)} modules were not watched" if self.skipped else "")
 
 @patch
 def _repr_html_(self: Functional):
     import html
-    table = self.summary()[["module", "output_energy_share", "standard_error", "random_share", "r", "k90", "k99", "fisher"]]
+    table = self.summary()[["module", "output_energy_share", "standard_error", "random_share", "r", "k90", "k99",
+        "fisher"]]
     top = table.sort_values("output_energy_share", ascending=False)[:10]
     return f"{top.to_html(index=False, float_format='{:.3g}'.format)}<p>{html.escape(repr(self))}.</p>"

@@ -28,7 +28,8 @@ def _spectra(x):
 
 def _part(spectra, module, model=None):
     parts = {f.name: f for f in compare._parts(_spectra(spectra), model)}
-    if module not in parts: raise RecipeError(f"module={module!r} carries no adapter here.{did_you_mean(module, parts)}")
+    if module not in parts:
+        raise RecipeError(f"module={module!r} carries no adapter here.{did_you_mean(module, parts)}")
     return parts[module]
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #289ce518
@@ -37,7 +38,9 @@ def _called(o): return f"{short_kind(o['kind'])} {o['layer']}" if o["layer"] >= 
 def _along(modules):
     alone = len({o["layer"] for o in modules}) == 1
     ends = -.6, len(modules) - .4
-    if len(modules) <= (8 if alone else 4): return dict(xlim=ends, xticks=[(i, short_kind(o["kind"]) if alone else _called(o)) for i, o in enumerate(modules)])
+    if len(modules) <= (8 if alone else 4):
+        return dict(xlim=ends, xticks=[(i, short_kind(o["kind"]) if alone else _called(o)) for i,
+            o in enumerate(modules)])
     first = {o["layer"]: i for i, o in reversed(list(enumerate(modules)))}
     ticks = [(i, "other" if layer < 0 else str(layer)) for layer, i in sorted(first.items(), key=lambda o: o[1])]
     return dict(x="layer", xticks=ticks[::math.ceil(len(ticks)/12)], xlim=ends)
@@ -59,7 +62,8 @@ def _map(modules, values, lo, hi, name, title, hover, fmt=percent_text):
     said = [[hover[i] if i >= 0 else "" for i in row] for row in place]
     marks = [cells(at, lo, hi, name, said, fmt)]
     yticks, xticks = [(i, o) for i, o in enumerate(rows) if i % every == 0], [(i, o) for i, o in enumerate(columns)]
-    return Plot(marks, title, "", xticks=xticks, yticks=yticks, ylim=(len(rows) - .5, -.5), left=16. + 6*max(map(len, rows)))
+    return Plot(marks, title, "", xticks=xticks, yticks=yticks, ylim=(len(rows) - .5, -.5),
+        left=16. + 6*max(map(len, rows)))
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #c1e58895
 def _above(phi, null): return (phi - null)/np.maximum(1 - null, 1e-12)
@@ -67,18 +71,21 @@ def _above(phi, null): return (phi - null)/np.maximum(1 - null, 1e-12)
 def _side_frame(f, g, side):
     o = compare.overlap(f, g, side)
     i, j = np.indices(o["phi"].shape) + 1
-    return o, pd.DataFrame(dict(side="inputs" if side == "right" else "outputs", i=i.ravel(), j=j.ravel(), **{k: np.ravel(v) for k, v in o.items()}))
+    return o, pd.DataFrame(dict(side="inputs" if side == "right" else "outputs", i=i.ravel(), j=j.ravel(),
+        **{k: np.ravel(v) for k, v in o.items()}))
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #3215a72b
 def _shown(o): return np.where(o["phi"] > o["null"] + 2*o["sd"], _above(o["phi"], o["null"]), 0)
 
 def _side_map(o, side, top):
     v, (R, C) = _shown(o), o["phi"].shape
-    said = [[f"{i+1}, {j+1}: {number_text(o['phi'][i, j])}, chance {number_text(o['null'][i, j])} ± {number_text(o['sd'][i, j], 2)}" for j in range(C)] for i in range(R)]
+    said = [[f"{i+1}, {j+1}: {number_text(o['phi'][i, j])}, chance {number_text(o['null'][i, j])} ± "
+        f"{number_text(o['sd'][i, j], 2)}" for j in range(C)] for i in range(R)]
     few = lambda n: [(i, str(i + 1)) for i in sorted({0, *range(-1, n, max(1, -(-n//4)))} - {-1})]
     name = "above chance" if side == "right" else ""
-    return Plot([cells(v, 0, top, name, said, _scale)], f"directions of the {'inputs' if side == 'right' else 'outputs'}, i up, j along", "",
-                 xticks=few(C), yticks=few(R), ylim=(-.5, R - .5), left=34)
+    return Plot([cells(v, 0, top, name, said, _scale)],
+        f"directions of the {'inputs' if side == 'right' else 'outputs'}, i up, j along", "", xticks=few(C),
+        yticks=few(R), ylim=(-.5, R - .5), left=34)
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #e5fa0c4b
 def _together(f, g):
@@ -87,18 +94,22 @@ def _together(f, g):
     return dict(ratio=left["ratio"], ratio_sd=left["sd"], combined_k90=k, combined_r=r)
 
 def _pair_reading(name, o, both):
-    if not all(v["phi"].size for v in o.values()): return f"{name}: one of the two is zero, so there is nothing to compare."
-    say = lambda v: f"{number_text(v['phi'][-1, -1])} (by chance {number_text(v['null'][-1, -1])} ± {number_text(v['sd'][-1, -1], 2)})"
+    if not all(v["phi"].size for v in o.values()):
+        return f"{name}: one of the two is zero, so there is nothing to compare."
+    say = (lambda v: f"{number_text(v['phi'][-1, -1])} (by chance {number_text(v['null'][-1, -1])} ± "
+        f"{number_text(v['sd'][-1, -1], 2)})")
     ratio = both["ratio"]
     fate = "they reinforce each other" if ratio > 1 else "they cancel in part"
     if abs(ratio - 1) <= 2*both["ratio_sd"]: fate = "they neither help nor cancel each other"
-    return (f"{name}: of the inputs that they read the two share {say(o['inputs'])}, of the outputs that they write {say(o['outputs'])}. "
-            f"Added together {number_text(ratio)} of their squared sizes is left (1 ± {number_text(both['ratio_sd'], 2)} by chance), so {fate}, and {both['combined_k90']} "
-            f"of {both['combined_r']} directions carry 90 % of the sum.")
+    return (f"{name}: of the inputs that they read the two share {say(o['inputs'])}, of the outputs that they write "
+        f"{say(o['outputs'])}. " f"Added together {number_text(ratio)} of their squared sizes is left (1 ± "
+        f"{number_text(both['ratio_sd'], 2)} by chance), so {fate}, and {both['combined_k90']} "
+        f"of {both['combined_r']} directions carry 90 % of the sum.")
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #4a5ef818
-_SAME_A = ("Adapters that were started with the same seed have the same A at first, so they share inputs before they learn anything: there the outputs tell. "
-           "φ compares spans; single vectors turn with the smallest change where singular values are close.")
+_SAME_A = ("Adapters that were started with the same seed have the same A at first, so they share inputs before they "
+    "learn anything: there the outputs tell. "
+    "φ compares spans; single vectors turn with the smallest change where singular values are close.")
 
 def _one_overlap(f, g):
     found = {("inputs" if side == "right" else "outputs"): _side_frame(f, g, side) for side in ("right", "left")}
@@ -108,30 +119,36 @@ def _one_overlap(f, g):
         k = np.arange(1, min(v["phi"].shape) + 1)
         if not len(k): continue
         d = np.diagonal
-        marks += [band(k, *(d(v["null"]) + s*d(v["sd"]) for s in (-2, 2))), null_line(k, d(v["null"])), line(k, d(v["phi"]), side, colour),
-                  dots(k, d(v["phi"]), side, colour) if len(k) <= 16 else None]
+        marks += [band(k, *(d(v["null"]) + s*d(v["sd"]) for s in (-2, 2))), null_line(k, d(v["null"])),
+            line(k, d(v["phi"]), side, colour), dots(k, d(v["phi"]), side, colour) if len(k) <= 16 else None]
     top = max([0.01, *(float(_shown(v).max()) for v in o.values() if v["phi"].size)])
     maps = [_side_map(v, side, top) for v, side in zip(o.values(), ("right", "left")) if v["phi"].size]
     data = pd.concat([t for _, t in found.values()], ignore_index=True).assign(**both)
-    return Figure("Do two adapters learn the same?", [*maps, Plot(marks, "φ(k, k)", "k")], _pair_reading(f.name, o, both), data, _SAME_A)
+    return Figure("Do two adapters learn the same?", [*maps, Plot(marks, "φ(k, k)", "k")],
+        _pair_reading(f.name, o, both), data, _SAME_A)
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #fe3cbb1d
 def _all_overlaps(pairs):
     def row(f, g):
         (U, _, V), (U2, _, V2) = compare._svd(f), compare._svd(g)
-        o, (a, b, c) = dict(inputs=compare.overlap(V, V2), outputs=compare.overlap(U, U2)), (compare.inner(*p) for p in ((f, f), (g, g), (f, g)))
+        o, (a, b, c) = dict(inputs=compare.overlap(V, V2), outputs=compare.overlap(U, U2)), (compare.inner(*p)
+            for p in ((f, f), (g, g), (f, g)))
         last = lambda v: float(v[-1, -1]) if v.size else math.nan
-        return dict(module=f.name, **{f"{k}_{n}" if n != "phi" else k: last(v[n]) for k, v in o.items() for n in ("phi", "null", "sd")},
-                    cosine=c/math.sqrt(a*b) if a*b else math.nan, ratio=1 + 2*c/(a + b) if a + b else math.nan)
+        return dict(module=f.name, **{f"{k}_{n}" if n != "phi" else k: last(v[n]) for k,
+            v in o.items() for n in ("phi", "null", "sd")}, cosine=c/math.sqrt(a*b) if a*b else math.nan,
+            ratio=1 + 2*c/(a + b) if a + b else math.nan)
     return pd.DataFrame([row(f, g) for f, g in pairs])
 
 def _all_reading(t):
     if t.outputs.isna().all(): return "One of the two adapters is zero everywhere, so there is nothing to compare."
-    best, above = t.loc[t.outputs.idxmax()], {k: int((t[k] > t[f"{k}_null"] + 2*t[f"{k}_sd"]).sum()) for k in ("inputs", "outputs")}
-    return (f"The directions that they write overlap by {number_text(t.outputs.median())} in the median of {len(t)} modules (by chance "
-            f"{number_text(t.outputs_null.median())}), most in {best.module} ({number_text(best.outputs)}); "
-            f"{above['outputs']} are more than two standard deviations above chance, and {above['inputs']} of those that they read. "
-            f"Added together {number_text(t.ratio.median())} of the squared sizes is left in the median; 1 if they were unrelated.")
+    best, above = t.loc[t.outputs.idxmax()], {k: int((t[k] > t[f"{k}_null"] + 2*t[f"{k}_sd"]).sum())
+        for k in ("inputs", "outputs")}
+    return (f"The directions that they write overlap by {number_text(t.outputs.median())} in the median of {len(t)} "
+        "modules (by chance " f"{number_text(t.outputs_null.median())}), most in {best.module} "
+        f"({number_text(best.outputs)}); " f"{above['outputs']} are more than two standard deviations above chance, "
+        f"and {above['inputs']} of those that they read. "
+        f"Added together {number_text(t.ratio.median())} of the squared sizes is left in the median; 1 if they were "
+        "unrelated.")
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #10aa7409
 def draw_overlap(
@@ -146,28 +163,31 @@ def draw_overlap(
         v = {side: _above(t[side], t[f"{side}_null"]) for side in ("inputs", "outputs")}
         top = float(np.nanmax([0.01, *v["inputs"], *v["outputs"]]))
         def of(side):
-            said = [f"{o.module}: {number_text(getattr(o, side))}, by chance {number_text(getattr(o, f'{side}_null'))} ± {number_text(getattr(o, f'{side}_sd'), 2)}"
-                    for o in t.itertuples()]
+            said = [f"{o.module}: {number_text(getattr(o, side))}, by chance "
+                f"{number_text(getattr(o, f'{side}_null'))} ± {number_text(getattr(o, f'{side}_sd'), 2)}"
+                for o in t.itertuples()]
             return _map(modules, v[side].clip(lower=0), 0, top, "share above chance",
                         f"the {side} that they {'read' if side == 'inputs' else 'write'}", said, _scale)
         return Figure("Do two adapters learn the same?", [of("inputs"), of("outputs")], _all_reading(t), t, _SAME_A)
     names = [f.name for f, _ in pairs]
-    if module is not None and module not in names: raise RecipeError(f"module={module!r} is not in both adapters.{did_you_mean(module, names)}")
+    if module is not None and module not in names:
+        raise RecipeError(f"module={module!r} is not in both adapters.{did_you_mean(module, names)}")
     return _one_overlap(*next(o for o in pairs if module in (None, o[0].name)))
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #a34e2b14
-_TABLE7 = ("LoRA's Table 7 (GPT-3, one query matrix) has a factor of 21.5 at r = 4 and of 1.9 at r = 64: it falls as r grows, so compare equal ranks only. W "
-           "is the weight that the layer multiplies by: quantized, where it is.")
+_TABLE7 = ("LoRA's Table 7 (GPT-3, one query matrix) has a factor of 21.5 at r = 4 and of 1.9 at r = 64: it falls as "
+    "r grows, so compare equal ranks only. W " "is the weight that the layer multiplies by: quantized, where it is.")
 
 def _amplification_reading(t):
     t = t[t.projected > 0]
     if not len(t): return "B is zero everywhere: there is nothing yet that could amplify."
     a, most, excess = t.amplification.median(), t.loc[t.amplification.idxmax()], t.excess.median()
     more = int((t.excess > 1 + 2*t.random_sd).sum())
-    return (f"The update is {number_text(a)} times what W does in the same directions, in the median of {len(t)} module{'s'*(len(t) > 1)}, and most in "
-            f"{most.module} ({number_text(most.amplification)}). In these directions W does "
-            f"{number_text(excess)} times what it does in random ones ({more} of {len(t)} beyond two standard deviations), and "
-            f"{percent_text((t.projected/t.own).median())} of what it does in its own strongest.")
+    return (f"The update is {number_text(a)} times what W does in the same directions, in the median of {len(t)} "
+        f"module{'s'*(len(t) > 1)}, and most in "
+        f"{most.module} ({number_text(most.amplification)}). In these directions W does "
+        f"{number_text(excess)} times what it does in random ones ({more} of {len(t)} beyond two standard "
+        "deviations), and " f"{percent_text((t.projected/t.own).median())} of what it does in its own strongest.")
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #23a80b8e
 def draw_amplification(
@@ -178,17 +198,18 @@ def draw_amplification(
     spectra = _spectra(spectra)
     t, modules = compare.amplification(spectra, model), modules_of(spectra)
     x, random = _across(t.random)
-    marks = [band(x, *(_across(t.random*(1 + s*t.random_sd))[1] for s in (-2, 2))), null_line(x, random, "random directions"),
-             line(*_across(t.own), "W's own strongest r", LEARN),
-             _per_module(modules, t.projected, "W in the update's directions", colour=WARM), _per_module(modules, t.frobenius, "the update")]
-    return Figure("Does it amplify what W already had?", [Plot(marks, "Frobenius norm", log="y", left=52, **_along(modules))], 
-                  _amplification_reading(t), t, _TABLE7)
+    marks = [band(x, *(_across(t.random*(1 + s*t.random_sd))[1] for s in (-2, 2))),
+        null_line(x, random, "random directions"), line(*_across(t.own), "W's own strongest r", LEARN),
+        _per_module(modules, t.projected, "W in the update's directions", colour=WARM),
+        _per_module(modules, t.frobenius, "the update")]
+    return Figure("Does it amplify what W already had?",
+        [Plot(marks, "Frobenius norm", log="y", left=52, **_along(modules))], _amplification_reading(t), t, _TABLE7)
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #9bfb117c
-_CONTESTED = ("Contested: 2410.21228 and 2607.23711 hold that intruder dimensions cause forgetting; deleting them did not reduce it in an independent study "
-              "at equal norms, and at a cosine of 0.5 every random "
-              "direction counts as one. DoRA's correlations: full fine-tuning -0.62, DoRA -0.31, LoRA +0.83, over its own models. Only the distance on text "
-              "is direct evidence.")
+_CONTESTED = ("Contested: 2410.21228 and 2607.23711 hold that intruder dimensions cause forgetting; deleting them "
+    "did not reduce it in an independent study " "at equal norms, and at a cosine of 0.5 every random "
+    "direction counts as one. DoRA's correlations: full fine-tuning -0.62, DoRA -0.31, LoRA +0.83, over its own "
+    "models. Only the distance on text " "is direct evidence.")
 
 def _signs(spectra, model, intruders, say):
     t = compare.relative_size(spectra, model).merge(compare.magnitude_direction(spectra, model), on="module")
@@ -196,44 +217,55 @@ def _signs(spectra, model, intruders, say):
     t["gaussian"] = [(m*n)**0.25/(math.sqrt(m) + math.sqrt(n)) for m, n in map(shape.get, t.module)]
     return t.merge(compare.intruders(spectra, model, say=say), on="module") if intruders else t
 
-def _correlation(t): return float(np.corrcoef(t.dM, t.dD)[0, 1]) if len(t) > 2 and t.dM.std() > 0 and t.dD.std() > 0 else math.nan
+def _correlation(t):
+    return float(np.corrcoef(t.dM, t.dD)[0, 1]) if len(t) > 2 and t.dM.std() > 0 and t.dD.std() > 0 else math.nan
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #124af152
 def _spike_sentence(t):
     if not (t.spectral > 0).any(): return "B is zero everywhere, so nothing has changed."
     if "theta" in t:
         top = t.loc[t.spike_margin.idxmax()]
-        return (f"{int((t.spike_margin > 1).sum())} of {len(t)} updates are strong enough to show as a spike above W's spectrum; the strongest, in "
-                f"{top.module}, is {number_text(top.spike_margin)} of what it takes.")
+        return (f"{int((t.spike_margin > 1).sum())} of {len(t)} updates are strong enough to show as a spike above "
+            "W's spectrum; the strongest, in " f"{top.module}, is {number_text(top.spike_margin)} of what it takes.")
     top, shown = t.loc[t.relative_spectral.idxmax()], int((t.relative_spectral > t.gaussian).sum())
-    return (f"The strongest update, in {top.module}, is {number_text(top.relative_spectral)} of W's largest singular value; {shown} of {len(t)} are beyond what "
-            f"would show in a Gaussian W.")
+    return (f"The strongest update, in {top.module}, is {number_text(top.relative_spectral)} of W's largest singular "
+        f"value; {shown} of {len(t)} are beyond what " f"would show in a Gaussian W.")
 
 def _forgetting_reading(t, kl):
     said = [_spike_sentence(t)]
-    if "energy_share" in t: said.append(f"Intruder dimensions hold {percent_text(t.energy_share.median())} of the leading energy in the median, random "
-                                        f"directions of the same sizes {percent_text(t.energy_share_random.median())}.")
-    if not math.isnan(c := _correlation(t)): said.append(f"Changes of length and of direction correlate by {number_text(c, 2)}.")
-    if kl is None: return " ".join([*said, "Not measured on text; give batches of text that the adapter was not made for."])
+    if "energy_share" in t:
+        said.append(f"Intruder dimensions hold {percent_text(t.energy_share.median())} of the leading energy in the "
+            "median, random " f"directions of the same sizes {percent_text(t.energy_share_random.median())}.")
+    if not math.isnan(c := _correlation(t)):
+        said.append(f"Changes of length and of direction correlate by {number_text(c, 2)}.")
+    if kl is None:
+        return " ".join([*said, "Not measured on text; give batches of text that the adapter was not made for."])
     error = "" if math.isnan(kl["sd"]) else f" ± {number_text(kl['sd'], 2)}"
-    return " ".join([f"On this text the predictions moved by {number_text(kl['kl'])}{error} nats a token (0 if nothing had changed).", *said])
+    return " ".join([f"On this text the predictions moved by {number_text(kl['kl'])}{error} nats a token (0 if "
+        "nothing had changed).", *said])
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #8138fdd6
 def _spike_panel(t, modules):
-    if "theta" in t: y, title, null = t.spike_margin, "σ₁(ΔW) / critical spike of W", null_line(*_across(np.ones(len(t))), "would begin to show")
+    if "theta" in t:
+        y, title, null = t.spike_margin, "σ₁(ΔW) / critical spike of W", null_line(*_across(np.ones(len(t))),
+            "would begin to show")
     else: y, title, null = t.relative_spectral, "σ₁(ΔW) / σ₁(W)", null_line(*_across(t.gaussian), "would begin to show")
-    return Plot([null, _per_module(modules, y, "update")], title, ylim=(0, 1.05*float(np.nanmax([*y, *null["y"]]))), **_along(modules))
+    return Plot([null, _per_module(modules, y, "update")], title, ylim=(0, 1.05*float(np.nanmax([*y, *null["y"]]))),
+        **_along(modules))
 
 def _intruder_panel(t, modules):
-    marks = [null_line(*_across(t.energy_share_random), "random directions of these sizes"), _per_module(modules, t.energy_share, "update", percent_text)]
-    return Plot(marks, "intruders' share of energy", ylim=(0, 1.05*max(t.energy_share.max(), t.energy_share_random.max(), .01)), **_along(modules))
+    marks = [null_line(*_across(t.energy_share_random), "random directions of these sizes"),
+        _per_module(modules, t.energy_share, "update", percent_text)]
+    return Plot(marks, "intruders' share of energy",
+        ylim=(0, 1.05*max(t.energy_share.max(), t.energy_share_random.max(), .01)), **_along(modules))
 
 def _dora_panel(t):
     said = [f"{o.module}: length {number_text(o.dM)}, direction {number_text(o.dD)}" for o in t.itertuples()]
-    marks = [dots(t.dM_null, t.dD_null, "random directions of these sizes", GREY, [f"{o}, at random" for o in t.module]),
-             dots(t.dM, t.dD, "update", hover=said)]
-    return Plot(marks, "change of direction ΔD", "change of length ΔM", xlim=(0, 1.1*max(t.dM.max(), t.dM_null.max(), 1e-12)),
-                 ylim=(0, 1.1*max(t.dD.max(), t.dD_null.max(), 1e-12)), left=54)
+    marks = [dots(t.dM_null, t.dD_null, "random directions of these sizes", GREY,
+        [f"{o}, at random" for o in t.module]), dots(t.dM, t.dD, "update", hover=said)]
+    return Plot(marks, "change of direction ΔD", "change of length ΔM",
+        xlim=(0, 1.1*max(t.dM.max(), t.dM_null.max(), 1e-12)), ylim=(0, 1.1*max(t.dD.max(), t.dD_null.max(), 1e-12)),
+        left=54)
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #e45cb42b
 def draw_forgetting(
@@ -245,7 +277,8 @@ def draw_forgetting(
 ) -> Figure:
     "Am I forgetting? The spike margin, intruders where asked for, changes of length and direction, and the distance on text"
     spectra = _spectra(spectra)
-    t, modules, kl = _signs(spectra, model, intruders, say), modules_of(spectra), None if batches is None else compare.forgetting(model, batches)
+    t, modules, kl = _signs(spectra, model, intruders,
+        say), modules_of(spectra), None if batches is None else compare.forgetting(model, batches)
     panels = [_spike_panel(t, modules), *([_intruder_panel(t, modules)] if intruders else []), _dora_panel(t)]
     figure = Figure("Am I forgetting?", panels, _forgetting_reading(t, kl), t, _CONTESTED)
     figure.kl = kl
@@ -257,21 +290,25 @@ _WRITERS = "o_proj down_proj c_proj out_proj dense dense_4h_to_h fc2 fc_out wo w
 def _stream(f, model):
     base = getattr(model, "get_base_model", lambda: model)()
     into, out = (getattr(base, o, lambda: None)() for o in ("get_input_embeddings", "get_output_embeddings"))
-    if into is None: raise RecipeError(f"this {type(base).__name__} has no input embeddings, so a direction cannot be put in tokens")
+    if into is None:
+        raise RecipeError(f"this {type(base).__name__} has no input embeddings, so a direction cannot be put in tokens")
     E = into.weight.detach()
     d, last = E.shape[1], f.name.rpartition(".")[2]
     writes = f.m == d and (last in _WRITERS or f.n != d)
-    if not writes and f.n != d: raise RecipeError(f"module={f.name!r} has {f.n} inputs and {f.m} outputs, and the residual stream {d}: it neither reads nor "
-                                                  f"writes it. Take a projection at the edge of a block, such as q_proj or down_proj.")
+    if not writes and f.n != d:
+        raise RecipeError(f"module={f.name!r} has {f.n} inputs and {f.m} outputs, and the residual stream {d}: it "
+            "neither reads nor " f"writes it. Take a projection at the edge of a block, such as q_proj or down_proj.")
     T = E if out is None or not writes else out.weight.detach()
-    if not T.is_floating_point(): raise RecipeError(f"the {'un' if writes else ''}embedding of this {type(base).__name__} is quantized, so its tokens "
-                                                    f"cannot be compared with a direction")
+    if not T.is_floating_point():
+        raise RecipeError(f"the {'un' if writes else ''}embedding of this {type(base).__name__} is quantized, so its "
+            "tokens " f"cannot be compared with a direction")
     return T, writes
 
 def _cosines(T, X):
     "Of every row, less their mean, with every column; some thousand rows at a time"
     blocks = T.split(8192)
-    mean, X = sum(o.float().sum(0) for o in blocks)/len(T), torch.nn.functional.normalize(X.to(T.device, torch.float32), dim=0)
+    mean, X = sum(o.float().sum(0) for o in blocks)/len(T), torch.nn.functional.normalize(X.to(T.device,
+        torch.float32), dim=0)
     return torch.cat([(torch.nn.functional.normalize(o.float() - mean, dim=1) @ X).cpu() for o in blocks])
 
 def _best(T, X):
@@ -290,8 +327,8 @@ def _tokens_frame(tokenizer, C, S, null, count):
     rows = []
     for i, c in enumerate(C.mT):
         for end, order in ((1, c.argsort(descending=True)), (-1, c.argsort())):
-            rows += [dict(direction=i + 1, sigma=float(S[i]), end=end, token=_token(tokenizer, t), id=t, cosine=float(c[t]), null=null)
-                     for t in order[:count].tolist()]
+            rows += [dict(direction=i + 1, sigma=float(S[i]), end=end, token=_token(tokenizer, t), id=t,
+                cosine=float(c[t]), null=null) for t in order[:count].tolist()]
     return pd.DataFrame(rows, columns=["direction", "sigma", "end", "token", "id", "cosine", "null"])
 
 def _tokens_reading(t, f, writes, null):
@@ -300,8 +337,10 @@ def _tokens_reading(t, f, writes, null):
     top, clear = ends.loc[ends.cosine.abs().idxmax()], int((ends.cosine.abs() > null).sum())
     verb = "pushes towards" if writes else "listens to"
     said = ", ".join(t[(t.direction == top.direction) & (t.end == top.end)].token[:4])
-    return (f"Direction {int(top.direction)} of {f.name} {verb} {said} (cosine {number_text(abs(top.cosine), 2)}, random directions reach {number_text(null, 2)}). "
-            f"{clear} of {len(ends)} direction{'s'*(len(ends) > 1)} {'come' if clear != 1 else 'comes'} closer to a token than random ones do.")
+    return (f"Direction {int(top.direction)} of {f.name} {verb} {said} (cosine {number_text(abs(top.cosine), 2)}, "
+        f"random directions reach {number_text(null, 2)}). "
+        f"{clear} of {len(ends)} direction{'s'*(len(ends) > 1)} {'come' if clear != 1 else 'comes'} closer to a "
+        "token than random ones do.")
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #c261d696
 def draw_direction_tokens(
@@ -323,11 +362,13 @@ def draw_direction_tokens(
     marks = [*(null_line([s*null]*2, [-n - .6, -.4], "random directions reach") for s in (-1, 1)),
              dots(t.cosine, y, "token", hover=[f"{o.token}: cosine {number_text(o.cosine)}" for o in t.itertuples()]),
              labels([-wide]*n, -at - .33, texts[-1], "start"), labels([wide]*n, -at - .33, texts[1], "end")]
-    panel = Plot(marks, f"{module}: {'outputs, by the unembedding' if writes else 'inputs, by the embedding'}", "cosine", xlim=(-wide, wide),
-                  ylim=(-n - .6, -.4), yticks=[(-i, f"σ{i} = {number_text(float(S[i - 1]))}") for i in at], left=86)
-    note = ("A heuristic: layers in between, the norm, and what directions do together are left out. The sign of a direction is arbitrary, and single "
-            "directions turn where singular values are close.")
-    return Figure("What does a direction say?", [panel], _tokens_reading(t, f, writes, null), t, note, height=46*max(n, 1) + 20)
+    panel = Plot(marks, f"{module}: {'outputs, by the unembedding' if writes else 'inputs, by the embedding'}",
+        "cosine", xlim=(-wide, wide), ylim=(-n - .6, -.4),
+        yticks=[(-i, f"σ{i} = {number_text(float(S[i - 1]))}") for i in at], left=86)
+    note = ("A heuristic: layers in between, the norm, and what directions do together are left out. The sign of a "
+        "direction is arbitrary, and single " "directions turn where singular values are close.")
+    return Figure("What does a direction say?", [panel], _tokens_reading(t, f, writes, null), t, note,
+        height=46*max(n, 1) + 20)
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #36d74437
 def _alignment_reading(t, f, k):
@@ -335,8 +376,9 @@ def _alignment_reading(t, f, k):
     if math.isnan(o.left): return f"{f.name}: B is zero, so it acts nowhere yet."
     def say(side, words):
         z = (o[side] - o[f"{side}_null"])/max(o[f"{side}_sd"], 1e-12)
-        return (f"{percent_text(o[side])} of {words} lies in W's strongest {k} (by chance {percent_text(o[f'{side}_null'])}): "
-                f"{'where W is strong' if z > 2 else 'where W is weak' if z < -2 else 'no more than chance'}")
+        return (f"{percent_text(o[side])} of {words} lies in W's strongest {k} (by chance "
+            f"{percent_text(o[f'{side}_null'])}): "
+            f"{'where W is strong' if z > 2 else 'where W is weak' if z < -2 else 'no more than chance'}")
     return f"{f.name}: {say('left', 'what it writes')}; {say('right', 'what it reads')}."
 
 # %% ../../nbs/06_evaluate/07_questions.ipynb #51fc4609
@@ -352,10 +394,13 @@ def draw_alignment(
     marks = []
     for side, name, colour in ("left", "outputs that it writes", ACCENT), ("right", "inputs that it reads", WARM):
         null, sd = t[f"{side}_null"], t[f"{side}_sd"].fillna(0)
-        marks += [band(t.k, (null - 2*sd).clip(lower=0), null + 2*sd), null_line(t.k, null, "by chance, k/d"), line(t.k, t[side], name, colour)]
-    far = f" The last directions of W are known to within {percent_text(t.residual.max())} of its largest singular value." if t.residual.max() > 0 else ""
+        marks += [band(t.k, (null - 2*sd).clip(lower=0), null + 2*sd), null_line(t.k, null, "by chance, k/d"),
+            line(t.k, t[side], name, colour)]
+    far = (f" The last directions of W are known to within {percent_text(t.residual.max())} of its largest singular "
+        "value." if t.residual.max() > 0 else "")
     top = float(np.nanmax([0.02, *t.left, *t.right, *t.left_null, *t.right_null]))
-    note = (f"The band is two standard deviations of a random update with this spectrum.{far} Where k/d differs between the two sides, each has its own "
-            f"dashed line.")
-    return Figure("Where in W does it act?", [Plot(marks, "share of the update", "k, the strongest directions of W", ylim=(0, 1.05*top))],
-                  _alignment_reading(t, f, int(min(max(1, f.r), t.k.max()))), t, note)
+    note = (f"The band is two standard deviations of a random update with this spectrum.{far} Where k/d differs "
+        "between the two sides, each has its own " f"dashed line.")
+    return Figure("Where in W does it act?",
+        [Plot(marks, "share of the update", "k, the strongest directions of W", ylim=(0, 1.05*top))],
+        _alignment_reading(t, f, int(min(max(1, f.r), t.k.max()))), t, note)

@@ -39,7 +39,8 @@ def classify(
     found, names = [], model.config.id2label
     with undisturbed(model):
         for i in range(0, len(rows), batch_size):
-            batch = {name: t.to(model.device) for name, t in collate(rows[i:i + batch_size], pad).items() if name != "labels"}
+            batch = {name: t.to(model.device) for name, t in collate(rows[i:i + batch_size], pad).items()
+                if name != "labels"}
             found += model(**batch).logits.argmax(-1).tolist()
     return [names[i] for i in found]
 
@@ -59,4 +60,6 @@ def row_logits(
     row,  # `Encoded`
 ) -> torch.Tensor:  # (tokens, vocabulary) float32, on the CPU
     "What a model predicts for a row"
-    with undisturbed(model): return model(input_ids=torch.tensor([row.input_ids], device=model.device), use_cache=False).logits[0].float().cpu()
+    with undisturbed(model):
+        return model(input_ids=torch.tensor([row.input_ids], device=model.device),
+            use_cache=False).logits[0].float().cpu()

@@ -22,7 +22,8 @@ def _why_not(layer, adapter):
     if variant is not None: return f"{type(variant).__name__.replace('LinearVariant', '')} does not just add B A x"
     if adapter not in layer.lora_A: return "an embedding"
     if not isinstance(layer.lora_A[adapter], torch.nn.Linear): return f"a layer of type {type(layer).__name__}"
-    if type(layer).__name__ in ("ParamWrapper", "MultiheadAttention", "LoraParallelLinear"): return f"a layer of type {type(layer).__name__}"
+    if type(layer).__name__ in ("ParamWrapper", "MultiheadAttention", "LoraParallelLinear"):
+        return f"a layer of type {type(layer).__name__}"
     return None
 
 class Watch:
@@ -37,8 +38,10 @@ class Watch:
         found = {name.removeprefix("base_model.model."): o for name, o in model.named_modules() if carried(o)}
         self.skipped = {name: why for name, o in found.items() if (why := _why_not(o, adapter))}
         self.layers = {name: o for name, o in found.items() if name not in self.skipped}
-        self.roots, self.adapter, self.mask, self._handles, self._depth = {model, getattr(model, "get_base_model", lambda: model)()}, adapter, None, [], 0
-        if not self.layers: raise RecipeError(f"adapter {adapter!r} has no linear layer to watch in this {type(model).__name__}")
+        self.roots, self.adapter, self.mask, self._handles, self._depth = {model,
+            getattr(model, "get_base_model", lambda: model)()}, adapter, None, [], 0
+        if not self.layers:
+            raise RecipeError(f"adapter {adapter!r} has no linear layer to watch in this {type(model).__name__}")
         self.reset()
 
 # %% ../../nbs/06_evaluate/04_watch.ipynb #0e1a4534
@@ -51,8 +54,10 @@ def start(self: Watch) -> Watch:
         hook(root.register_forward_pre_hook(self._enter, with_kwargs=True))
         hook(root.register_forward_hook(self._leave, always_call=True))
     for name, o in self.layers.items():
-        hook(o.get_base_layer().register_forward_hook(lambda module, args, out, name=name: self._see_base(name, module, out)))
-        hook(o.lora_A[self.adapter].register_forward_hook(lambda module, args, out, name=name: self._see(name, args[0], out)))
+        hook(o.get_base_layer().register_forward_hook(lambda module, args, out,
+            name=name: self._see_base(name, module, out)))
+        hook(o.lora_A[self.adapter].register_forward_hook(lambda module, args, out,
+            name=name: self._see(name, args[0], out)))
     return self
 
 @patch
@@ -90,7 +95,8 @@ def _in_rows(self: Watch, t):
     "(..., d) as (rows, tokens, d), and which tokens count"
     mask = self._mask
     if mask is not None and t.ndim == 3 and len(mask) == len(t): mask = mask[:, -t.shape[1]:]
-    if mask is not None and t[..., 0].numel() == mask.numel(): return t.detach().reshape(*mask.shape, -1), mask.to(t.device).bool()
+    if mask is not None and t[..., 0].numel() == mask.numel():
+        return t.detach().reshape(*mask.shape, -1), mask.to(t.device).bool()
     t = t.detach() if t.ndim == 3 else t.detach().reshape(1, -1, t.shape[-1])
     return t, torch.ones(t.shape[:2], dtype=torch.bool, device=t.device)
 
@@ -101,7 +107,8 @@ def _at_least32(t): return t.to(torch.promote_types(t.dtype, torch.float32))
 
 def _energies(t, kept):
     norms = torch.linalg.vector_norm(t, dim=-1, dtype=torch.promote_types(t.dtype, torch.float32))
-    return torch.where(kept.to(norms.device), norms, 0.).double().square().sum(-1) if norms.device.type != "mps" else _energies(t.cpu(), kept.cpu())
+    return torch.where(kept.to(norms.device), norms,
+        0.).double().square().sum(-1) if norms.device.type != "mps" else _energies(t.cpu(), kept.cpu())
 
 # %% ../../nbs/06_evaluate/04_watch.ipynb #658cd2be
 @patch
@@ -121,12 +128,14 @@ def _see(self: Watch, name, x, h):
     h, kept = torch.where(kept[..., None], _wide(h), 0.), kept.to(GA.device)
     e = s**2*((h @ GB)*h).sum((-2, -1))
     flat = h.flatten(0, 1)
-    self._seen[name].append((flat.mT @ flat, torch.stack([e, self._base.pop(name), _energies(*self._in_rows(x)), kept.sum(-1).double()], -1)))
+    self._seen[name].append((flat.mT @ flat,
+        torch.stack([e, self._base.pop(name), _energies(*self._in_rows(x)), kept.sum(-1).double()], -1)))
 
 @patch
 def _parts(self: Watch, name):
     layer = self.layers[name]
-    return _wide(layer.lora_A[self.adapter].weight), _wide(layer.lora_B[self.adapter].weight), float(layer.scaling[self.adapter])
+    return (_wide(layer.lora_A[self.adapter].weight), _wide(layer.lora_B[self.adapter].weight),
+        float(layer.scaling[self.adapter]))
 
 # %% ../../nbs/06_evaluate/04_watch.ipynb #4c790802
 @patch
@@ -139,13 +148,15 @@ def take_gradients(self: Watch,
     for i, (name, layer) in enumerate(self.layers.items()):
         A, B = (o[self.adapter].weight for o in (layer.lora_A, layer.lora_B))
         dB = B.grad if grads is None else grads[i]
-        K = _wide(B).mT @ _wide(dB) if dB is not None else _wide(A.grad) @ _wide(A).mT if A.grad is not None and grads is None else None
+        K = (_wide(B).mT @ _wide(dB) if dB is not None else _wide(A.grad) @ _wide(A).mT if A.grad is not None
+            and grads is None else None)
         if K is not None: self._K[name].append(K*factor)
 
 # %% ../../nbs/06_evaluate/04_watch.ipynb #5f3a87b7
 @patch
 @torch.no_grad()
-def sums(self: Watch) -> list:  # Dictionaries: name, m, n, r, scaling, GA, GB (r, r), H (forwards, r, r), rows (rows, 4), tokens (forwards,), K (draws, r, r)
+# Dictionaries: name, m, n, r, scaling, GA, GB (r, r), H (forwards, r, r), rows (rows, 4), tokens (forwards,), K (draws, r, r)
+def sums(self: Watch) -> list:
     "What was added up, as float64 arrays"
     numpy = lambda ts, *shape: torch.stack(ts).cpu().numpy() if ts else np.zeros((0, *shape))
     def one(name):
@@ -154,8 +165,9 @@ def sums(self: Watch) -> list:  # Dictionaries: name, m, n, r, scaling, GA, GB (
         if name not in self._grams: A_, B_, _ = self._parts(name); self._grams[name] = A_ @ A_.mT, B_.mT @ B_
         GA, GB, r = *numpy(list(self._grams[name])), len(A)
         rows = [q.cpu().numpy() for _, q in seen]
-        return dict(name=name, m=len(B), n=A.shape[1], r=r, scaling=float(layer.scaling[self.adapter]), GA=GA, GB=GB, H=numpy([H for H, _ in seen], r, r),
-                    rows=np.concatenate(rows) if rows else np.zeros((0, 4)), tokens=np.array([q[:, 3].sum() for q in rows]), K=numpy(self._K[name], r, r))
+        return dict(name=name, m=len(B), n=A.shape[1], r=r, scaling=float(layer.scaling[self.adapter]), GA=GA, GB=GB,
+            H=numpy([H for H, _ in seen], r, r), rows=np.concatenate(rows) if rows else np.zeros((0, 4)),
+            tokens=np.array([q[:, 3].sum() for q in rows]), K=numpy(self._K[name], r, r))
     return [one(name) for name in self.layers]
 
 # %% ../../nbs/06_evaluate/04_watch.ipynb #5260b7d4
@@ -180,8 +192,8 @@ def _one_batch(watch, model, weights, batch):
     with torch.set_grad_enabled("labels" in batch): out = model(**batch, use_cache=False)
     if "labels" not in batch or not out.loss.requires_grad: return
     if is_repacked(model):
-        raise RecipeError("model: its 4-bit weights were repacked for this CPU by an evaluation outside loranb, and gradients through them are wrong. "
-                          "Load it again.")
+        raise RecipeError("model: its 4-bit weights were repacked for this CPU by an evaluation outside loranb, and "
+            "gradients through them are wrong. " "Load it again.")
     scale = 1024. if any(p.dtype == torch.float16 for p in model.parameters()) else 1.
     watch.take_gradients(1/scale, torch.autograd.grad(out.loss*scale, weights, allow_unused=True))
 
@@ -190,7 +202,8 @@ def _same(found, spectra):
     at = {name: i for i, name in enumerate(found.names)}
     for name, s in zip(spectra.names, spectra.sigma):
         if name in at and not np.allclose(found.sigma[at[name]], s, rtol=0, atol=1e-2*max(s[0], 1e-30)):
-            raise RecipeError(f"spectra: {name} has other singular values there than in the model; give Spectra.of(model) as it is now.")
+            raise RecipeError(f"spectra: {name} has other singular values there than in the model; give "
+                "Spectra.of(model) as it is now.")
     if not set(at) & set(spectra.names): raise RecipeError("spectra: none of their modules is in the model.")
 
 def measure_directions(
@@ -206,7 +219,8 @@ def measure_directions(
         for batch in batches: _one_batch(watch, model, weights, batch)
     sums = watch.sums()
     if not any(len(o["H"]) for o in sums):
-        raise RecipeError(f"batches: adapter {adapter!r} saw no token. There were no batches, or it is not active, or it is merged, or the model is compiled.")
+        raise RecipeError(f"batches: adapter {adapter!r} saw no token. There were no batches, or it is not active, "
+            "or it is merged, or the model is compiled.")
     found = Functional(sums, watch.skipped)
     if spectra is not None: _same(found, spectra)
     return found

@@ -11,9 +11,11 @@ from ..core.html import svg, Svg, tag
 from .ledger import KINDS
 
 # %% ../../nbs/04_memory/07_bill.ipynb #d8ebeb7a
-COLOURS = dict(zip(KINDS, ("#2f80d6", "#7fb3e6", "#1a9173", "#6cc3a8", "#8a63c4", "#c8641f", "#e0a24a", "#b8a07a", "#9aa3ad")))
-WORDS = dict(weights="weights", constants="quantization constants", adapter="adapter", gradients="gradients", optimizer="optimizer states", activations="activations",
-    logits="logits and loss", workspace="unpacked weights and workspace", context="context and allocator")
+COLOURS = dict(zip(KINDS, ("#2f80d6", "#7fb3e6", "#1a9173", "#6cc3a8", "#8a63c4", "#c8641f", "#e0a24a", "#b8a07a",
+    "#9aa3ad")))
+WORDS = dict(weights="weights", constants="quantization constants", adapter="adapter", gradients="gradients",
+    optimizer="optimizer states", activations="activations", logits="logits and loss",
+    workspace="unpacked weights and workspace", context="context and allocator")
 
 def legend(
     kinds,  # Which are shown
@@ -24,7 +26,8 @@ def legend(
     for k in kinds:
         w = 24 + 6.2*len(WORDS[k])
         if at + w > x + width: row, at = row + 1, x
-        out += [tag("rect", x=float(at), y=float(y + 18*row), width=11, height=11, rx=2, fill=COLOURS[k]), tag("text", WORDS[k], x=float(at + 16), y=float(y + 18*row + 9.5), fill_opacity=".8")]
+        out += [tag("rect", x=float(at), y=float(y + 18*row), width=11, height=11, rx=2, fill=COLOURS[k]),
+            tag("text", WORDS[k], x=float(at + 16), y=float(y + 18*row + 9.5), fill_opacity=".8")]
         at += w
     return out, 18*(row + 1)
 
@@ -33,7 +36,8 @@ def _bar(parts, x, y, scale, height=22):
     out = []
     for k in KINDS:
         if w := parts.get(k, 0)*scale:
-            out.append(tag("rect", tag("title", f"{WORDS[k]}: {bytes_text(parts[k])}"), x=float(x), y=float(y), width=float(w), height=height, fill=COLOURS[k]))
+            out.append(tag("rect", tag("title", f"{WORDS[k]}: {bytes_text(parts[k])}"), x=float(x), y=float(y),
+                width=float(w), height=height, fill=COLOURS[k]))
             x += w
     return out, x
 
@@ -50,11 +54,14 @@ def bars_svg(
     for i, (name, parts) in enumerate(bills.items()):
         y = 12 + 32*i
         rects, end = _bar(parts, left, y, whole/top)
-        kids += [tag("text", name, x=0, y=float(y + 15)), *rects, tag("text", bytes_text(sum(parts.values())), x=float(end + 6), y=float(y + 15), font_weight=600)]
+        kids += [tag("text", name, x=0, y=float(y + 15)), *rects,
+            tag("text", bytes_text(sum(parts.values())), x=float(end + 6), y=float(y + 15), font_weight=600)]
     bottom = 12 + 32*len(bills)
     if limit:
         x = float(left + limit/top*whole)
-        kids += [tag("line", x1=x, x2=x, y1=4, y2=float(bottom), stroke="currentColor", stroke_dasharray="4 3"), tag("text", f"{card} {bytes_text(limit)}", x=x, y=float(bottom + 11), text_anchor="end" if limit > top/2 else "start", fill_opacity=".75")]
+        kids += [tag("line", x1=x, x2=x, y1=4, y2=float(bottom), stroke="currentColor", stroke_dasharray="4 3"),
+            tag("text", f"{card} {bytes_text(limit)}", x=x, y=float(bottom + 11), text_anchor="end" if limit > top/2
+            else "start", fill_opacity=".75")]
         bottom += 18
     key, h = legend(kinds, left, bottom + 6, whole + 70)
     words = "; ".join(f"{n}: {bytes_text(sum(b.values()))}" for n, b in bills.items())
@@ -74,16 +81,25 @@ def course_of_step(
     kinds, under, kids = [k for k in KINDS if any(p.get(k, 0) for _, p in rows)], [0]*len(rows), []
     for k in kinds:
         over = [u + p.get(k, 0) for u, (_, p) in zip(under, rows)]
-        edge = [f"{X(i):.1f} {Y(v):.1f}" for i, v in enumerate(over)] + [f"{X(i):.1f} {Y(v):.1f}" for i, v in reversed(list(enumerate(under)))]
+        edge = [f"{X(i):.1f} {Y(v):.1f}" for i, v in enumerate(over)] + [f"{X(i):.1f} {Y(v):.1f}" for i,
+            v in reversed(list(enumerate(under)))]
         kids.append(tag("path", tag("title", WORDS[k]), d="M" + "L".join(edge) + "Z", fill=COLOURS[k]))
         under = over
     starts = [i for i in range(len(rows)) if not i or rows[i][0] != rows[i - 1][0]]
     for i, j in zip(starts, starts[1:] + [len(rows)]):
-        if i: kids.append(tag("line", x1=float(X(i)), x2=float(X(i)), y1=upper, y2=height - lower, stroke="currentColor", stroke_opacity=".35"))
-        if X(min(j, n)) - X(i) > 5.5*len(rows[i][0]): kids.append(tag("text", rows[i][0], x=float((X(i) + X(min(j, n)))/2), y=height - lower + 14, text_anchor="middle"))
-    if limit: kids.append(tag("line", x1=left, x2=width - right, y1=float(Y(limit)), y2=float(Y(limit)), stroke="currentColor", stroke_dasharray="4 3"))
+        if i:
+            kids.append(tag("line", x1=float(X(i)), x2=float(X(i)), y1=upper, y2=height - lower, stroke="currentColor",
+                stroke_opacity=".35"))
+        if X(min(j, n)) - X(i) > 5.5*len(rows[i][0]):
+            kids.append(tag("text", rows[i][0], x=float((X(i) + X(min(j, n)))/2), y=height - lower + 14,
+                text_anchor="middle"))
+    if limit:
+        kids.append(tag("line", x1=left, x2=width - right, y1=float(Y(limit)), y2=float(Y(limit)),
+            stroke="currentColor", stroke_dasharray="4 3"))
     at = totals.index(max(totals))
-    kids += [tag("text", bytes_text(max(totals)), x=float(left - 4), y=float(Y(max(totals)) + 4), text_anchor="end", font_weight=600), tag("text", "0", x=left - 4, y=height - lower, text_anchor="end"),
+    kids += [tag("text", bytes_text(max(totals)), x=float(left - 4), y=float(Y(max(totals)) + 4), text_anchor="end",
+        font_weight=600), tag("text", "0", x=left - 4, y=height - lower, text_anchor="end"),
         tag("circle", cx=float(X(at)), cy=float(Y(max(totals))), r=3, fill="currentColor")]
     key, h = legend(kinds, left, height - 12, width - left)
-    return svg(width, height - 8 + h, *kids, *key, label=f"The course of a step; at most {bytes_text(max(totals))}, in the section {rows[at][0]}")
+    return svg(width, height - 8 + h, *kids, *key,
+        label=f"The course of a step; at most {bytes_text(max(totals))}, in the section {rows[at][0]}")

@@ -30,24 +30,35 @@ class Choice:
     def __repr__(self): return "\n".join([f"{self.way or 'Neither LoRA nor QLoRA'} on the {self.gpu}.", *self.reasons])
 
     def _repr_html_(self) -> Html:
-        rows = [[n, bytes_text(p.peak), *(bytes_text(p.parts[k]) for k in ("weights", "optimizer", "activations")), "fits" if p.peak <= self.gpu.usable else f"{bytes_text(p.peak - self.gpu.usable)} short"] for n, p in self.plans.items()]
-        return tag("div", tag("p", tag("b", f"{self.way or 'Neither LoRA nor QLoRA'} on the {self.gpu}. "), " ".join(self.reasons)), table_html(rows, ["", "peak", "weights", "optimizer", "activations", str(self.gpu)]))
+        rows = [[n, bytes_text(p.peak), *(bytes_text(p.parts[k]) for k in ("weights", "optimizer", "activations")),
+            "fits" if p.peak <= self.gpu.usable else f"{bytes_text(p.peak - self.gpu.usable)} short"] for n,
+            p in self.plans.items()]
+        return tag("div", tag("p", tag("b", f"{self.way or 'Neither LoRA nor QLoRA'} on the {self.gpu}. "),
+            " ".join(self.reasons)), table_html(rows, ["", "peak", "weights", "optimizer", "activations",
+            str(self.gpu)]))
 
 # %% ../../nbs/04_memory/09_choices.ipynb #49794de0
 def _reasons(plans, ladder, way, gpu):
     lora, qlora = plans["LoRA"], plans.get("QLoRA")
-    has, over = f"the {gpu} has {bytes_text(gpu.usable)}", lambda p: f"{bytes_text(p.peak - gpu.usable)} too much" if p.peak > gpu.usable else f"{bytes_text(gpu.usable - p.peak)} to spare"
+    has, over = (f"the {gpu} has {bytes_text(gpu.usable)}", lambda p: f"{bytes_text(p.peak - gpu.usable)} too much"
+        if p.peak > gpu.usable else f"{bytes_text(gpu.usable - p.peak)} to spare")
     yield f"LoRA needs {bytes_text(lora.peak)} and {has}: {over(lora)}."
     if qlora:
         saved = lora.parts["weights"] - qlora.parts["weights"] - qlora.parts["constants"]
-        yield f"QLoRA needs {bytes_text(qlora.peak)}, {over(qlora)}: four bits a frozen weight save {bytes_text(saved)} of {bytes_text(lora.parts['weights'])}."
+        yield (f"QLoRA needs {bytes_text(qlora.peak)}, {over(qlora)}: four bits a frozen weight save "
+            f"{bytes_text(saved)} of {bytes_text(lora.parts['weights'])}.")
     else: yield "QLoRA is no way for this model: its layers cannot be quantized."
-    if ladder.rungs: yield f"{'It takes' if ladder.fits else 'That is even with'} {', then '.join(r.words for r in ladder.rungs)}."
+    if ladder.rungs:
+        yield f"{'It takes' if ladder.fits else 'That is even with'} {', then '.join(r.words for r in ladder.rungs)}."
     if way == "LoRA": yield "The base stays as it is, and no pass has to unpack its weights, so LoRA is the faster one."
-    if way == "QLoRA": yield "NF4 with double quantization was as good as 16 bits with adapters on all linear layers (Dettmers and others 2023, 2305.14314, section 4); each pass unpacks the weights, which takes time."
+    if way == "QLoRA":
+        yield ("NF4 with double quantization was as good as 16 bits with adapters on all linear layers (Dettmers and "
+            "others 2023, 2305.14314, section 4); each pass unpacks the weights, which takes time.")
     if not way: yield ladder.verdict
     full = plans["full fine-tuning"]
-    yield f"Full fine-tuning would need {bytes_text(full.peak)}" + (", which fits too; it learns more where the task is far from the base, and forgets more (Biderman and others 2024, 2405.09673)." if full.peak <= gpu.usable else ".")
+    yield f"Full fine-tuning would need {bytes_text(full.peak)}" + (", which fits too; it learns more where the task "
+        "is far from the base, and forgets more (Biderman and others 2024, 2405.09673)." if full.peak <= gpu.usable
+        else ".")
 
 # %% ../../nbs/04_memory/09_choices.ipynb #1674860d
 _QLORA = dict(quant="nf4", bnb_4bit_use_double_quant=True)

@@ -27,7 +27,8 @@ class PretendTensor(torch.Tensor):
     def __new__(cls,
         elem,  # The meta tensor that it stands for
     ):
-        t = torch.Tensor._make_wrapper_subclass(cls, elem.shape, strides=elem.stride(), storage_offset=elem.storage_offset(), dtype=elem.dtype, device="cpu")
+        t = torch.Tensor._make_wrapper_subclass(cls, elem.shape, strides=elem.stride(),
+            storage_offset=elem.storage_offset(), dtype=elem.dtype, device="cpu")
         t.elem, t.note = elem, (elem.shape, elem.stride(), elem.storage_offset(), elem.dtype)
         return t
 
@@ -43,7 +44,8 @@ class Int8Params(PretendTensor): "A claim on an 8-bit weight"
 
 def _meta(x):
     if isinstance(x, PretendTensor): return x.elem
-    if isinstance(x, torch.Tensor): return x if x.is_meta else torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+    if isinstance(x, torch.Tensor):
+        return x if x.is_meta else torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
     return type(x)(map(_meta, x)) if type(x) in (list, tuple) else x
 
 # %% ../../nbs/04_memory/03_claims.ipynb #5c9af4bb
@@ -64,7 +66,8 @@ def _by_mask(x, indices):
     places = torch.empty(indices[0].numel(), indices[0].dim(), dtype=torch.long)
     return torch.empty(len(places), *x.shape[indices[0].dim():], dtype=x.dtype)
 
-def _put_by_mask(x, indices, *_): return x if indices[0] is not None and indices[0].dtype == torch.bool else NotImplemented
+def _put_by_mask(x, indices, *_):
+    return x if indices[0] is not None and indices[0].dtype == torch.bool else NotImplemented
 
 def _two_types(x, other):
     if isinstance(other, torch.Tensor) and other.dim() and x.dtype != other.dtype: room = workspace(2, *x.shape)
@@ -80,8 +83,8 @@ def _grouped(a, b, offs=None, bias=None, out_dtype=None):
 def stand_ins() -> dict:  # From operations to functions
     "The stand-ins of operations on the CPU"
     with quiet_libraries(): from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl as unpack_and_multiply
-    return {aten.index.Tensor: _by_mask, aten.mul_.Tensor: _two_types, aten._index_put_impl_.default: _put_by_mask, aten._grouped_mm.default: _grouped,
-        torch.ops.bitsandbytes.gemm_4bit.default: unpack_and_multiply}
+    return {aten.index.Tensor: _by_mask, aten.mul_.Tensor: _two_types, aten._index_put_impl_.default: _put_by_mask,
+        aten._grouped_mm.default: _grouped, torch.ops.bitsandbytes.gemm_4bit.default: unpack_and_multiply}
 
 # %% ../../nbs/04_memory/03_claims.ipynb #71409b7a
 _memo = {}
@@ -93,14 +96,16 @@ def _note(x):
 
 def _describe(out, tensors):
     "How to make `out` again; None when that is not simple"
-    if out is None or not isinstance(out, torch.Tensor): return ("value", out) if out is None or isinstance(out, (bool, int, float)) else None
+    if out is None or not isinstance(out, torch.Tensor):
+        return ("value", out) if out is None or isinstance(out, (bool, int, float)) else None
     for i, t in enumerate(tensors):
         if t is out: return "same", i
     key = out.untyped_storage()._cdata
     for i, t in enumerate(tensors):
         if t.untyped_storage()._cdata == key: return "view", i, out.shape, out.stride(), out.storage_offset(), out.dtype
     fresh = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device="meta")
-    return ("new", out.shape, out.stride(), out.dtype) if fresh.untyped_storage().nbytes() == out.untyped_storage().nbytes() and not out.storage_offset() else None
+    return (("new", out.shape, out.stride(), out.dtype) if fresh.untyped_storage().nbytes()
+        == out.untyped_storage().nbytes() and not out.storage_offset() else None)
 
 # %% ../../nbs/04_memory/03_claims.ipynb #647a44bb
 def _again(how, tensors):
@@ -108,7 +113,9 @@ def _again(how, tensors):
     if how[0] == "same": return tensors[how[1]]
     return how[1] if how[0] == "value" else torch.as_strided(tensors[how[1]], *how[2:5])
 
-def _flat(a): return [t for x in a for t in ([x] if isinstance(x, torch.Tensor) else [y for y in x if isinstance(y, torch.Tensor)] if type(x) in (list, tuple) else [])]
+def _flat(a):
+    return [t for x in a for t in ([x] if isinstance(x, torch.Tensor)
+        else [y for y in x if isinstance(y, torch.Tensor)] if type(x) in (list, tuple) else [])]
 
 def _results(func, args, kwargs, a, kw):
     try:
@@ -125,7 +132,9 @@ def _results(func, args, kwargs, a, kw):
 CANNOT = ("cannot",)
 
 def _twin(x):
-    if isinstance(x, torch.Tensor): return torch.empty(0, dtype=x.dtype, device="meta").set_(torch.empty(x.untyped_storage().nbytes()//x.itemsize, dtype=x.dtype, device="meta").untyped_storage(), x.storage_offset(), x.shape, x.stride())
+    if isinstance(x, torch.Tensor):
+        return torch.empty(0, dtype=x.dtype, device="meta").set_(torch.empty(x.untyped_storage().nbytes()//x.itemsize,
+            dtype=x.dtype, device="meta").untyped_storage(), x.storage_offset(), x.shape, x.stride())
     return type(x)(map(_twin, x)) if type(x) in (list, tuple) else x
 
 def _asked(func, a, kw):
@@ -175,7 +184,8 @@ class StorageTracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is aten._local_scalar_dense.default: return not hasattr(args[0], "drawn") if args[0].dtype == torch.bool else 1
+        if func is aten._local_scalar_dense.default:
+            return not hasattr(args[0], "drawn") if args[0].dtype == torch.bool else 1
         if func in self.stand_ins:
             StorageTracer.active = self
             with self: out = self.stand_ins[func](*args, **kwargs)
@@ -186,7 +196,8 @@ class StorageTracer(TorchDispatchMode):
         if isinstance(out, torch.Tensor):
             for x, y in zip((*args, *kwargs.values()), (*a, *kw.values())):
                 if y is out: return x
-        unpacks = func.namespace == "bitsandbytes" and "dequant" in func.name() or func is aten._to_copy.default and args[0].dtype == torch.int8
+        unpacks = (func.namespace == "bitsandbytes" and "dequant" in func.name() or func is aten._to_copy.default
+            and args[0].dtype == torch.int8)
         out = self._out(out, "workspace" if unpacks else self.kind)
         if func is aten.lt.Scalar and not out.dim(): out.drawn = True  # whether a layer is left out by chance: none is
         return out
@@ -221,7 +232,8 @@ def quantize_on_meta(
         for m in model.modules():
             if isinstance(m, Linear4bit): m.weight.data = m.weight.data.to(dtype); m.weight._quantize("meta")
             if isinstance(m, Linear8bitLt):
-                m.weight = Int8Params(torch.empty(m.weight.shape, dtype=torch.int8, device="meta"), requires_grad=False, has_fp16_weights=False)
+                m.weight = Int8Params(torch.empty(m.weight.shape, dtype=torch.int8, device="meta"),
+                    requires_grad=False, has_fp16_weights=False)
                 m.weight.SCB = torch.empty(m.out_features, device="meta")
             if isinstance(m, (Linear4bit, Linear8bitLt)) and m.bias is not None: m.bias.data = m.bias.data.to(dtype)
     check_quantized(model, recipe)
@@ -235,7 +247,8 @@ def _claim_4bit(p, claim):
     if q.nested:
         q.state2, q.offset = copy.copy(q.state2), claim(q.offset, "constants")
         q.state2.absmax, q.state2.code = claim(q.state2.absmax, "constants"), claim(q.state2.code, "constants")
-    for name in ("quant_type", "blocksize", "compress_statistics", "quant_storage", "module", "bnb_quantized"): setattr(c, name, getattr(p, name))
+    for name in ("quant_type", "blocksize", "compress_statistics", "quant_storage", "module", "bnb_quantized"):
+        setattr(c, name, getattr(p, name))
     c.quant_state = p.module.quant_state = q
     return c
 
@@ -246,7 +259,8 @@ def _claim_int8(p, claim):
 
 def _claim_parameter(p, claim):
     kind = "adapter" if p.requires_grad else "weights"
-    c = dict(Params4bit=_claim_4bit, Int8Params=_claim_int8).get(type(p).__name__, lambda p, claim: claim(p.data, kind))(p, claim)
+    c = dict(Params4bit=_claim_4bit, Int8Params=_claim_int8).get(type(p).__name__, lambda p,
+        claim: claim(p.data, kind))(p, claim)
     c._is_param = True
     return c.requires_grad_(p.requires_grad)
 

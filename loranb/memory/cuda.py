@@ -28,14 +28,20 @@ def attention_kernel(
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #6a2cc6d6
 def _attend(capability, query, key, value, attn_mask=None, dropout_p=0., is_causal=False, scale=None, enable_gqa=False):
-    if torch.is_autocast_enabled("cpu"): query, key, value = (o.to(torch.get_autocast_dtype("cpu")) for o in (query, key, value))
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = (o.to(torch.get_autocast_dtype("cpu")) for o in (query, key, value))
     kernel = attention_kernel(query.dtype, attn_mask is not None, query.shape[-1], capability)
-    if kernel == "flash": return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+    if kernel == "flash":
+        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
     if enable_gqa: key, value = (o.repeat_interleave(query.shape[1]//o.shape[1], 1) for o in (key, value))
-    if kernel == "math": return aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
-    if attn_mask is not None and attn_mask.dtype == torch.bool: attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(attn_mask.logical_not(), float("-inf"))
+    if kernel == "math":
+        return aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal,
+            scale=scale)[0]
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(attn_mask.logical_not(), float("-inf"))
     if attn_mask is not None: attn_mask = attn_mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    return aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale)[0]
+    return aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, query.requires_grad, dropout_p,
+        is_causal, scale=scale)[0]
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #bd4c5ab1
 def _up(n, k): return -(-n//k)*k
@@ -52,7 +58,9 @@ def _efficient_backward(grad, q, k, v, bias, out, *rest, **kw):
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), None
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #ed480b8d
-def _gemm_4bit(a, b, shape, *args, **kw): return torch.empty(*a.shape[:-1], shape[0], dtype=a.dtype) if a.numel()//a.shape[-1] <= 4 else _unfused()(a, b, shape, *args, **kw)
+def _gemm_4bit(a, b, shape, *args, **kw):
+    return torch.empty(*a.shape[:-1], shape[0], dtype=a.dtype) if a.numel()//a.shape[-1] <= 4 else _unfused()(a, b,
+        shape, *args, **kw)
 
 def _unfused(): return stand_ins()[torch.ops.bitsandbytes.gemm_4bit.default]
 
@@ -66,13 +74,17 @@ def _scaled(a, b, rows, columns, bias=None, dtype=None):
     whole = workspace(*a.shape[:-1], b.shape[0], dtype=torch.int32)
     return torch.empty_like(whole, dtype=torch.float16).to(dtype or torch.float16)
 
-def _mixed(a, ca, cb, rows, columns, outliers=None, bias=None): return _scaled(ca, cb, rows, columns, dtype=a.dtype), torch.empty(0, dtype=a.dtype)
+def _mixed(a, ca, cb, rows, columns, outliers=None, bias=None):
+    return _scaled(ca, cb, rows, columns, dtype=a.dtype), torch.empty(0, dtype=a.dtype)
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #80cfe677
-WIDE = ("exp", "log", "log2", "log1p", "expm1", "reciprocal", "rsqrt", "pow", "__pow__", "logsumexp", "softplus", "layer_norm", "rms_norm", "group_norm")
+WIDE = ("exp", "log", "log2", "log1p", "expm1", "reciprocal", "rsqrt", "pow", "__pow__", "logsumexp", "softplus",
+    "layer_norm", "rms_norm", "group_norm")
 TYPED = ("softmax", "log_softmax", "cumsum", "cumprod", "sum", "prod")  # Those that take a type for their result
 
-def _half(x): return isinstance(x, PretendTensor) and x.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled("cpu")
+def _half(x):
+    return isinstance(x, PretendTensor) and x.dtype in (torch.float16,
+        torch.bfloat16) and torch.is_autocast_enabled("cpu")
 
 def _wide(f):
     def wide(x, *args, **kw):
@@ -80,7 +92,9 @@ def _wide(f):
         return f(cast(x), *map(cast, args), **{k: cast(v) for k, v in kw.items()}) if _half(x) else f(x, *args, **kw)
     return wide
 
-def _typed(f): return lambda x, *args, **kw: f(x, *args, **(kw if kw.get("dtype") or not _half(x) else dict(kw, dtype=torch.float32)))
+def _typed(f):
+    return lambda x, *args, **kw: f(x, *args,
+        **(kw if kw.get("dtype") or not _half(x) else dict(kw, dtype=torch.float32)))
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #06e71737
 @contextlib.contextmanager
@@ -92,7 +106,9 @@ def _patched(changes):
         for o, n, f in kept: setattr(o, n, f) if f is not None else delattr(o, n)
 
 @functools.cache
-def _casts(): return [(o, n, how(getattr(o, n))) for names, how in ((WIDE, _wide), (TYPED, _typed)) for n in names for o in (torch, F, torch.Tensor) if hasattr(o, n)]
+def _casts():
+    return [(o, n, how(getattr(o, n))) for names, how in ((WIDE, _wide), (TYPED, _typed)) for n in names
+        for o in (torch, F, torch.Tensor) if hasattr(o, n)]
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #1737f11b
 @contextlib.contextmanager
@@ -103,15 +119,19 @@ def cuda_world(
     import bitsandbytes
     from bitsandbytes.autograd._functions import MatMul8bitLt
     bnb, attend, product = torch.ops.bitsandbytes, F.scaled_dot_product_attention, bitsandbytes.matmul
-    def attention(query, *args, **kw): return _attend(capability, query, *args, **kw) if isinstance(query, PretendTensor) else attend(query, *args, **kw)
+    def attention(query, *args, **kw):
+        return _attend(capability, query, *args, **kw) if isinstance(query, PretendTensor) else attend(query, *args,
+            **kw)
     def int8(A, B, out=None, state=None, threshold=0., bias=None):
         if not isinstance(A, PretendTensor): return product(A, B, out, state, threshold, bias)
         state.threshold = threshold or state.threshold
         return MatMul8bitLt.apply(A, B, out, bias, state)
     with _patched([*_casts(), (F, "scaled_dot_product_attention", attention), (bitsandbytes, "matmul", int8)]):
-        yield {**{k: f for k, f in stand_ins().items() if k is not aten.mul_.Tensor}, aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
-            aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward, bnb.gemm_4bit.default: _gemm_4bit,
-            bnb.int8_vectorwise_quant.default: _quantize_rows, bnb.int8_scaled_mm.default: _scaled, bnb.int8_mixed_scaled_mm.default: _mixed}
+        yield {**{k: f for k, f in stand_ins().items() if k is not aten.mul_.Tensor},
+            aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
+            aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,
+            bnb.gemm_4bit.default: _gemm_4bit, bnb.int8_vectorwise_quant.default: _quantize_rows,
+            bnb.int8_scaled_mm.default: _scaled, bnb.int8_mixed_scaled_mm.default: _mixed}
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #0a26fa87
 def cublas_workspaces(

@@ -72,9 +72,11 @@ class GPU:
 @functools.cache
 def gpu_table() -> dict:  # `GPU`s by name, in the order of the table
     "The cards that are known"
-    card = lambda name, *v: GPU(name.replace("-", " ") if name.startswith("RTX") else name, v[0], int(v[1]*2**30), divmod(round(10*v[2]), 10), *v[3:])
+    card = lambda name, *v: GPU(name.replace("-", " ") if name.startswith("RTX") else name, v[0], int(v[1]*2**30),
+        divmod(round(10*v[2]), 10), *v[3:])
     cards = [card(name, *map(float, v)) for name, *v in map(str.split, TABLE.strip().splitlines())]
-    apple = [GPU(f"Apple {g} GB", g, int(g*2**30*(2/3 if g <= 36 else 3/4))) for g in (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192)]
+    apple = [GPU(f"Apple {g} GB", g, int(g*2**30*(2/3 if g <= 36 else 3/4))) for g in (8, 16, 18, 24, 32, 36, 48, 64,
+        96, 128, 192)]
     return {g.name: g for g in cards + apple}
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #c3bad08b
@@ -85,20 +87,24 @@ def find_gpu(
     if isinstance(name, GPU): return name
     plain = lambda s: re.sub(r"nvidia|geforce|tesla|sxm\d?|hbm\d\w?|generation|laptop|gpu|[\s_-]", "", str(s).lower())
     known, want = {plain(n): g for n, g in gpu_table().items()}, plain(name)
-    want = next((w for w in (want, re.sub(r"\d\dgb$", "", want), want.replace("pcie", ""), re.sub(r"pcie|\d\dgb$", "", want)) if w in known), want)
+    want = next((w for w in (want, re.sub(r"\d\dgb$", "", want), want.replace("pcie", ""),
+        re.sub(r"pcie|\d\dgb$", "", want)) if w in known), want)
     if want in known or f"rtx{want}" in known: return known.get(want) or known[f"rtx{want}"]
     close = [g.name for k, g in known.items() if want and want in k]
     if len(close) == 1: return gpu_table()[close[0]]
     if close: raise RecipeError(f"gpu: {name!r} is one of {', '.join(close)}. Say which.")
-    raise RecipeError(f"gpu: {name!r} is not in the table.{did_you_mean(name, gpu_table())} Names are such as T4, RTX 4090, A100-80GB or Apple 16 GB; loranb.memory.gpus.gpus() lists them.")
+    raise RecipeError(f"gpu: {name!r} is not in the table.{did_you_mean(name, gpu_table())} Names are such as T4, "
+        "RTX 4090, A100-80GB or Apple 16 GB; loranb.memory.gpus.gpus() lists them.")
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #34e40eeb
 def this_gpu() -> GPU:  # None without a CUDA device
     "The card that torch would train on"
     if not torch.cuda.is_available(): return None
     p = torch.cuda.get_device_properties(torch.cuda.current_device())
-    alike = [g for g in gpu_table().values() if g.name.split("-")[0].lower() in p.name.lower() and abs(g.usable - p.total_memory) < .1*g.usable]
-    known = max(alike, key=lambda g: len(g.name.split("-")[0]), default=GPU(p.name, round(p.total_memory/2**30), p.total_memory))
+    alike = [g for g in gpu_table().values() if g.name.split("-")[0].lower() in p.name.lower()
+        and abs(g.usable - p.total_memory) < .1*g.usable]
+    known = max(alike, key=lambda g: len(g.name.split("-")[0]), default=GPU(p.name, round(p.total_memory/2**30),
+        p.total_memory))
     return replace(known, name=p.name.removeprefix("NVIDIA "), usable=p.total_memory, capability=(p.major, p.minor))
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #7803162a
@@ -107,23 +113,30 @@ def _products(model, revision, trust, task):
     r = Recipe(model=model, revision=revision, trust_remote_code=trust, task_type=task)
     config = find_config(r)
     text, net = config.get_text_config(), skeleton(config, r)
-    experts, used = (getattr(text, n, None) or getattr(text, m, None) for n, m in (("num_experts", "num_local_experts"), ("num_experts_per_tok", "num_experts_per_tok")))
+    experts, used = (getattr(text, n, None) or getattr(text, m, None) for n,
+        m in (("num_experts", "num_local_experts"), ("num_experts_per_tok", "num_experts_per_tok")))
     head, kinds = net.get_output_embeddings(), set(linear_names(net))
-    linear = sum(m.weight.numel() for n, m in net.named_modules() if n.rpartition(".")[2] in kinds and getattr(m, "weight", None) is not None and m.weight.dim() == 2)
+    linear = sum(m.weight.numel() for n, m in net.named_modules() if n.rpartition(".")[2] in kinds
+        and getattr(m, "weight", None) is not None and m.weight.dim() == 2)
     routed = sum(p.numel() for p in net.parameters() if p.dim() == 3)
     size = getattr(text, "head_dim", None) or text.hidden_size//text.num_attention_heads
-    return linear, routed, used/experts if experts and used else 1., 0 if head is None else head.weight.numel(), text.num_hidden_layers*text.num_attention_heads*size
+    return (linear, routed, used/experts if experts and used else 1., 0 if head is None else head.weight.numel(),
+        text.num_hidden_layers*text.num_attention_heads*size)
 
 def work_per_token(
     recipe: Recipe,  # Model, quantization, length, batch and checkpointing are used
     full: bool = False,  # Are all weights trained?
 ):  # (operations a token, bytes of weights that are read a token)
     "What a token costs in training, in arithmetic and in memory traffic"
-    linear, routed, share, head, heads = _products(recipe.model, recipe.revision, recipe.trust_remote_code, recipe.task_type)
+    linear, routed, share, head, heads = _products(recipe.model, recipe.revision, recipe.trust_remote_code,
+        recipe.task_type)
     passes, n = 2 + recipe.gradient_checkpointing + full, linear + routed*share
-    attention = 2*heads*recipe.max_length*(3.5 + recipe.gradient_checkpointing)  # half of the square is masked; backward costs 2.5 times forward
-    read = linear*(bits_per_weight(recipe.quant, recipe.bnb_4bit_use_double_quant)/8 + (4 if recipe.quantization.quantized else 0)) + routed*2 + head*2
-    return 2*passes*n + 6*head + attention, (2 + recipe.gradient_checkpointing)*read/(recipe.per_device_train_batch_size*recipe.max_length)
+    # half of the square is masked; backward costs 2.5 times forward
+    attention = 2*heads*recipe.max_length*(3.5 + recipe.gradient_checkpointing)
+    read = linear*(bits_per_weight(recipe.quant, recipe.bnb_4bit_use_double_quant)/8
+        + (4 if recipe.quantization.quantized else 0)) + routed*2 + head*2
+    return 2*passes*n + 6*head + attention, (2
+        + recipe.gradient_checkpointing)*read/(recipe.per_device_train_batch_size*recipe.max_length)
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #1793a7de
 LOW, HIGH = .21, .72  # Shares of the peak that published training runs reach
@@ -141,7 +154,8 @@ class Estimate:
     def __str__(self):
         span = lambda a, b, f: f(a) if f(a) == f(b) else f"{f(a)} to {f(b)}"
         energy = f", {span(*self.kwh, lambda v: number_text(v, 2))} kWh at most" if self.kwh else ""
-        return f"{span(*self.seconds, duration_text)}{energy} ({f'from {self.measured} measured steps' if self.measured else 'an estimate, nothing was measured'})"
+        return (f"{span(*self.seconds, duration_text)}{energy} "
+            f"({f'from {self.measured} measured steps' if self.measured else 'an estimate, nothing was measured'})")
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #c33eab25
 def estimate_time(
@@ -153,8 +167,10 @@ def estimate_time(
 ) -> Estimate:
     "How long the tokens take on a card"
     gpu, rates = find_gpu(gpu), sorted(s/t for t, s in steps if t)
-    if len(rates) >= 4: return Estimate((tokens*sum(rates[:(n := len(rates)//2)])/n, tokens*sum(rates[-n:])/n), gpu.watts, len(rates))
-    if not gpu.tflops: raise RecipeError(f"gpu: nothing is known of the speed of {gpu.name}. Measure a few steps there.")
+    if len(rates) >= 4:
+        return Estimate((tokens*sum(rates[:(n := len(rates)//2)])/n, tokens*sum(rates[-n:])/n), gpu.watts, len(rates))
+    if not gpu.tflops:
+        raise RecipeError(f"gpu: nothing is known of the speed of {gpu.name}. Measure a few steps there.")
     flops, read = work_per_token(recipe, full)
     math, move = flops/gpu.tflops/1e12, read/gpu.bandwidth/1e9
     return Estimate((tokens*max(math/HIGH, move), tokens*(math/LOW + 2*move)), gpu.watts)

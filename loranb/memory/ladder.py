@@ -30,14 +30,18 @@ def _checkpoint(r): return {} if r.gradient_checkpointing else dict(gradient_che
 def _smaller_batch(r):
     b = r.per_device_train_batch_size
     d = next((d for d in range(2, b + 1) if b % d == 0), 0)
-    return d and dict(per_device_train_batch_size=b//d, gradient_accumulation_steps=r.gradient_accumulation_steps*d) or {}
+    return d and dict(per_device_train_batch_size=b//d,
+        gradient_accumulation_steps=r.gradient_accumulation_steps*d) or {}
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #48ba58d3
-def _eight_bits(r): return dict(optim="paged_adamw_8bit") if r.optim in ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit", "adamw_8bit") else {}
+def _eight_bits(r):
+    return dict(optim="paged_adamw_8bit") if r.optim in ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit",
+        "adamw_8bit") else {}
 
 def _four_bits(r): return dict(quant="nf4", bnb_4bit_use_double_quant=True) if not r.quantization.in_blocks else {}
 
-def _double(r): return {} if r.bnb_4bit_use_double_quant or not r.quantization.in_blocks else dict(bnb_4bit_use_double_quant=True)
+def _double(r):
+    return {} if r.bnb_4bit_use_double_quant or not r.quantization.in_blocks else dict(bnb_4bit_use_double_quant=True)
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #a17ac0ff
 def _shorter(r): return dict(max_length=max(256, r.max_length//2)) if r.max_length > 256 else {}
@@ -52,18 +56,26 @@ def _lower_rank(r):
     if r.r < 8 or r.rank_pattern: return {}
     share = (r.r//2)/r.r
     if r.use_rslora: share = share**.5
-    return dict(r=r.r//2, lora_alpha=r.lora_alpha*share, **(dict(alpha_pattern={k: v*share for k, v in r.alpha_pattern.items()}) if r.alpha_pattern else {}))
+    return dict(r=r.r//2, lora_alpha=r.lora_alpha*share,
+        **(dict(alpha_pattern={k: v*share for k, v in r.alpha_pattern.items()}) if r.alpha_pattern else {}))
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #e072b659
-LEVERS = (
-    Lever("checkpointing", _checkpoint, "the forward pass is computed again: half as many operations more for LoRA", "none, the same numbers", "Chen and others 2016, 1604.06174"),
-    Lever("micro-batch", _smaller_batch, "smaller products, which fill the card less well", "none, the effective batch stays", "transformers averages over the tokens of the whole batch"),
-    Lever("8-bit optimizer", _eight_bits, "none while it fits; pages move over the bus when it does not", "none found", "Dettmers and others 2021, 2110.02861; 2023, 2305.14314, section 3"),
-    Lever("4-bit base", _four_bits, "more: each pass unpacks the weights first", "none found with adapters on all linear layers", "Dettmers and others 2023, 2305.14314, section 4"),
-    Lever("double quantization", _double, "next to none", "none found", "Dettmers and others 2023, 2305.14314, section 3"),
-    Lever("shorter rows", _shorter, "less", "what is cut is not learned: look at how many rows are longer", "the data"),
-    Lever("attention only", _attention, "a little less", "below full fine-tuning, which all linear layers reach", "Dettmers and others 2023, 2305.14314, figure 2"),
-    Lever("lower rank", _lower_rank, "a little less", "fewer directions; few were enough on several tasks", "Hu and others 2021, 2106.09685, section 7.2"))
+LEVERS = (Lever("checkpointing", _checkpoint,
+    "the forward pass is computed again: half as many operations more for LoRA", "none, the same numbers",
+    "Chen and others 2016, 1604.06174"), Lever("micro-batch", _smaller_batch,
+    "smaller products, which fill the card less well", "none, the effective batch stays",
+    "transformers averages over the tokens of the whole batch"),
+    Lever("8-bit optimizer", _eight_bits, "none while it fits; pages move over the bus when it does not", "none found",
+    "Dettmers and others 2021, 2110.02861; 2023, 2305.14314, section 3"),
+    Lever("4-bit base", _four_bits, "more: each pass unpacks the weights first",
+    "none found with adapters on all linear layers", "Dettmers and others 2023, 2305.14314, section 4"),
+    Lever("double quantization", _double, "next to none", "none found",
+    "Dettmers and others 2023, 2305.14314, section 3"),
+    Lever("shorter rows", _shorter, "less", "what is cut is not learned: look at how many rows are longer",
+    "the data"), Lever("attention only", _attention, "a little less",
+    "below full fine-tuning, which all linear layers reach", "Dettmers and others 2023, 2305.14314, figure 2"),
+    Lever("lower rank", _lower_rank, "a little less", "fewer directions; few were enough on several tasks",
+    "Hu and others 2021, 2106.09685, section 7.2"))
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #a4e607a8
 @dataclass(frozen=True)
@@ -81,7 +93,9 @@ class Rung:
     @property
     def words(self) -> str: return ", ".join(f"{k}={v!r}" for k, v in self.changes.items())
 
-    def __str__(self): return f"{self.words} saves {bytes_text(self.saves)}, down to {bytes_text(self.peak)}. Time: {self.lever.time}. Quality: {self.lever.quality} ({self.lever.source})."
+    def __str__(self):
+        return (f"{self.words} saves {bytes_text(self.saves)}, down to {bytes_text(self.peak)}. Time: "
+            f"{self.lever.time}. Quality: {self.lever.quality} ({self.lever.source}).")
 
 # %% ../../nbs/04_memory/06_ladder.ipynb #977203c6
 def _pulled(recipe, gpu, plan):
@@ -143,12 +157,19 @@ class Ladder:
     def verdict(self) -> str:
         room = f"{bytes_text(self.gpu.usable)} of the {self.gpu}"
         if self.fits and not self.rungs: return f"It fits: {bytes_text(self.peak)} at the peak, in the {room}."
-        if self.fits: return f"It fits after {len(self.rungs)} step{'s'*(len(self.rungs) > 1)}: {bytes_text(self.peak)} at the peak instead of {bytes_text(self.before)}, in the {room}."
-        larger = min((g for g in gpu_table().values() if g.tflops and g.usable >= self.peak), key=lambda g: g.usable, default=None)
-        return f"It does not fit: {bytes_text(self.peak)} at the peak is the least, {bytes_text(self.peak - self.gpu.usable)} more than the {room}. " + (f"The {larger} would hold it." if larger else "No single card in the table holds it.")
+        if self.fits:
+            return (f"It fits after {len(self.rungs)} step{'s'*(len(self.rungs) > 1)}: {bytes_text(self.peak)} at "
+                f"the peak instead of {bytes_text(self.before)}, in the {room}.")
+        larger = min((g for g in gpu_table().values() if g.tflops and g.usable >= self.peak), key=lambda g: g.usable,
+            default=None)
+        return (f"It does not fit: {bytes_text(self.peak)} at the peak is the least, "
+            f"{bytes_text(self.peak - self.gpu.usable)} more than the {room}. "
+            + (f"The {larger} would hold it." if larger else "No single card in the table holds it."))
 
     def __repr__(self): return "\n".join([*map(str, self.rungs), self.verdict])
 
     def _repr_html_(self) -> Html:
-        rows = [[tag("code", r.words), bytes_text(r.saves), bytes_text(r.peak), r.lever.time, r.lever.quality, r.lever.source] for r in self.rungs]
-        return tag("div", table_html(rows, ["change", "saves", "peak", "costs time", "costs quality", "source"]) if rows else None, tag("p", self.verdict))
+        rows = [[tag("code", r.words), bytes_text(r.saves), bytes_text(r.peak), r.lever.time, r.lever.quality,
+            r.lever.source] for r in self.rungs]
+        return tag("div", table_html(rows, ["change", "saves", "peak", "costs time", "costs quality", "source"])
+            if rows else None, tag("p", self.verdict))

@@ -28,7 +28,8 @@ class Ledger:
         return np.sign(e)*np.asarray(self.size, dtype=np.int64)[np.abs(e) - 1] if len(e) else e
 
     @property
-    def kinds(self) -> np.ndarray: return np.asarray(self.kind, dtype=np.int64)[np.abs(np.asarray(self.events, dtype=np.int64)) - 1]
+    def kinds(self) -> np.ndarray:
+        return np.asarray(self.kind, dtype=np.int64)[np.abs(np.asarray(self.events, dtype=np.int64)) - 1]
 
     def curve(self) -> np.ndarray:  # Bytes alive after each entry
         return self.delta.cumsum()
@@ -49,7 +50,8 @@ def sections(
 ) -> list:  # (name, layer or None, numpy array of entries)
     "A ledger cut at its marks"
     ends = [m[0] for m in ledger.marks[1:]] + [len(ledger.events)]
-    return [(name, layer, np.asarray(ledger.events[at:end], dtype=np.int64)) for (at, name, layer), end in zip(ledger.marks, ends)]
+    return [(name, layer, np.asarray(ledger.events[at:end], dtype=np.int64)) for (at, name, layer),
+        end in zip(ledger.marks, ends)]
 
 # %% ../../nbs/04_memory/02_ledger.ipynb #1f9e5880
 def _births(cut, n):
@@ -80,7 +82,8 @@ def repeat_layers(
     for name, traced, e in _laid(cut, use):
         sid, sign = np.abs(e) - 1, np.sign(e)
         if traced is None:
-            out = [s*(i + depth*n + 1) if home[i] < 0 else [s*(i + j*n + 1) for j in range(depth) if use[j] == home[i]] for i, s in zip(sid, sign)]
+            out = [s*(i + depth*n + 1) if home[i] < 0 else [s*(i + j*n + 1) for j in range(depth) if use[j] == home[i]]
+                for i, s in zip(sid, sign)]
             put(name, None, np.hstack(out).astype(np.int64) if out else e)
             continue
         j, own = traced, use[traced]
@@ -89,10 +92,12 @@ def repeat_layers(
         if (name, own) in seen: keep &= home[sid] >= 0
         seen.add((name, own))
         sid, sign, place = sid[keep], sign[keep], place[keep]
-        twin = np.array([i if p == j or home[i] < 0 or use[p] == home[i] else _alike(where, rank, int(i), use[p]) for i, p in zip(sid, place)], dtype=np.int64)
+        twin = np.array([i if p == j or home[i] < 0 or use[p] == home[i] else _alike(where, rank, int(i), use[p])
+            for i, p in zip(sid, place)], dtype=np.int64)
         put(name, j, sign*(np.where(home[sid] < 0, twin + depth*n, twin + place*n) + 1))
     events, marks = _once(np.concatenate(events), marks)
-    return Ledger(np.tile(np.asarray(ledger.size, dtype=np.int64), depth + 1), np.tile(np.asarray(ledger.kind), depth + 1), events, marks)
+    return Ledger(np.tile(np.asarray(ledger.size, dtype=np.int64), depth + 1),
+        np.tile(np.asarray(ledger.kind), depth + 1), events, marks)
 
 def _once(events, marks):
     "What the last layer does for its own sake is done earlier in the others: the first death counts"
@@ -105,7 +110,8 @@ def _laid(cut, use):
     for name, layer, e in cut:
         if layer is None: yield name, None, e
         elif name != last:
-            for j in range(len(use)) if name != "backward" else range(len(use) - 1, -1, -1): yield name, j, by[name, use[j]]
+            for j in range(len(use)) if name != "backward" else range(len(use) - 1, -1, -1):
+                yield name, j, by[name, use[j]]
         last = None if layer is None else name
 
 # %% ../../nbs/04_memory/02_ledger.ipynb #5b9c088f
@@ -138,7 +144,8 @@ class Allocator:
         limit: int = None,  # Bytes that the card has for it
     ):
         self.limit, self.reserved, self.peak, self.top = limit, 0, 0, 0
-        self.free, self.blocks = ([], []), {}  # (size, place) of free blocks, small and large; size, large?, free?, neighbours of every block
+        # (size, place) of free blocks, small and large; size, large?, free?, neighbours of every block
+        self.free, self.blocks = ([], []), {}
 
     def new(self, size) -> int:  # Where the block begins; None when the card is full
         n = max(-(-size//ROUND)*ROUND, ROUND)

@@ -39,7 +39,8 @@ def optimizer_bytes(
 ) -> int:  # Bytes
     "What an optimizer keeps between two steps"
     states = [b for s in trained for b in _states(s, optim, item)]
-    return sum(states) + (1024*(1 if "lion" in optim else 2) if "8bit" in optim and any(math.prod(s) >= 4096 for s in trained) else 0)
+    return sum(states) + (1024*(1 if "lion" in optim else 2) if "8bit" in optim
+        and any(math.prod(s) >= 4096 for s in trained) else 0)
 
 # %% ../../nbs/04_memory/08_plans.ipynb #ccc20f08
 def optimizer_room(
@@ -60,7 +61,9 @@ def _key(recipe): return _text(recipe, [n for n, known in SETTINGS.items() if kn
 @functools.lru_cache(64)
 def _config(model, revision, trust, changed):
     config = find_config(Recipe(model=model, revision=revision, trust_remote_code=trust))
-    if not getattr(config.get_text_config(), "vocab_size", None): raise RecipeError(f"model: the configuration of {model!r} ({config.model_type}) says nothing of a vocabulary, so it is no causal language model.")
+    if not getattr(config.get_text_config(), "vocab_size", None):
+        raise RecipeError(f"model: the configuration of {model!r} ({config.model_type}) says nothing of a "
+            "vocabulary, so it is no causal language model.")
     return config
 
 # %% ../../nbs/04_memory/08_plans.ipynb #3806985b
@@ -77,7 +80,8 @@ def configuration(
 # %% ../../nbs/04_memory/08_plans.ipynb #4f587173
 @functools.lru_cache(8)
 def _rehearsal(where, key, dtype, capability, full):
-    return Rehearsal(_config(*where), Recipe(**json.loads(key)), dtype, full, functools.partial(cuda_world, capability) if capability else contextlib.nullcontext)
+    return Rehearsal(_config(*where), Recipe(**json.loads(key)), dtype, full, functools.partial(cuda_world, capability)
+        if capability else contextlib.nullcontext)
 
 @functools.lru_cache(256)
 def _trace(model, do, rows, length, *more):
@@ -86,13 +90,16 @@ def _trace(model, do, rows, length, *more):
         check_length(r.positions, model[0][0], length)
         return r.run(do, rows, length, *more)
     except RecipeError: raise
-    except Exception as e: raise RecipeError(f"model: no plan can be made of {model[0][0]!r} ({type(e).__name__}: {str(e)[:150]}). It may train all the same: try it with max_steps=1.") from e
+    except Exception as e:
+        raise RecipeError(f"model: no plan can be made of {model[0][0]!r} ({type(e).__name__}: {str(e)[:150]}). It "
+            "may train all the same: try it with max_steps=1.") from e
 
 def _numbers(recipe, config, card):
     if recipe.dtype != "auto": return getattr(torch, recipe.dtype)
     stored = getattr(config, "dtype", None) or torch.float32
     on_cuda = bool(card and card.capability)
-    return compute_dtype("cuda" if on_cuda else "cpu", getattr(torch, stored) if isinstance(stored, str) else stored, card.capability if on_cuda else None)
+    return compute_dtype("cuda" if on_cuda else "cpu", getattr(torch, stored) if isinstance(stored, str) else stored,
+        card.capability if on_cuda else None)
 
 # %% ../../nbs/04_memory/08_plans.ipynb #25f767d2
 class Plan:
@@ -102,12 +109,14 @@ class Plan:
         card: GPU = None,  # None for the CPU
         full: bool = False,  # Train all weights, without an adapter?
     ):
-        if recipe.max_length < 2: raise RecipeError(f"max_length: {recipe.max_length} token leaves nothing to predict. Give at least 2.")
+        if recipe.max_length < 2:
+            raise RecipeError(f"max_length: {recipe.max_length} token leaves nothing to predict. Give at least 2.")
         self.recipe, self.card, self.full, self.where = recipe, card, full, _where(recipe)
         self.dtype = _numbers(recipe, _config(*self.where), card)
         self.cuda = bool(card and card.capability)
         self.key, r = (self.where, _key(recipe), self.dtype, card.capability if self.cuda else None, full), recipe
-        self.args = train_step, r.per_device_train_batch_size, r.max_length, r.gradient_accumulation_steps > 1, r.per_device_train_batch_size > 1
+        self.args = (train_step, r.per_device_train_batch_size, r.max_length, r.gradient_accumulation_steps > 1,
+            r.per_device_train_batch_size > 1)
         self.optim = recipe.optimizer(self.cuda, full)
 
     @property
@@ -149,14 +158,18 @@ def _parts(plan):
     after = {**kept, "optimizer": held, "gradients": item*plan.trained, "workspace": room}
     parts, moment = max((during, _moment(t.step)), (after, "optimizer step"), key=lambda o: sum(o[0].values()))
     if plan.full: parts = dict(parts, weights=parts.get("weights", 0) + parts.pop("adapter", 0))
-    if card: parts = dict(parts, workspace=parts.get("workspace", 0) + cublas_workspaces(plan.card.capability), context=CONTEXT + _margin(plan.key, plan.args, held))
+    if card:
+        parts = dict(parts, workspace=parts.get("workspace", 0) + cublas_workspaces(plan.card.capability),
+            context=CONTEXT + _margin(plan.key, plan.args, held))
     return {k: int(parts.get(k, 0)) for k in KINDS}, moment
 
 # %% ../../nbs/04_memory/08_plans.ipynb #c7808a57
 def _moment(ledger):
     place, name = int(ledger.curve().argmax()), "forward pass"
     for at, section, _ in ledger.marks:
-        if at <= place: name = {"forward": "forward pass", "after forward": "loss", "turn": "backward pass", "backward": "backward pass"}.get(section, name)
+        if at <= place:
+            name = {"forward": "forward pass", "after forward": "loss", "turn": "backward pass",
+                "backward": "backward pass"}.get(section, name)
     return name
 
 # %% ../../nbs/04_memory/08_plans.ipynb #21978f23
@@ -226,7 +239,8 @@ def cards(self: Plan) -> list:
 def _other(self, do, *args):
     t = _trace(self.key, do, *args)
     held = 0 if self.full else optimizer_bytes(t.trained, self.optim)
-    return sum(t.kept.values()) + held + _served(self, t.step).peak() + (CONTEXT + cublas_workspaces(self.card.capability) if self.cuda else 0)
+    return sum(t.kept.values()) + held + _served(self, t.step).peak() + (CONTEXT
+        + cublas_workspaces(self.card.capability) if self.cuda else 0)
 
 @patch(as_prop=True)
 def evaluation(self: Plan) -> int:
@@ -246,8 +260,11 @@ def host(self: Plan) -> int:
     "Bytes of the host while the model is loaded"
     t, item = self.step, self.dtype.itemsize
     largest = 2*max((int(s) for s, k in zip(t.loaded.size, t.loaded.kind) if KINDS[k] == "weights"), default=0)
-    if self.recipe.quantization.in_blocks and not self.full: largest = max(largest, max((4*int(s)*item//2 for s, k in zip(t.loaded.size, t.loaded.kind) if KINDS[k] == "weights"), default=0)//2)
-    return int(1.5e9) + largest if self.cuda else int(.7e9) + largest + sum(v for k, v in self.parts.items() if k in ("weights", "constants"))
+    if self.recipe.quantization.in_blocks and not self.full:
+        largest = max(largest, max((4*int(s)*item//2 for s, k in zip(t.loaded.size, t.loaded.kind)
+            if KINDS[k] == "weights"), default=0)//2)
+    return int(1.5e9) + largest if self.cuda else int(.7e9) + largest + sum(v for k,
+        v in self.parts.items() if k in ("weights", "constants"))
 
 @patch(as_prop=True)
 def disk(self: Plan) -> int:
@@ -273,9 +290,11 @@ def _course(plan):
     for at in places:
         section = [m[1] for m in t.step.marks if m[0] < at][-1]
         now = t.step.alive(int(at))
-        out.append((names.get(section, section), {**fixed, **kept, **held, **now, "workspace": fixed["workspace"] + now.get("workspace", 0)}))
+        out.append((names.get(section, section),
+            {**fixed, **kept, **held, **now, "workspace": fixed["workspace"] + now.get("workspace", 0)}))
     room = optimizer_room(t.trained, plan.optim, plan.cuda, 2 if plan.full else 4)
-    return out + [("optimizer", {**fixed, **kept, **held, "gradients": (2 if plan.full else 4)*plan.trained, "workspace": fixed["workspace"] + room})]*12
+    return out + [("optimizer", {**fixed, **kept, **held, "gradients": (2 if plan.full else 4)*plan.trained,
+        "workspace": fixed["workspace"] + room})]*12
 
 @patch(as_prop=True)
 def timeline(self: Plan):
@@ -292,7 +311,9 @@ def verdict(self: Plan) -> str:
     text = f"{bytes_text(self.peak)} at the peak, in the {self.moment}, on {where}"
     if not self.card: return text + "."
     room = self.card.usable - self.peak
-    return text + (f": it fits, with {bytes_text(room)} to spare." if room >= 0 else f": it fits just, when the allocator gives free segments back." if self.fits() else f": it does not fit, {bytes_text(-room)} are missing.")
+    return text + (f": it fits, with {bytes_text(room)} to spare." if room >= 0
+        else f": it fits just, when the allocator gives free segments back." if self.fits()
+        else f": it does not fit, {bytes_text(-room)} are missing.")
 
 @patch
 def __repr__(self: Plan):
@@ -302,8 +323,10 @@ def __repr__(self: Plan):
 @patch
 def _repr_html_(self: Plan):
     limit = self.card.usable if self.card else None
-    what = "full fine-tuning" if self.full else f"{'LoRA' if self.recipe.quant == 'none' else 'QLoRA'}, r={self.recipe.r}"
-    return tag("div", tag("p", self.verdict), bars_svg({what: self.parts}, limit, str(self.card or "")), course_of_step(_course(self), limit))
+    what = ("full fine-tuning" if self.full else f"{'LoRA' if self.recipe.quant == 'none' else 'QLoRA'}, "
+        f"r={self.recipe.r}")
+    return tag("div", tag("p", self.verdict), bars_svg({what: self.parts}, limit, str(self.card or "")),
+        course_of_step(_course(self), limit))
 
 # %% ../../nbs/04_memory/08_plans.ipynb #3d9cc088
 def three_ways(

@@ -31,9 +31,11 @@ def find_layers(
     return None, None
 
 def _looks(layer, i, config):
-    plain = lambda m: {k: v for k, v in vars(m).items() if isinstance(v, (bool, int, float, str)) and k != "layer_idx" and not k.startswith("_")}
-    return json.dumps([[(n, tuple(p.shape)) for n, p in layer.named_parameters()], [(n, plain(m)) for n, m in layer.named_modules()],
-        (getattr(config, "layer_types", None) or {i: None})[i]], default=str)
+    plain = lambda m: {k: v for k, v in vars(m).items() if isinstance(v, (bool, int, float, str)) and k != "layer_idx"
+        and not k.startswith("_")}
+    return json.dumps([[(n, tuple(p.shape)) for n, p in layer.named_parameters()],
+        [(n, plain(m)) for n, m in layer.named_modules()], (getattr(config, "layer_types", None) or {i: None})[i]],
+        default=str)
 
 # %% ../../nbs/04_memory/04_rehearsal.ipynb #512f8648
 def _choose(looks):
@@ -43,7 +45,8 @@ def _choose(looks):
     while True:
         row = sorted(kept)
         beside = lambda i, step: looks[row[row.index(i) + step]] if 0 <= row.index(i) + step < len(row) else None
-        more = {i + step for i in set(like) for step in (-1, 1) if 0 <= i + step < n and beside(i, step) != looks[i + step]}
+        more = {i + step for i in set(like) for step in (-1, 1) if 0 <= i + step < n
+            and beside(i, step) != looks[i + step]}
         if more <= kept: return row, like
         kept |= more
 
@@ -63,7 +66,8 @@ def keep_distinct_layers(
             if hasattr(m, "layer_idx"): m.layer_idx = i
     owner._modules[name] = torch.nn.ModuleList([layers[k] for k in kept])
     config.num_hidden_layers = len(kept)
-    if len(getattr(config, "layer_types", None) or ()) == len(looks): config.layer_types = [config.layer_types[k] for k in kept]
+    if len(getattr(config, "layer_types", None) or ()) == len(looks):
+        config.layer_types = [config.layer_types[k] for k in kept]
     return [kept.index(i) for i in like]
 
 # %% ../../nbs/04_memory/04_rehearsal.ipynb #4dc7b941
@@ -152,7 +156,9 @@ def generation(
     for section, part in (("prompt", ids[:, :-1]), ("token", ids[:, -1:])):
         dry.kind, dry.section = "activations", section
         dry.mark(f"begin {section}")
-        with exact_4bit(model): out = model(input_ids=part, attention_mask=torch.ones(rows, length - (section == "prompt"), dtype=torch.long), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        with exact_4bit(model):
+            out = model(input_ids=part, attention_mask=torch.ones(rows, length - (section == "prompt"),
+                dtype=torch.long), past_key_values=cache, use_cache=True, logits_to_keep=1)
         dry.kind, dry.section = "activations", None
         dry.mark(f"end {section}")
         del out
@@ -179,7 +185,8 @@ def _build(config, recipe, dtype, full):
             model.requires_grad_(False)
             model.loranb_dtype = dtype
             with torch.device("meta"): model = attach(model, recipe.replace(init_lora_weights=True))
-        elif recipe.gradient_checkpointing: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+        elif recipe.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
     return model.train(), use
 
 def _bare(model): return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -203,7 +210,8 @@ def _trained(model, use):
     layers = find_layers(_bare(model))[0] or []
     own = [[tuple(p.shape) for p in o.parameters() if p.requires_grad] for o in layers]
     inner = {id(p) for o in layers for p in o.parameters()}
-    return [s for j in use if own for s in own[j]] + [tuple(p.shape) for p in model.parameters() if p.requires_grad and id(p) not in inner]
+    return [s for j in use if own for s in own[j]] + [tuple(p.shape) for p in model.parameters() if p.requires_grad
+        and id(p) not in inner]
 
 # %% ../../nbs/04_memory/04_rehearsal.ipynb #e002ffd9
 @dataclass
@@ -253,13 +261,15 @@ class Rehearsal:
     ) -> Trace:
         "Do something once"
         dry, base = self.dry, self.loaded
-        for key in [k for k, i in dry.places.items() if i >= len(base.size)]: del dry.places[key], dry.refs[key]  # what a layer kept of the run before
+        # what a layer kept of the run before
+        for key in [k for k, i in dry.places.items() if i >= len(base.size)]: del dry.places[key], dry.refs[key]
         log = dry.ledger = Ledger(base.size[:], base.kind[:])
         gc.disable()  # deaths come when references end, not when the collector happens to run
         try:
             with quiet_libraries(), self.world(), dry: do(self.model, dry, *args)
             for p in self.model.parameters():
-                if p.grad is not None: log.kind[dry.places[p.grad.elem.untyped_storage()._cdata]] = KINDS.index("gradients")
+                if p.grad is not None:
+                    log.kind[dry.places[p.grad.elem.untyped_storage()._cdata]] = KINDS.index("gradients")
             return Trace(base, Ledger(log.size[:], log.kind[:], log.events[:], log.marks[:]), self.use, self.trained)
         finally:
             gc.enable()

@@ -17,7 +17,8 @@ from . import petit
 def quiet_libraries():
     "No progress bars and no floods of warnings from the libraries while they work"
     from transformers.utils import logging as hf
-    level, bar, names = hf.get_verbosity(), hf.is_progress_bar_enabled(), ("bitsandbytes", "accelerate", "peft", "torch")
+    level, bar, names = hf.get_verbosity(), hf.is_progress_bar_enabled(), ("bitsandbytes", "accelerate", "peft",
+        "torch")
     old = {n: logging.getLogger(n).level for n in names}
     hf.set_verbosity_error(); hf.disable_progress_bar()
     for n in names: logging.getLogger(n).setLevel(logging.ERROR)
@@ -29,8 +30,12 @@ def quiet_libraries():
 
 # %% ../../nbs/02_models/03_hub.ipynb #1ae5bcee
 def _folder(path, weights=True):
-    if not (path/"config.json").is_file(): raise RecipeError(f"model: the folder {str(path)!r} has no config.json, so it holds no transformers model. Give the folder that save_pretrained wrote.")
-    if weights and not list(path.glob("*.safetensors")): raise RecipeError(f"model: the folder {str(path)!r} has no .safetensors file. Other formats can run code; convert it with save_pretrained.")
+    if not (path/"config.json").is_file():
+        raise RecipeError(f"model: the folder {str(path)!r} has no config.json, so it holds no transformers model. "
+            "Give the folder that save_pretrained wrote.")
+    if weights and not list(path.glob("*.safetensors")):
+        raise RecipeError(f"model: the folder {str(path)!r} has no .safetensors file. Other formats can run code; "
+            "convert it with save_pretrained.")
     return path
 
 # %% ../../nbs/02_models/03_hub.ipynb #441b8806
@@ -43,11 +48,19 @@ def hub_error(
     "What the Hub's answer means for the recipe"
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
     name, hint = recipe.model, did_you_mean(recipe.model, ["petit"])
-    if isinstance(e, HFValidationError): return RecipeError(f"model: {name!r} is neither petit, nor a folder here, nor a name on the Hub (owner/name).{hint}")
-    if isinstance(e, GatedRepoError): return RecipeError(f"model: {name!r} is gated. Accept its licence on https://huggingface.co/{name}, then log in with huggingface_hub.login().")
-    if isinstance(e, RevisionNotFoundError): return RecipeError(f"revision: {name!r} has no revision {recipe.revision!r}.")
-    if isinstance(e, RepositoryNotFoundError): return RecipeError(f"model: the Hub has no model {name!r}, or it is private. Check the name, or log in with huggingface_hub.login().{hint}")
-    return RecipeError(f"model: {name!r} is no folder here and is not in the cache, and the Hub cannot be reached ({type(e).__name__}). Check the name and the network.{hint}")
+    if isinstance(e, HFValidationError):
+        return RecipeError(f"model: {name!r} is neither petit, nor a folder here, nor a name on the Hub "
+            f"(owner/name).{hint}")
+    if isinstance(e, GatedRepoError):
+        return RecipeError(f"model: {name!r} is gated. Accept its licence on https://huggingface.co/{name}, then log "
+            "in with huggingface_hub.login().")
+    if isinstance(e, RevisionNotFoundError):
+        return RecipeError(f"revision: {name!r} has no revision {recipe.revision!r}.")
+    if isinstance(e, RepositoryNotFoundError):
+        return RecipeError(f"model: the Hub has no model {name!r}, or it is private. Check the name, or log in with "
+            f"huggingface_hub.login().{hint}")
+    return RecipeError(f"model: {name!r} is no folder here and is not in the cache, and the Hub cannot be reached "
+        f"({type(e).__name__}). Check the name and the network.{hint}")
 
 def _from_hub(recipe, say, files):
     import fnmatch
@@ -56,7 +69,8 @@ def _from_hub(recipe, say, files):
     name, files = recipe.model, files + (["*.py"] if recipe.trust_remote_code else [])
     get = lambda **kw: Path(snapshot_download(name, revision=recipe.revision, allow_patterns=files, **kw))
     try: info = model_info(name, revision=recipe.revision, files_metadata=True, timeout=10)
-    except (HFValidationError, GatedRepoError, RevisionNotFoundError, RepositoryNotFoundError) as e: raise hub_error(e, recipe) from None
+    except (HFValidationError, GatedRepoError, RevisionNotFoundError, RepositoryNotFoundError) as e:
+        raise hub_error(e, recipe) from None
     except Exception as e:
         try: return get(local_files_only=True)
         except OSError: raise hub_error(e, recipe) from None
@@ -86,8 +100,12 @@ def load_tokenizer(
     "The tokenizer of a model's folder"
     from transformers import AutoTokenizer
     tok = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    if not tok.is_fast: raise RecipeError(f"model: the tokenizer of {str(path)!r} has no fast version, which is needed to see what each token covers.")
-    if tok.pad_token_id is None: tok.pad_token = tok.unk_token or next((t for t in tok.get_vocab() if "pad" in t.lower() and t.startswith("<")), tok.eos_token)
+    if not tok.is_fast:
+        raise RecipeError(f"model: the tokenizer of {str(path)!r} has no fast version, which is needed to see what "
+            "each token covers.")
+    if tok.pad_token_id is None:
+        tok.pad_token = tok.unk_token or next((t for t in tok.get_vocab() if "pad" in t.lower() and t.startswith("<")),
+            tok.eos_token)
     return tok
 
 # %% ../../nbs/02_models/03_hub.ipynb #14c8c5a8
@@ -101,11 +119,18 @@ def load_config(
     try: raw = json.loads((path/"config.json").read_text(encoding="utf-8"))
     except ValueError as e: raise wrong(f"is not readable as JSON ({e}). Fetch it again.") from None
     kind = raw.get("model_type") if isinstance(raw, dict) else None
-    if not kind: raise wrong("names no model_type, so it describes no transformers model. Give the folder that save_pretrained wrote.")
+    if not kind:
+        raise wrong("names no model_type, so it describes no transformers model. Give the folder that "
+            "save_pretrained wrote.")
     stored = (raw.get("quantization_config") or {}).get("quant_method", "bitsandbytes")
-    if stored != "bitsandbytes": raise RecipeError(f"model: {str(path)!r} is stored in {stored}, and loranb quantizes by itself, with a way to train. Give the 16-bit version of the model.")
+    if stored != "bitsandbytes":
+        raise RecipeError(f"model: {str(path)!r} is stored in {stored}, and loranb quantizes by itself, with a way "
+            "to train. Give the 16-bit version of the model.")
     if "auto_map" in raw and not trust_remote_code and kind not in CONFIG_MAPPING:
-        raise RecipeError(f"trust_remote_code: {str(path)!r} ({kind}) needs Python that comes with the model. Read its .py files; trust_remote_code=True runs them.")
-    if kind not in CONFIG_MAPPING and not trust_remote_code: raise wrong(f"says {kind!r}, a kind of model that this transformers does not know.{did_you_mean(kind, CONFIG_MAPPING)} Update transformers.")
+        raise RecipeError(f"trust_remote_code: {str(path)!r} ({kind}) needs Python that comes with the model. Read "
+            "its .py files; trust_remote_code=True runs them.")
+    if kind not in CONFIG_MAPPING and not trust_remote_code:
+        raise wrong(f"says {kind!r}, a kind of model that this transformers does not "
+            f"know.{did_you_mean(kind, CONFIG_MAPPING)} Update transformers.")
     try: return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as e: raise wrong(f"cannot be used: {str(e).strip() or type(e).__name__}") from None

@@ -39,14 +39,16 @@ def unusable_layers(
 def _say_what_stays(model, say):
     left = kept_whole(model)
     n = sum(left.values())
-    if n > 1e-2*model.num_parameters(): say(f"{n/1e6:,.1f} M weights stay at full precision ({', '.join(left)}): only linear layers are quantized")
+    if n > 1e-2*model.num_parameters():
+        say(f"{n/1e6:,.1f} M weights stay at full precision ({', '.join(left)}): only linear layers are quantized")
 
 def _tried(model, recipe, kind):
     try: return unusable_layers(model)
     except Exception as e:
         if not recipe.quantization.quantized: raise
         way = "Use quant='none', or try 'nf4'." if recipe.quant == "int8" else "Use quant='none'."
-        raise RecipeError(f"quant: {recipe.model!r} ({kind}) loads in {recipe.quant}, but its forward pass fails there ({type(e).__name__}: {str(e)[:120]}). {way}") from None
+        raise RecipeError(f"quant: {recipe.model!r} ({kind}) loads in {recipe.quant}, but its forward pass fails "
+            f"there ({type(e).__name__}: {str(e)[:120]}). {way}") from None
 
 # %% ../../nbs/02_models/05_loading.ipynb #0a73d80b
 def _pretrained(path, config, recipe, **kw):
@@ -63,8 +65,10 @@ def _with_head(model, config):
     "Earlier transformers keep a head of another size on a quantized base"
     with torch.device("meta"): whole = type(model)(config)
     for name, m in model.named_modules():
-        if type(m) is not torch.nn.Linear or m.weight.shape == (shape := whole.get_submodule(name).weight.shape): continue
-        W = torch.empty(shape, dtype=m.weight.dtype, device=m.weight.device).normal_(std=getattr(config, "initializer_range", .02))
+        if type(m) is not torch.nn.Linear or m.weight.shape == (shape := whole.get_submodule(name).weight.shape):
+            continue
+        W = torch.empty(shape, dtype=m.weight.dtype, device=m.weight.device).normal_(std=getattr(config,
+            "initializer_range", .02))
         m.weight, m.out_features = torch.nn.Parameter(W), shape[0]
         if m.bias is not None: m.bias = torch.nn.Parameter(torch.zeros(shape[0], dtype=W.dtype, device=W.device))
     return model
@@ -82,13 +86,16 @@ def load_base(
         config = load_config(path, recipe.trust_remote_code)
         check_quant(recipe, config.model_type)
         dtype = _dtype(recipe, config, device)
-        kw = {} if not recipe.quantization.quantized else dict(quantization_config=BitsAndBytesConfig(**recipe.bnb_kwargs(dtype)))
+        kw = ({} if not recipe.quantization.quantized
+            else dict(quantization_config=BitsAndBytesConfig(**recipe.bnb_kwargs(dtype))))
         if device == "cuda": kw["device_map"] = {"": torch.cuda.current_device()}
-        model = _pretrained(path, config, recipe, dtype=dtype, use_safetensors=True, trust_remote_code=recipe.trust_remote_code, **kw)
+        model = _pretrained(path, config, recipe, dtype=dtype, use_safetensors=True,
+            trust_remote_code=recipe.trust_remote_code, **kw)
         model.requires_grad_(False).eval()
         if recipe.task.classifies: model.config.pad_token_id = tokenizer.pad_token_id
         if recipe.quantization.quantized: check_quantized(model, recipe); _say_what_stays(model, say)
-        model.loranb_dtype, model.loranb_skip, model.config.use_cache = dtype, _tried(model, recipe, config.model_type), True
+        model.loranb_dtype, model.loranb_skip, model.config.use_cache = dtype, _tried(model, recipe,
+            config.model_type), True
     return model, tokenizer
 
 # %% ../../nbs/02_models/05_loading.ipynb #52d3a3f5

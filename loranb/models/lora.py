@@ -23,13 +23,19 @@ def check_targets(
     "Raise `RecipeError` when targets match no linear layer"
     if target_modules == "all-linear": return
     names, known = [n for n, _ in model.named_modules()], linear_names(model)
-    try: hit = lambda t: any(re.fullmatch(t, n) for n in names) if isinstance(target_modules, str) else any(n == t or n.endswith(f".{t}") for n in names)
+    try:
+        hit = lambda t: any(re.fullmatch(t, n) for n in names) if isinstance(target_modules,
+            str) else any(n == t or n.endswith(f".{t}") for n in names)
     except re.error: hit = lambda t: False
     for t in [target_modules] if isinstance(target_modules, str) else target_modules:
         try: found = hit(t)
         except re.error as e: raise RecipeError(f"target_modules: {t!r} is no regular expression ({e}).") from None
-        if not found and t in known: raise RecipeError(f"target_modules: {t!r} is read as a regular expression for whole names, and matches none. Write target_modules=[{t!r}].")
-        if not found: raise RecipeError(f"target_modules: {t!r} matches no layer.{did_you_mean(t, [*known, 'all-linear'])} This model has {', '.join(known)}.")
+        if not found and t in known:
+            raise RecipeError(f"target_modules: {t!r} is read as a regular expression for whole names, and matches "
+                f"none. Write target_modules=[{t!r}].")
+        if not found:
+            raise RecipeError(f"target_modules: {t!r} matches no layer.{did_you_mean(t, [*known, 'all-linear'])} "
+                f"This model has {', '.join(known)}.")
 
 # %% ../../nbs/02_models/06_lora.ipynb #ca680ff2
 def check_patterns(
@@ -39,21 +45,26 @@ def check_patterns(
     "Raise `RecipeError` when one of them matches no module"
     names = [n for n, _ in (*model.named_modules(), *model.named_parameters()) if n]
     ends, like = lambda t, n: n.endswith(t), lambda t, n: re.fullmatch(rf"(?:.*\.)?(?:{t})", n)
-    for name, hit in dict(rank_pattern=like, alpha_pattern=like, exclude_modules=ends, modules_to_save=ends, target_parameters=ends).items():
+    for name, hit in dict(rank_pattern=like, alpha_pattern=like, exclude_modules=ends, modules_to_save=ends,
+            target_parameters=ends).items():
         given = getattr(recipe, name) or ()
         if isinstance(given, str): given, hit = [given], re.fullmatch
         for t in given:
             try: found = any(hit(t, n) for n in names)
             except re.error as e: raise RecipeError(f"{name}: {t!r} is no regular expression ({e}).") from None
-            if not found: raise RecipeError(f"{name}: {t!r} matches no module.{did_you_mean(t, dict.fromkeys(n.rpartition('.')[2] for n, _ in model.named_modules()))} All names are in model.named_modules().")
+            if not found:
+                raise RecipeError(f"{name}: {t!r} matches no module.{did_you_mean(t, dict.fromkeys(n.rpartition('.')[2] for n, _ in model.named_modules()))} All names are in model.named_modules().")
 
 # %% ../../nbs/02_models/06_lora.ipynb #42aea2d4
 MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
 def _excluded(model, recipe):
     whole = {*(recipe.modules_to_save or []), *recipe.task.heads}
-    mine = [n for n, m in model.named_modules() if _linear(m) and any(p.endswith(w) for p in n.split(".") for w in whole)]
-    if recipe.target_modules == "all-linear": mine += [*getattr(model, "loranb_skip", []), *(["out_proj", "conv1d"] if model.config.model_type in MAMBA else [])]
+    mine = [n for n, m in model.named_modules() if _linear(m)
+        and any(p.endswith(w) for p in n.split(".") for w in whole)]
+    if recipe.target_modules == "all-linear":
+        mine += [*getattr(model, "loranb_skip", []),
+            *(["out_proj", "conv1d"] if model.config.model_type in MAMBA else [])]
     own = recipe.exclude_modules or []
     if isinstance(own, str): return rf"(?:{own})|(?:.*\.)?(?:{'|'.join(map(re.escape, mine))})" if mine else own
     return [*own, *mine] or None
@@ -61,7 +72,8 @@ def _excluded(model, recipe):
 def _lora_config(model, recipe):
     from peft import LoraConfig
     kw = dict(recipe.peft_kwargs(), exclude_modules=_excluded(model, recipe))
-    if recipe.target_parameters and recipe.target_modules == "all-linear": kw["target_modules"] = [s for s in linear_names(model) if s not in (kw["exclude_modules"] or [])]
+    if recipe.target_parameters and recipe.target_modules == "all-linear":
+        kw["target_modules"] = [s for s in linear_names(model) if s not in (kw["exclude_modules"] or [])]
     return LoraConfig(**kw)
 
 # %% ../../nbs/02_models/06_lora.ipynb #abffa44e
@@ -81,18 +93,27 @@ def _saved(source):
     "Configuration and tensors of a saved adapter: safetensors, and nothing else"
     from huggingface_hub import hf_hub_download
     from safetensors.torch import load_file
-    get = lambda name: Path(source).expanduser()/name if Path(source).expanduser().is_dir() else hf_hub_download(str(source), name)
-    try: return json.loads(Path(get("adapter_config.json")).read_text(encoding="utf-8")), load_file(get("adapter_model.safetensors"))
-    except Exception as e: raise RecipeError(f"adapter_name_or_path: {str(source)!r} holds no adapter that can be read ({type(e).__name__}: {str(e)[:120]}).") from None
+    get = (lambda name: Path(source).expanduser()/name if Path(source).expanduser().is_dir()
+        else hf_hub_download(str(source), name))
+    try:
+        return (json.loads(Path(get("adapter_config.json")).read_text(encoding="utf-8")),
+            load_file(get("adapter_model.safetensors")))
+    except Exception as e:
+        raise RecipeError(f"adapter_name_or_path: {str(source)!r} holds no adapter that can be read "
+            f"({type(e).__name__}: {str(e)[:120]}).") from None
 
 def _go_on_from(lora, source):
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     (there, new), mine, old = _saved(source), lora.peft_config["default"].to_dict(), get_peft_model_state_dict(lora)
     value = lambda v: float(v) if type(v) in (int, float) else str(getattr(v, "value", v) or "")
     for k in ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"):
-        if value(there.get(k)) != value(mine.get(k)): raise RecipeError(f"adapter_name_or_path: {str(source)!r} has {k}={there.get(k)!r}, and the recipe {mine.get(k)!r}. They must be the same.")
+        if value(there.get(k)) != value(mine.get(k)):
+            raise RecipeError(f"adapter_name_or_path: {str(source)!r} has {k}={there.get(k)!r}, and the recipe "
+                f"{mine.get(k)!r}. They must be the same.")
     odd = sorted(k for k in old.keys() | new.keys() if k not in old or k not in new or old[k].shape != new[k].shape)
-    if odd: raise RecipeError(f"adapter_name_or_path: {str(source)!r} does not fit the model and its targets: {len(odd)} of its matrices differ, such as {odd[0]}.")
+    if odd:
+        raise RecipeError(f"adapter_name_or_path: {str(source)!r} does not fit the model and its targets: {len(odd)} "
+            f"of its matrices differ, such as {odd[0]}.")
     set_peft_model_state_dict(lora, new)
 
 # %% ../../nbs/02_models/06_lora.ipynb #f4d7d4e3
@@ -105,7 +126,9 @@ def _loftq(lora):
         if state is None or "default" not in getattr(m, "lora_A", ()): continue
         name = name.removeprefix("base_model.model.")
         key = next((k for k in (f"{name}.weight", f"{name}.weight".removeprefix(f"{base}.")) if k in where), None)
-        if key is None: raise RecipeError(f"init_lora_weights: LoftQ finds no unquantized weight of {name} in {str(path)!r}. Use init_lora_weights=True.")
+        if key is None:
+            raise RecipeError(f"init_lora_weights: LoftQ finds no unquantized weight of {name} in {str(path)!r}. Use "
+                "init_lora_weights=True.")
         with safe_open(where[key], "pt") as f: W = f.get_tensor(key).to(m.base_layer.weight.device).float()
         Q = _bnb().dequantize_4bit(m.base_layer.weight.data, state).float()
         U, S, V = torch.svd_lowrank((W if W.shape == Q.shape else W.T) - Q, m.r["default"], niter=8)
@@ -121,7 +144,8 @@ def _begin(lora, recipe):
     if recipe.adapter_name_or_path: _go_on_from(lora, recipe.adapter_name_or_path)
     elif recipe.init_lora_weights in (True, "gaussian"): return
     layers = {n.removeprefix("base_model.model."): m for n, m in lora.named_modules() if getattr(m, "lora_A", None)}
-    lora.loranb_start = {n: tuple(p["default"].weight.detach().clone() for p in (m.lora_A, m.lora_B)) for n, m in layers.items()}
+    lora.loranb_start = {n: tuple(p["default"].weight.detach().clone() for p in (m.lora_A, m.lora_B)) for n,
+        m in layers.items()}
 
 # %% ../../nbs/02_models/06_lora.ipynb #685341c5
 def attach(
@@ -142,14 +166,17 @@ def attach(
     if recipe.gradient_checkpointing:
         lora.enable_input_require_grads()
         lora.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
-    if not adapted_modules(lora): raise RecipeError(f"target_modules: {recipe.target_modules!r} matches no linear layer. This model has {', '.join(names)}.")
+    if not adapted_modules(lora):
+        raise RecipeError(f"target_modules: {recipe.target_modules!r} matches no linear layer. This model has "
+            f"{', '.join(names)}.")
     return lora
 
 def _refusal(names, recipe, text):
     experts = "the experts of this model are no layers of their own, and PEFT adapts such weights only"
     attention = f"or name layers, such as target_modules={[s for s in names if s.endswith('_proj')][:4] or names[:2]}"
     if "lora_dropout" in text: return f"lora_dropout: {experts} without dropout. Set lora_dropout=0, {attention}."
-    if "DoRA" in text or "use_dora" in text: return f"use_dora: {experts} without DoRA. Set use_dora=False, {attention}."
+    if "DoRA" in text or "use_dora" in text:
+        return f"use_dora: {experts} without DoRA. Set use_dora=False, {attention}."
     return f"target_modules: PEFT refuses {recipe.target_modules!r}: {text}"
 
 # %% ../../nbs/02_models/06_lora.ipynb #1c35f7f2
@@ -168,5 +195,6 @@ def load_adapter_on(
     with quiet_libraries(): from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
     with quiet_libraries():
         lora = PeftModel.from_pretrained(model, path, is_trainable=True)
-        if _whole_in_float32(lora, model.loranb_dtype): set_peft_model_state_dict(lora, load_peft_weights(str(path), device=str(model.device)))
+        if _whole_in_float32(lora, model.loranb_dtype):
+            set_peft_model_state_dict(lora, load_peft_weights(str(path), device=str(model.device)))
     return lora

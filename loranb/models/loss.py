@@ -33,7 +33,8 @@ def family_logits(
 ):  # A function from what the head returned to logits
     "What a family does to the logits behind its head"
     get = lambda *names: next((v for n in names if (v := getattr(config, n, None))), None)
-    scale, cap = (get("logit_scale") or 1)/(get("logits_scaling") or 1)*(get("lm_head_multiplier") or 1), get("final_logit_softcapping", "logits_soft_cap")
+    scale, cap = (get("logit_scale") or 1)/(get("logits_scaling") or 1)*(get("lm_head_multiplier")
+        or 1), get("final_logit_softcapping", "logits_soft_cap")
     def logits(z):
         z = z if scale == 1 else z*scale
         return z if cap is None else cap*torch.tanh(z/cap)
@@ -103,7 +104,8 @@ def _bare(model):
 # %% ../../nbs/02_models/07_loss.ipynb #d2a7b002
 def _label_loss(model, batch, labels, n):
     scores = model(**batch).logits
-    return F.cross_entropy(scores.float(), labels.amax(1).to(scores.device), reduction="sum")/(len(labels) if n is None else n)
+    return F.cross_entropy(scores.float(), labels.amax(1).to(scores.device), reduction="sum")/(len(labels) if n is None
+        else n)
 
 # %% ../../nbs/02_models/07_loss.ipynb #aeaa710e
 @torch.no_grad()

@@ -29,11 +29,12 @@ def train_tokenizer(
     "Learn a byte-level BPE."
     from tokenizers import Tokenizer, Regex, models, pre_tokenizers, decoders, trainers
     tok = Tokenizer(models.BPE())
-    split,to_bytes = pre_tokenizers.Split(Regex(_CUT), 'isolated'),pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    split,to_bytes = pre_tokenizers.Split(Regex(_CUT), 'isolated'),pre_tokenizers.ByteLevel(add_prefix_space=False,
+        use_regex=False)
     tok.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     tok.decoder = decoders.ByteLevel()
-    tok.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False, min_frequency=2,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tok.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False,
+        min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     return tok
 
 # %% ../../nbs/02_models/01_petit.ipynb #5175faf4
@@ -46,8 +47,9 @@ def wrap_tokenizer(
 ):                  # a transformers tokenizer with the chat template
     "Dress the BPE as a transformers tokenizer."
     from transformers import PreTrainedTokenizerFast
-    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<s>', eos_token='</s>', pad_token='<pad>', extra_special_tokens=['<user>', '<assistant>'],
-        chat_template=TEMPLATE, model_max_length=512, padding_side='right', clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<s>', eos_token='</s>', pad_token='<pad>',
+        extra_special_tokens=['<user>', '<assistant>'], chat_template=TEMPLATE, model_max_length=512,
+        padding_side='right', clean_up_tokenization_spaces=False)
 
 # %% ../../nbs/02_models/01_petit.ipynb #c0c89856
 _SEPARATORS = (' = ', ' : ', ' | ', ' -> ', '\n')
@@ -67,7 +69,8 @@ def dictionary_text(
     "A list of words and groups of words with their translations."
     sep,rows = rng.choice(_SEPARATORS[:4]),[]
     for _ in range(rng.randint(6, 16)):
-        g,v,a = world.random_group(rng, tuple(world._BY_KIND)),rng.choice(list(world.VERBS.values())),rng.choice(list(world.ADJECTIVES.values()))
+        g,v,a = (world.random_group(rng, tuple(world._BY_KIND)),rng.choice(list(world.VERBS.values())),
+            rng.choice(list(world.ADJECTIVES.values())))
         noun = world.english_group(g),world.french(world.french_group(g))
         verb = world.english_form(v.en, 'base'),world.french(('se ' if v.reflexive else '')+v.fr)
         rows.append(rng.choice((noun, verb, (a.en, a.fr))))
@@ -126,9 +129,9 @@ def new_model(
     "A small Llama with random weights."
     from transformers import LlamaConfig, LlamaForCausalLM
     heads = max(1, width//64)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, hidden_size=width, intermediate_size=width*5//2, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=512, tie_word_embeddings=True,
-        bos_token_id=0, eos_token_id=1, pad_token_id=2))
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, hidden_size=width, intermediate_size=width*5//2,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=512,
+        tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, pad_token_id=2))
 
 # %% ../../nbs/02_models/01_petit.ipynb #3f72bd83
 def optimizers(
@@ -157,10 +160,13 @@ def pretrain(
     forward = torch.compile(model) if compiled else model
     for i in range(steps):
         for o in opts:
-            for g in o.param_groups: g['lr'] = g.setdefault('base', g['lr']) and g['base']*min(1, (i+1)/max(1, steps*.03), (steps-i)/(steps*.7))
+            for g in o.param_groups:
+                g['lr'] = g.setdefault('base', g['lr']) and g['base']*min(1, (i+1)/max(1, steps*.03),
+                    (steps-i)/(steps*.7))
         x = rows[i*batch:(i+1)*batch]
         with torch.autocast('cpu', torch.bfloat16, enabled=compiled): logits = forward(input_ids=x).logits
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), x[:, 1:].reshape(-1))
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(),
+            x[:, 1:].reshape(-1))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
         for o in opts: o.step(); o.zero_grad()
@@ -207,8 +213,9 @@ def make(
     return loss
 
 # %% ../../nbs/02_models/01_petit.ipynb #1c91e293
-TASKS = {'translate': 'an English sentence into French', 'summarize': 'a story into one sentence', 'classify': 'the mood of a story: Happy, Sad, Angry or Calm',
-         'chat': 'a question about a story, answered in a few words'}
+TASKS = {'translate': 'an English sentence into French', 'summarize': 'a story into one sentence',
+    'classify': 'the mood of a story: Happy, Sad, Angry or Calm',
+    'chat': 'a question about a story, answered in a few words'}
 
 def _translate(rng, split):
     en,fr,_ = world.random_sentence(rng, split)
@@ -228,7 +235,8 @@ def _chat(rng, split):
     return f'Read this story: {world.tell(s)} {q}', a
 
 def _check(name):
-    if name not in TASKS: raise RecipeError(f"data is 'petit/{name}': petit has the tasks {', '.join(TASKS)}.{did_you_mean(name, TASKS)}")
+    if name not in TASKS:
+        raise RecipeError(f"data is 'petit/{name}': petit has the tasks {', '.join(TASKS)}.{did_you_mean(name, TASKS)}")
 
 _MAKERS = dict(translate=_translate, summarize=_summarize, classify=_classify, chat=_chat)
 
@@ -241,7 +249,8 @@ def task(
 )->list:                # of {'messages': [user turn, assistant turn]}
     "A generated chat data set; no two rows ask the same."
     _check(name)
-    if split not in ('train', 'test'): raise RecipeError(f"split is {split!r}: the tasks of petit have a 'train' and a 'test' split")
+    if split not in ('train', 'test'):
+        raise RecipeError(f"split is {split!r}: the tasks of petit have a 'train' and a 'test' split")
     rng,rows = random.Random(f'{name}/{split}/{seed}'),{}
     n = n or {'train':4000, 'test':400}[split]
     while len(rows)<n: rows.setdefault(*_MAKERS[name](rng, split))

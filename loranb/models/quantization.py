@@ -79,10 +79,12 @@ def compare_quants(
 ) -> dict:  # For each quantization: bits, error, bytes, levels
     "Every quantization of a model's weights beside each other, measured on one matrix"
     n = params or W.numel()
-    one = lambda q, d: dict(bits=bits_per_weight(q, d, W.shape[1]), error=relative_error(W, roundtrip(W, q, d)), bytes=round(n*bits_per_weight(q, d, W.shape[1])/8))
+    one = lambda q, d: dict(bits=bits_per_weight(q, d, W.shape[1]), error=relative_error(W, roundtrip(W, q, d)),
+        bytes=round(n*bits_per_weight(q, d, W.shape[1])/8))
     def row(q):
         a, b = one(q, False), one(q, True)
-        return dict(a, bits_double=b["bits"], bytes_double=b["bytes"], error_double=b["error"], levels=quant_levels(q) if QUANTS[q].in_blocks else [])
+        return dict(a, bits_double=b["bits"], bytes_double=b["bytes"], error_double=b["error"],
+            levels=quant_levels(q) if QUANTS[q].in_blocks else [])
     return {q: row(q) for q in QUANTS}
 
 # %% ../../nbs/02_models/02_quantization.ipynb #38f7f7cb
@@ -92,7 +94,8 @@ def compute_dtype(
     capability: tuple = None,  # Compute capability of the GPU; asked of torch unless given
 ) -> torch.dtype:  # float32, bfloat16 or float16
     "The type to compute in, decided by what the hardware has and not by what it emulates"
-    if device.startswith("cuda"): return torch.bfloat16 if (capability or torch.cuda.get_device_capability(device)) >= (8, 0) else torch.float16
+    if device.startswith("cuda"):
+        return torch.bfloat16 if (capability or torch.cuda.get_device_capability(device)) >= (8, 0) else torch.float16
     units = any(getattr(torch.cpu, n, bool)() for n in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return torch.bfloat16 if units and stored in (torch.bfloat16, torch.float16) else torch.float32
 
@@ -130,14 +133,16 @@ def exact_4bit(
         for m in mine: m.support_avx512bf16_for_cpu = True
 
 # %% ../../nbs/02_models/02_quantization.ipynb #23b0e341
-REFUSED = dict(rwkv="it rescales its weights in place whenever training and evaluation alternate, which quantized weights do not survive")
+REFUSED = dict(rwkv="it rescales its weights in place whenever training and evaluation alternate, which quantized "
+    "weights do not survive")
 
 def check_quant(
     recipe: Recipe,  # Its `model` and `quant` are used
     kind: str,  # The `model_type` of the model
 ):
     "Raise `RecipeError` where a quantized base would not survive training"
-    if recipe.quantization.quantized and kind in REFUSED: raise RecipeError(f"quant: {recipe.model!r} ({kind}): {REFUSED[kind]}. Use quant='none'.")
+    if recipe.quantization.quantized and kind in REFUSED:
+        raise RecipeError(f"quant: {recipe.model!r} ({kind}): {REFUSED[kind]}. Use quant='none'.")
 
 def check_quantized(
     model,  # A model that was loaded in a recipe's quantization, or a rehearsal of it
@@ -146,16 +151,20 @@ def check_quantized(
     "Raise `RecipeError` where no layer was quantized"
     kind = model.config.model_type
     if quantized_layers(model): return
-    own = ", ".join(sorted({type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear) and type(m) is not torch.nn.Linear}))
-    why = f"its linear layers are of a class of its own ({own}), which the quantizing loader does not replace" if own else "it has no linear layer that the quantizing loader replaces"
-    raise RecipeError(f"quant: {recipe.model!r} ({kind}) cannot be quantized to {recipe.quant}: {why}. Use quant='none'.")
+    own = ", ".join(sorted({type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear)
+        and type(m) is not torch.nn.Linear}))
+    why = (f"its linear layers are of a class of its own ({own}), which the quantizing loader does not replace" if own
+        else "it has no linear layer that the quantizing loader replaces")
+    raise RecipeError(f"quant: {recipe.model!r} ({kind}) cannot be quantized to {recipe.quant}: {why}. Use "
+        "quant='none'.")
 
 # %% ../../nbs/02_models/02_quantization.ipynb #278b724a
 def is_repacked(
     model,  # A model that may hold 4-bit layers
 ) -> bool:  # Has bitsandbytes repacked any of them?
     "Whether an evaluation outside `exact_4bit` has changed the base's constants"
-    return any(getattr(getattr(getattr(m, "weight", None), "quant_state", None), "packing_format_for_cpu", False) for m in model.modules())
+    return any(getattr(getattr(getattr(m, "weight", None), "quant_state", None), "packing_format_for_cpu", False)
+        for m in model.modules())
 
 # %% ../../nbs/02_models/02_quantization.ipynb #e62a2b0e
 def levels_svg(

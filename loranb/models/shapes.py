@@ -27,7 +27,8 @@ def model_class(
     known = lambda o: type(config) in o._model_mapping or o.__name__ in getattr(config, "auto_map", {})
     here = {name: o for name, task in TASK_TYPES.items() if known(o := getattr(transformers, task.auto_class))}
     if recipe.task_type in here: return here[recipe.task_type]
-    if recipe.task.classifies: raise RecipeError(f"task_type: transformers has no classifier for {config.model_type!r}.")
+    if recipe.task.classifies:
+        raise RecipeError(f"task_type: transformers has no classifier for {config.model_type!r}.")
     other = f" As a classifier it can be trained: set task_type={next(iter(here))!r}." if here else ""
     raise RecipeError(f"model: {config.model_type!r} is no causal language model.{other}")
 
@@ -44,7 +45,8 @@ def linear_names(
 
 # %% ../../nbs/02_models/04_shapes.ipynb #eea3a713
 @functools.cache
-def model_table() -> dict:  # For each name: `config`, the fields, and `params`, the parameters that are published for it
+# For each name: `config`, the fields, and `params`, the parameters that are published for it
+def model_table() -> dict:
     "The models whose shapes come with loranb, by their names on the Hub"
     rows = json.loads((files("loranb")/"assets"/"shapes.json").read_text(encoding="utf-8"))
     return {name: row for row in rows for name in row["names"]}
@@ -81,11 +83,14 @@ def skeleton(
 ):  # A causal language model, or a classifier of two labels unless they are given, on `meta`, in training mode
     "The model that a configuration describes, with shapes and no bytes"
     kind, config = model_class(recipe, config), copy.deepcopy(config)
-    if recipe.task.classifies: config.num_labels, config.get_text_config().pad_token_id = max(2, len(recipe.labels or ())), 0
+    if recipe.task.classifies:
+        config.num_labels, config.get_text_config().pad_token_id = max(2, len(recipe.labels or ())), 0
     try:
-        with quiet_libraries(), torch.device("meta"): return kind.from_config(config, trust_remote_code=recipe.trust_remote_code)
+        with quiet_libraries(), torch.device("meta"):
+            return kind.from_config(config, trust_remote_code=recipe.trust_remote_code)
     except Exception as e:
-        raise RecipeError(f"model: no model can be built from this configuration ({config.model_type}): {str(e).strip() or type(e).__name__}") from None
+        raise RecipeError(f"model: no model can be built from this configuration ({config.model_type}): "
+            f"{str(e).strip() or type(e).__name__}") from None
 
 # %% ../../nbs/02_models/04_shapes.ipynb #3700c466
 def count_parameters(
@@ -121,7 +126,9 @@ def _hub_header(recipe):
     from huggingface_hub import get_safetensors_metadata
     try: meta = get_safetensors_metadata(recipe.model, revision=recipe.revision)
     except Exception as e:
-        if type(e).__name__ == "NotASafetensorsRepoError": raise RecipeError(f"model: {recipe.model!r} has no .safetensors file on the Hub. Other formats can run code; convert it with save_pretrained.") from None
+        if type(e).__name__ == "NotASafetensorsRepoError":
+            raise RecipeError(f"model: {recipe.model!r} has no .safetensors file on the Hub. Other formats can run "
+                "code; convert it with save_pretrained.") from None
         raise hub_error(e, recipe) from None
     for file in meta.files_metadata.values(): yield from ((t.dtype, math.prod(t.shape)) for t in file.tensors.values())
 
@@ -132,7 +139,8 @@ def stored_tensors(
 ) -> dict:  # Numbers by the name of their type in safetensors, such as BF16; and `bytes` of all
     "What the weight files of a model hold, from their headers alone"
     path, sums = Path(recipe.model).expanduser(), {}
-    for dtype, n in _local_header(find_model(recipe)) if recipe.model == "petit" or path.is_dir() else _hub_header(recipe): sums[dtype] = sums.get(dtype, 0) + n
+    for dtype, n in _local_header(find_model(recipe)) if recipe.model == "petit" or path.is_dir() else _hub_header(recipe):
+        sums[dtype] = sums.get(dtype, 0) + n
     return dict(sums, bytes=sum(n*BITS[k]//8 for k, n in sums.items()))
 
 # %% ../../nbs/02_models/04_shapes.ipynb #ca680ff5
@@ -144,9 +152,11 @@ def max_positions(
     if config.model_type == "mpt": return config.max_seq_len
     n, rows = getattr(config, "max_position_embeddings", None) or 0, []
     for name, m in model.named_modules():
-        if "pos" not in (short := name.rpartition(".")[2]) and short != "wpe" or not isinstance(m, torch.nn.Embedding): continue
+        if "pos" not in (short := name.rpartition(".")[2]) and short != "wpe" or not isinstance(m, torch.nn.Embedding):
+            continue
         rows.append(m.num_embeddings - getattr(m, "offset", 0 if m.padding_idx is None else m.padding_idx + 1))
-    rows += [len(b) for name, b in model.named_buffers() if name.rpartition(".")[2] in ("embed_positions", "pos_encoding")]
+    rows += [len(b) for name, b in model.named_buffers() if name.rpartition(".")[2] in ("embed_positions",
+        "pos_encoding")]
     return min((min(n, r) for r in rows if n - 2 <= r <= n + 2), default=None)
 
 def check_length(
@@ -155,4 +165,6 @@ def check_length(
     max_length: int,  # Tokens of a row
 ):
     "Raise `RecipeError` where rows could be longer than the table"
-    if most and max_length > most: raise RecipeError(f"max_length: {max_length} tokens, but {model!r} has {most} positions. Set max_length={most} or less.")
+    if most and max_length > most:
+        raise RecipeError(f"max_length: {max_length} tokens, but {model!r} has {most} positions. Set "
+            f"max_length={most} or less.")

@@ -124,11 +124,12 @@ class Adjective:
     of:str='a'          # letters of what it can be said of
     before:bool=False   # does it stand before the French noun?
 
-ADJECTIVES = {en: Adjective(en, fr, of, b) for b,t in ((True,_BEFORE), (False,_AFTER)) for en,fr,of in (r.split() for r in t.split(','))}
+ADJECTIVES = {en: Adjective(en, fr, of, b) for b,t in ((True,_BEFORE), (False,_AFTER)) for en,fr,
+    of in (r.split() for r in t.split(','))}
 
 # %% ../../nbs/02_models/00_world.ipynb #e92ea3c0
-_FEMININE = {'beau':'belle', 'nouveau':'nouvelle', 'vieux':'vieille', 'blanc':'blanche', 'frais':'fraîche', 'jaloux':'jalouse',
-    'gros':'grosse', 'gentil':'gentille', 'bon':'bonne'}
+_FEMININE = {'beau':'belle', 'nouveau':'nouvelle', 'vieux':'vieille', 'blanc':'blanche', 'frais':'fraîche',
+    'jaloux':'jalouse', 'gros':'grosse', 'gentil':'gentille', 'bon':'bonne'}
 _ENDINGS = (('eux','euse'), ('if','ive'), ('er','ère'), ('e','e'))
 
 def feminine(
@@ -174,10 +175,10 @@ def liaison(
 
 # %% ../../nbs/02_models/00_world.ipynb #a21448c6
 _DETS = {'':('','',''), 'the':('le','la','les'), 'a':('un','une','des'), 'some':('du','de la','des'),
-    'this':('ce','cette','ces'), 'every':('chaque','chaque','chaque'),
-    'my':('mon','ma','mes'), 'his':('son','sa','ses'), 'her':('son','sa','ses'),
-    'its':('son','sa','ses'), 'our':('notre','notre','nos'), 'their':('leur','leur','leurs'),
-    'two':('','','deux'), 'three':('','','trois'), 'four':('','','quatre'), 'many':('','','beaucoup de'), 'several':('','','plusieurs')}
+    'this':('ce','cette','ces'), 'every':('chaque','chaque','chaque'), 'my':('mon','ma','mes'),
+    'his':('son','sa','ses'), 'her':('son','sa','ses'), 'its':('son','sa','ses'), 'our':('notre','notre','nos'),
+    'their':('leur','leur','leurs'), 'two':('','','deux'), 'three':('','','trois'), 'four':('','','quatre'),
+    'many':('','','beaucoup de'), 'several':('','','plusieurs')}
 
 @dataclass(frozen=True)
 class Group:
@@ -311,7 +312,8 @@ def english_form(
     double = w+w[-1] if re.fullmatch('[^aeiou]*[aeiou][^aeiouwxy]', w) or w in ('forget', 'travel') else w
     if form=='s': w = english_plural(w) if w!='go' else 'goes'
     if form=='ing': w = w[:-1]+'ing' if re.search('[^e]e$', w) else double+'ing'
-    if form=='past': w = _PAST.get(w) or (w+'d' if w[-1]=='e' else w[:-1]+'ied' if re.search('[^aeiou]y$', w) else double+'ed')
+    if form=='past':
+        w = _PAST.get(w) or (w+'d' if w[-1]=='e' else w[:-1]+'ied' if re.search('[^aeiou]y$', w) else double+'ed')
     return f'{w} {rest}'.strip().replace('_', ' ')
 
 # %% ../../nbs/02_models/00_world.ipynb #358d4948
@@ -402,7 +404,8 @@ MANNERS = [('slowly','lentement'), ('quickly','vite'), ('quietly','doucement'), 
     ('with joy','avec joie'), ('in silence','en silence'), ('alone','seul')]
 OFTEN = [('often','souvent'), ('always','toujours'), ('sometimes','parfois'), ('rarely','rarement')]
 NEGATIONS = {'not':'pas', 'never':'jamais', 'no longer':'plus'}
-PREPOSITIONS = {'in':'dans', 'at':'à', 'on':'sur', 'to':'à', 'from':'de', 'near':'près de', 'behind':'derrière', 'in front of':'devant'}
+PREPOSITIONS = {'in':'dans', 'at':'à', 'on':'sur', 'to':'à', 'from':'de', 'near':'près de', 'behind':'derrière',
+    'in front of':'devant'}
 DEGREES = {'':'', 'very':'très', 'too':'trop', 'really':'vraiment'}
 
 # %% ../../nbs/02_models/00_world.ipynb #41df7855
@@ -417,7 +420,8 @@ def english_verb(
     if v=='be' or clause.tense=='imperfect':
         be = {'1s':'am', '3s':'is'}.get(p, 'are') if clause.tense=='present' else 'was' if p[1]=='s' else 'were'
         return be, f'{neg} {often}' + ('' if v=='be' else f' {f("ing")}')
-    if neg or clause.question: return ('did' if clause.tense=='past' else 'does' if p=='3s' else 'do'), f'{neg} {often} {f("base")}'
+    if neg or clause.question:
+        return ('did' if clause.tense=='past' else 'does' if p=='3s' else 'do'), f'{neg} {often} {f("base")}'
     return '', f'{often} {f("past" if clause.tense=="past" else "s" if p=="3s" else "base")}'
 
 # %% ../../nbs/02_models/00_world.ipynb #ce76d613
@@ -453,7 +457,8 @@ def french_verb(
         last = agree(participle(v.fr), g.gender, g.many) if g else participle(v.fr)
     form = {'present':present, 'past':present, 'imperfect':imperfect, 'future':future}[tense](aux, s.person)
     pronoun = {'1s':'me', '1p':'nous'}.get(s.person, 'se') if v.reflexive else ''
-    return ' '.join(['ne' if clause.negation else '', pronoun, form, NEGATIONS.get(clause.negation, ''), clause.often[1] if clause.often else '', last])
+    return ' '.join(['ne' if clause.negation else '', pronoun, form, NEGATIONS.get(clause.negation, ''),
+        clause.often[1] if clause.often else '', last])
 
 # %% ../../nbs/02_models/00_world.ipynb #1f8c69ad
 def french_clause(
@@ -503,7 +508,8 @@ def both(
 )->tuple:           # (English sentence, French sentence)
     "The same clause as a sentence of each language."
     end = '?' if clause.question else '.'
-    return sentence(english_clause(clause), end), sentence(french(french_clause(clause)), ' ?' if clause.question else '.')
+    return sentence(english_clause(clause), end), sentence(french(french_clause(clause)),
+        ' ?' if clause.question else '.')
 
 # %% ../../nbs/02_models/00_world.ipynb #404f06ce
 def _word(group):
@@ -526,9 +532,11 @@ def split_of(
     return 'test' if zlib.crc32(' '.join(key).encode())%10==0 else 'train'
 
 # %% ../../nbs/02_models/00_world.ipynb #16396bb3
-_LETTER = {'person':'a', 'name':'a', 'pronoun':'a', 'animal':'an', **dict.fromkeys(('food', 'meal', 'drink'), 'f'), **dict.fromkeys(('in', 'at', 'on'), 'p')}
+_LETTER = {'person':'a', 'name':'a', 'pronoun':'a', 'animal':'an', **dict.fromkeys(('food', 'meal', 'drink'), 'f'),
+    **dict.fromkeys(('in', 'at', 'on'), 'p')}
 _BY_KIND = {k: [n for n in NOUNS.values() if n.kind==k] for k in (*_PEOPLE, *_THINGS, *_PLACES)}
-_FITTING = {l: [[a for a in ADJECTIVES.values() if set(l) & set(a.of) and a.before==b] for b in (True, False)] for l in ('a', 'an', 't', 'f', 'p')}
+_FITTING = {l: [[a for a in ADJECTIVES.values() if set(l) & set(a.of) and a.before==b] for b in (True, False)]
+    for l in ('a', 'an', 't', 'f', 'p')}
 
 def random_adjectives(
     rng:random.Random,  # source of chance
@@ -537,7 +545,8 @@ def random_adjectives(
     "Adjectives that can be said of a noun, the one that goes before first."
     before,after = _FITTING[_LETTER.get(noun.kind, 't')]
     x = rng.random()
-    return (rng.choice(before),) if x<.14 else (rng.choice(after),) if x<.3 else (rng.choice(before), rng.choice(after)) if x<.35 else ()
+    return (rng.choice(before),) if x<.14 else (rng.choice(after),) if x<.3 else (rng.choice(before),
+        rng.choice(after)) if x<.35 else ()
 
 # %% ../../nbs/02_models/00_world.ipynb #ae1a8627
 def possessive(
@@ -557,7 +566,8 @@ def random_group(
     n,x = rng.choice(_BY_KIND[rng.choice(kinds)]),rng.random()
     adjectives = random_adjectives(rng, n)
     if n.mass: return Group(n, 'the' if x<.4 else 'some', adjectives)
-    if x<.3: return Group(n, rng.choice(('the','the','this','some','two','three','four','many','several')), adjectives, True)
+    if x<.3:
+        return Group(n, rng.choice(('the','the','this','some','two','three','four','many','several')), adjectives, True)
     if x<.45 and subject: return Group(n, possessive(subject), adjectives, rng.random()<.3)
     return Group(n, rng.choice(('the','the','the','a','a','this','every','my','our')), adjectives)
 
@@ -600,12 +610,14 @@ def random_details(
     if x<.22: c = replace(c, negation='not' if not simple or rng.random()<.5 else rng.choice(('never','no longer')))
     elif x<.34 and simple and v.en not in STATIVE: c = replace(c, often=rng.choice(OFTEN))
     c = _where_and_how(rng, c)
-    if not c.often and c.negation in ('','not') and rng.random()<.3: c = replace(c, time=rng.choice(TIMES[c.tense]), first=rng.random()<.4)
+    if not c.often and c.negation in ('','not') and rng.random()<.3:
+        c = replace(c, time=rng.choice(TIMES[c.tense]), first=rng.random()<.4)
     return replace(c, question=True, first=False) if rng.random()<.06 and c.negation=='' else c
 
 def _where_and_how(rng, c):
     v,frame = c.verb,c.verb.frame
-    if not c.place and frame in ('intransitive','transitive') and rng.random()<(.5 if frame=='intransitive' else .2) and 'in' not in v.objects:
+    if not c.place and frame in ('intransitive','transitive') and rng.random()<(.5 if frame=='intransitive'
+            else .2) and 'in' not in v.objects:
         return replace(c, place=random_place(rng, v))
     if frame in ('intransitive','motion') and not c.object and rng.random()<.2 and c.subject.person not in ('1s','1p'):
         return replace(c, manner=rng.choice(MANNERS))
@@ -632,7 +644,8 @@ def _draw_clause(rng):
     s = random_subject(rng, v, tense)
     if frame=='be':
         if rng.random()<.5: s = random_group(rng, (*_THINGS, 'in', 'at', 'on'))
-        return Clause(s, v, adjective=(rng.choice(('','','very','too','really')), rng.choice(sum(_FITTING[_LETTER.get(s.noun.kind, 't')], []))), tense=tense)
+        return Clause(s, v, adjective=(rng.choice(('','','very','too','really')),
+            rng.choice(sum(_FITTING[_LETTER.get(s.noun.kind, 't')], []))), tense=tense)
     if v.en in ('read',) and s.person!='3s' and tense in ('present','past'): tense = 'future'
     o = random_group(rng, v.objects, s) if v.objects else None
     to = random_group(rng, ('person',), s) if frame=='giving' else None
@@ -642,12 +655,14 @@ def _draw_clause(rng):
 def _with_relative(rng, c, split):
     s,x = c.subject,rng.random()
     if s.noun.kind in ('name','pronoun') or s.det not in ('the','this') or x>.22: return c
-    if x<.06 and s.noun.kind not in ('person','animal'): return replace(c, subject=replace(s, of=Group(rng.choice(_BY_KIND['person']))))
+    if x<.06 and s.noun.kind not in ('person','animal'):
+        return replace(c, subject=replace(s, of=Group(rng.choice(_BY_KIND['person']))))
     animate = s.noun.kind in ('person','animal')
     can = [v for v in _BY_FRAME['intransitive'] if s.noun.kind=='person' or v.en in _ANIMALS_DO]
     v = rng.choice(can if animate else [VERBS[k,'transitive'] for k in ('see','find','look_for')])
     tense = rng.choice(('present','past')); bare = replace(s, adjectives=())
-    r = Clause(bare, v, tense=tense) if animate else Clause(Group(rng.choice(list(NAMES.values())), ''), v, object=bare, tense=tense)
+    r = Clause(bare, v, tense=tense) if animate else Clause(Group(rng.choice(list(NAMES.values())), ''), v,
+        object=bare, tense=tense)
     return replace(c, subject=replace(s, relative=r)) if split_of(combination(r))==split else c
 
 # %% ../../nbs/02_models/00_world.ipynb #b2746a26
@@ -677,7 +692,8 @@ plain:hero buy a food house toy,hero see a person animal,hero cross the in on,he
 hero wait_for the vehicle,hero open the opening,hero clean own house,\
 person sell a food clothes,person repair a tool opening,animal chase a animal,hero visit the in'''.splitlines())
 EVENTS = {mood: [(*(w:=r.split())[:3], tuple(w[3:])) for r in rows.split(',')] for mood,rows in _EVENTS.items()}
-MOODS = {en: Adjective(en, fr) for en,fr in (('happy','heureux'), ('sad','triste'), ('angry','fâché'), ('calm','calme'))}
+MOODS = {en: Adjective(en, fr) for en,fr in (('happy','heureux'), ('sad','triste'), ('angry','fâché'),
+    ('calm','calme'))}
 _FAMILY = 'friend uncle aunt brother sister neighbour teacher'.split()
 
 # %% ../../nbs/02_models/00_world.ipynb #9e53d1ee
@@ -689,7 +705,8 @@ def _event(rng, hero, mood, split):
         noun = rng.choice(_BY_KIND[rng.choice(kinds)])
         adj = random_adjectives(rng, noun) if rng.random()<.4 else ()
         o = Group(noun, own if det=='own' else 'the' if noun.en=='treasure' else det, adj)
-        s = hero if who=='hero' else Group(NOUNS[rng.choice(_FAMILY)], own) if who=='family' else Group(rng.choice(_BY_KIND[who]), rng.choice(('a','the')))
+        s = hero if who=='hero' else Group(NOUNS[rng.choice(_FAMILY)],
+            own) if who=='family' else Group(rng.choice(_BY_KIND[who]), rng.choice(('a','the')))
         c = Clause(s, verb, object=o, tense='past')
         if s.noun!=noun and split_of(combination(c))==split: return c
 
@@ -714,7 +731,8 @@ def random_story(
     hero,mood = Group(rng.choice(list(NAMES.values())), ''),rng.choice(list(MOODS))
     while True:
         go = VERBS[rng.choice(('go','go','go_back')), 'motion']
-        c = Clause(hero, go, place=('to', Group(rng.choice(list(PLACES.values())))), time=rng.choice(_DAYS), first=True, tense='past')
+        c = Clause(hero, go, place=('to', Group(rng.choice(list(PLACES.values())))), time=rng.choice(_DAYS),
+            first=True, tense='past')
         if split_of(combination(c))==split: break
     before,after = rng.choice(((1,0), (0,1), (1,1), (2,0), (2,1)))
     events = [_event(rng, hero, m, split) for m in ['plain']*before+[mood]+['plain']*after]
@@ -748,7 +766,8 @@ def feeling(
     lang:str='en'       # 'en' or 'fr'
 )->str:                 # one sentence
     "How the hero felt, said with the word itself."
-    return both(_pronoun(Clause(story.hero, BE, adjective=('very', MOODS[story.mood]), tense='past'), story.hero))[lang=='fr']
+    return both(_pronoun(Clause(story.hero, BE, adjective=('very', MOODS[story.mood]), tense='past'),
+        story.hero))[lang=='fr']
 
 # %% ../../nbs/02_models/00_world.ipynb #be0d653b
 def _capital(s): return sentence(s)
@@ -758,12 +777,15 @@ def questions(
 )->list:            # of (question, answer)
     "All questions with one short answer in the story."
     hero,first = story.hero,story.clauses[0]
-    out = [(f'Where did {hero.noun.en} go?', _capital('to '+english_group(first.place[1]))), (f'When did {hero.noun.en} go there?', _capital(first.time[0]))]
+    out = [(f'Where did {hero.noun.en} go?', _capital('to '+english_group(first.place[1]))),
+        (f'When did {hero.noun.en} go there?', _capital(first.time[0]))]
     for c in story.clauses[1:]:
         asked = 'Who' if c.object.noun.kind=='person' else 'What'
         asker = replace(c.subject, det='the') if c.subject.det=='a' else c.subject
-        out.append((f'{asked} did {english_group(asker)} {english_form(c.verb.en, "base")}?', _capital(english_group(c.object))))
-        out.append((f'Who {english_form(c.verb.en, "past")} the {c.object.noun.en}?', _capital(english_group(c.subject))))
+        out.append((f'{asked} did {english_group(asker)} {english_form(c.verb.en, "base")}?',
+            _capital(english_group(c.object))))
+        out.append((f'Who {english_form(c.verb.en, "past")} the {c.object.noun.en}?',
+            _capital(english_group(c.subject))))
     return [(q,a) for q,a in out if sum(q==p for p,_ in out)==1]
 
 # %% ../../nbs/02_models/00_world.ipynb #692a96bf

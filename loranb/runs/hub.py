@@ -24,7 +24,9 @@ class Mirror:
         self.path, self.api, self.pool, self.job = Path(path), api or HfApi(), ThreadPoolExecutor(1, "loranb-hub"), None
         self.sending = ""
         try: self.repo_id = self.api.create_repo(repo_id, private=True, exist_ok=True).repo_id
-        except Exception as e: raise RecipeError(f"hub_model_id: {repo_id!r} cannot be written to: {_first(e)}. Log in with huggingface_hub.login(), or leave hub_model_id out.") from None
+        except Exception as e:
+            raise RecipeError(f"hub_model_id: {repo_id!r} cannot be written to: {_first(e)}. Log in with "
+                "huggingface_hub.login(), or leave hub_model_id out.") from None
 
 def _first(e): return (str(e).strip().splitlines() or [type(e).__name__])[0][:200].rstrip(".")
 
@@ -38,12 +40,16 @@ def operations(self: Mirror,
     checkpoint, sent = Path(checkpoint), {}
     name = lambda p: p.relative_to(self.path).as_posix()
     for p in (*checkpoint.rglob("*"), *(self.path/"start").rglob("*")): sent[name(p)] = str(p)
-    for p in (*(self.path/"adapter").glob("*.md"), *self.path.glob("adapter/*.yaml"), *(self.path/n for n in ("recipe.yaml", "run.json", "data.jsonl"))): sent[name(p)] = p
+    for p in (*(self.path/"adapter").glob("*.md"), *self.path.glob("adapter/*.yaml"),
+            *(self.path/n for n in ("recipe.yaml", "run.json", "data.jsonl"))):
+        sent[name(p)] = p
     for n in ("adapter_config.json", "adapter_model.safetensors"): sent[f"adapter/{n}"] = str(checkpoint/n)
     for n, (size, _) in read_manifest(checkpoint)["logs"].items(): sent[n] = (self.path/n, size)
     if (card := self.path/"adapter"/"README.md").exists(): sent["README.md"] = card
-    gone = {o.split("/")[0] + "/" for o in self.api.list_repo_files(self.repo_id) if o.startswith("checkpoint-")} - {name(checkpoint) + "/"}
-    return [*[CommitOperationAdd(n, _content(p)) for n, p in sent.items() if _there(p)], *[CommitOperationDelete(o, is_folder=True) for o in sorted(gone)]]
+    gone = {o.split("/")[0] + "/" for o in self.api.list_repo_files(self.repo_id)
+        if o.startswith("checkpoint-")} - {name(checkpoint) + "/"}
+    return [*[CommitOperationAdd(n, _content(p)) for n, p in sent.items() if _there(p)],
+        *[CommitOperationDelete(o, is_folder=True) for o in sorted(gone)]]
 
 def _there(p): return Path(p[0] if isinstance(p, tuple) else p).is_file()
 
@@ -61,7 +67,8 @@ def push(self: Mirror,
     "Send a checkpoint"
     if self.job and not (wait or self.job.done()): return ""
     wrong = self.result()
-    send = lambda: self.api.create_commit(self.repo_id, self.operations(Path(checkpoint)), commit_message=Path(checkpoint).name)
+    send = lambda: self.api.create_commit(self.repo_id, self.operations(Path(checkpoint)),
+        commit_message=Path(checkpoint).name)
     self.job, self.sending = self.pool.submit(send), Path(checkpoint).name
     return wrong or (self.result() if wait else "")
 

@@ -42,7 +42,8 @@ def who_works_in(
     except FileNotFoundError: return None
     except (OSError, ValueError): who = {}
     try:
-        if who.get("host") != socket.gethostname(): return (who or dict(pid="?", host="?")) if _silence(path) < SILENT else None
+        if who.get("host") != socket.gethostname():
+            return (who or dict(pid="?", host="?")) if _silence(path) < SILENT else None
     except FileNotFoundError: return None
     if who == this_process() and os.path.realpath(path) not in _mine: return None
     began = _began(who["pid"])
@@ -73,8 +74,10 @@ def active_message(
     folder,  # The run's folder
 ) -> str:
     "That a run is active, in a sentence"
-    here = "this kernel" if who.get("pid") == os.getpid() and who.get("host") == socket.gethostname() else f"process {who.get('pid', '?')} on {who.get('host', '?')}"
-    return f"{str(folder)!r} is being worked on by {here}. Stop it there, or watch it with Run.open({str(folder)!r}).follow()."
+    here = ("this kernel" if who.get("pid") == os.getpid() and who.get("host") == socket.gethostname()
+        else f"process {who.get('pid', '?')} on {who.get('host', '?')}")
+    return (f"{str(folder)!r} is being worked on by {here}. Stop it there, or watch it with "
+        f"Run.open({str(folder)!r}).follow().")
 
 # %% ../../nbs/08_runs/01_lock.ipynb #0c934b0d
 def _read(path):

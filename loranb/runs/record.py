@@ -29,7 +29,8 @@ def new_folder(
     root: str = "runs",  # Where runs are kept
 ) -> Path:  # A folder that does not exist yet
     "A fresh folder for a run"
-    tail = lambda s: "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(s).stem)[:40] if isinstance(s, str) else "rows"
+    tail = lambda s: "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(s).stem)[:40] if isinstance(s,
+        str) else "rows"
     name, n = f"{tail(recipe.model)}-{tail(recipe.data)}", 1
     while (path := Path(root)/f"{name}-{n:03d}").exists(): n += 1
     return path
@@ -41,15 +42,21 @@ def check_folder(
 ):
     "Raise `RecipeError` unless a run can be written there"
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(p.name not in _FIRST and not p.name.startswith(".") for p in path.iterdir()) or (path/"recipe.yaml").exists()):
+    if path.exists() and (not path.is_dir() or any(p.name not in _FIRST and not p.name.startswith(".")
+            for p in path.iterdir()) or (path/"recipe.yaml").exists()):
         more = f", or go on with Run.open({str(path)!r}).resume()" if (path/"recipe.yaml").exists() else ""
         raise RecipeError(f"out: {str(path)!r} is in use already. Give another folder{more}.")
     home = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
-    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK): raise RecipeError(f"out: there is no right to write in {str(home)!r}. Give another folder.")
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        raise RecipeError(f"out: there is no right to write in {str(home)!r}. Give another folder.")
     free = shutil.disk_usage(home).free
-    if free < need: raise RecipeError(f"out: {free/1e6:.0f} MB are free on the disk of {str(home)!r}, and the run needs {need/1e6:.0f} MB. Free some space or give another folder.")
+    if free < need:
+        raise RecipeError(f"out: {free/1e6:.0f} MB are free on the disk of {str(home)!r}, and the run needs "
+            f"{need/1e6:.0f} MB. Free some space or give another folder.")
 
-_FIRST = {"run.lock", "start", "start.new", "run.json", "run.json.part", "data.jsonl", "data.jsonl.part", "recipe.yaml.part"}  # what a run that was killed in its first moment has left
+# what a run that was killed in its first moment has left
+_FIRST = {"run.lock", "start", "start.new", "run.json", "run.json.part", "data.jsonl", "data.jsonl.part",
+    "recipe.yaml.part"}
 
 # %% ../../nbs/08_runs/06_record.ipynb #91b90fe5
 RUNNING = ("loading", "training", "pausing", "stopping", "finishing")
@@ -57,7 +64,8 @@ STATES = ("ready", *RUNNING, "paused", "stopped", "done", "failed")
 
 class Record:
     "What a run tells and leaves: its recipe, its folder, its events, its spectra"
-    viewer = None  # Makes the live view of a run, where one is wanted: `viewer(run)` has `listen`, `say` and `close`, and is called with events
+    # Makes the live view of a run, where one is wanted: `viewer(run)` has `listen`, `say` and `close`, and is called with events
+    viewer = None
 
     def __init__(self,
         recipe: Recipe,  # What is to be done
@@ -138,7 +146,8 @@ def history(self: Record):  # A `pandas.DataFrame`, indexed by step
     rows, names = {}, dict(eval={"loss": "eval_loss"})
     for e in self.events:
         if e["type"] not in ("step", "eval", "log"): continue
-        figures = {names.get(e["type"], {}).get(k, k): v for k, v in e.items() if k not in ("type", "step") and isinstance(v, (int, float))}
+        figures = {names.get(e["type"], {}).get(k, k): v for k, v in e.items() if k not in ("type", "step")
+            and isinstance(v, (int, float))}
         rows.setdefault(e.get("step", self.steps), {}).update(figures)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step").sort_index()
 
@@ -147,7 +156,8 @@ def history(self: Record):  # A `pandas.DataFrame`, indexed by step
 def adapter(self: Record) -> Adapter:
     "The adapter that the run has saved"
     undo_swap(self.path/"adapter")
-    if not (self.path/"adapter").is_dir(): raise RecipeError(f"adapter: the run in {str(self.path)!r} has saved none yet (it is {self.state}).")
+    if not (self.path/"adapter").is_dir():
+        raise RecipeError(f"adapter: the run in {str(self.path)!r} has saved none yet (it is {self.state}).")
     return Adapter(self.path/"adapter")
 
 @patch(as_prop=True)
@@ -157,7 +167,8 @@ def spectra(self: Record) -> Spectra:
 
 # %% ../../nbs/08_runs/06_record.ipynb #0466c5e5
 @patch(as_prop=True)
-def memory(self: Record) -> dict:  # measured and predicted in bytes, error, device, parts; empty before there is a measurement
+# measured and predicted in bytes, error, device, parts; empty before there is a measurement
+def memory(self: Record) -> dict:
     "The peak of the run and what was planned"
     return {k: v for e in self.of_type("memory")[-1:] for k, v in e.items() if k not in ("type", "step")}
 
@@ -178,12 +189,14 @@ def start_files(self: Record,
 
 @patch
 def _salvage(self: Record, step):
-    events = [e for e in whole_lines((self.path/"events.jsonl").read_bytes()) if e.get("step", 0) <= step] if (self.path/"events.jsonl").exists() else []
+    events = [e for e in whole_lines((self.path/"events.jsonl").read_bytes())
+        if e.get("step", 0) <= step] if (self.path/"events.jsonl").exists() else []
     try: frames = [(s, columns) for s, columns in read_frames(self.path) if s <= step]
     except (OSError, KeyError, TypeError, ValueError): frames = []
     for name in ("spectra.bin", "spectra.jsonl"): (self.path/name).unlink(missing_ok=True)
     for s, columns in frames: write_frame(self.path, s, columns)
-    write_whole(self.path/"events.jsonl", "".join(json.dumps(e) + "\n" for e in events if e["type"] != "spectra" or e["frame"] < len(frames)))
+    write_whole(self.path/"events.jsonl", "".join(json.dumps(e) + "\n" for e in events if e["type"] != "spectra"
+        or e["frame"] < len(frames)))
 
 @patch
 def close_files(self: Record):
@@ -200,8 +213,10 @@ def _write_rows(recipe, path):
     if not one: (path/"data").mkdir(exist_ok=True)
     for split, name in zip(splits, ("train", "test")):
         with open(path/("data.jsonl" if one else f"data/{name}.jsonl"), "w", encoding="utf-8") as f:
-            f.writelines(t + "\n" for t in find_rows(recipe.data, split, recipe.columns, "bad-rows" in recipe.acknowledged).texts())
-    return recipe.replace(data="data.jsonl" if one else "data", split="train", test_split=None if one else "test", columns={})
+            f.writelines(t + "\n" for t in find_rows(recipe.data, split, recipe.columns,
+                "bad-rows" in recipe.acknowledged).texts())
+    return recipe.replace(data="data.jsonl" if one else "data", split="train", test_split=None if one else "test",
+        columns={})
 
 def _anywhere(name):
     "A file's or a folder's name that holds in every working directory"
@@ -218,7 +233,8 @@ def write_head(self: Record,
     if (self.path/"recipe.yaml").exists(): return
     recipe = self.recipe
     if not isinstance(recipe.data, str): recipe = _write_rows(recipe, self.path)
-    elif Path(recipe.data) in (self.path/"data", self.path/"data.jsonl"): recipe = recipe.replace(data=Path(recipe.data).name)
+    elif Path(recipe.data) in (self.path/"data", self.path/"data.jsonl"):
+        recipe = recipe.replace(data=Path(recipe.data).name)
     else: recipe = recipe.replace(data=_anywhere(recipe.data))
     recipe = recipe.replace(model=_anywhere(recipe.model))
     if recipe.adapter_name_or_path:
@@ -241,9 +257,11 @@ def open(cls: Record,
 ) -> Record:
     "The run in a folder, as it was left"
     path = Path(folder).expanduser()
-    if not (path/"recipe.yaml").is_file(): raise RecipeError(f"run: {str(path)!r} holds no recipe.yaml, so it is no run's folder.")
+    if not (path/"recipe.yaml").is_file():
+        raise RecipeError(f"run: {str(path)!r} holds no recipe.yaml, so it is no run's folder.")
     recipe = Recipe.from_yaml(path/"recipe.yaml")
-    if recipe.data in ("data", "data.jsonl") and (path/recipe.data).exists(): recipe = recipe.replace(data=str(path/recipe.data))
+    if recipe.data in ("data", "data.jsonl") and (path/recipe.data).exists():
+        recipe = recipe.replace(data=str(path/recipe.data))
     if recipe.adapter_name_or_path == "start": recipe = recipe.replace(adapter_name_or_path=str(path/"start"))
     run = cls(recipe, path)
     run._read_logs()
@@ -256,7 +274,8 @@ def _state_in_folder(self: Record):
 
 @patch
 def _ending(self: Record):
-    return {"done": "done", "error": "failed", "pause": "paused"}.get(self.events[-1]["type"] if self.events else "", "stopped")
+    return {"done": "done", "error": "failed", "pause": "paused"}.get(self.events[-1]["type"] if self.events else "",
+        "stopped")
 
 # %% ../../nbs/08_runs/06_record.ipynb #1b1c6d12
 @patch
@@ -324,24 +343,27 @@ def summary(self: Record) -> dict:  # Words and values
     steps, evals, spectra = self.of_type("step"), self.of_type("eval"), self.of_type("spectra")
     seconds, match = sum(e["seconds"] for e in steps), [e["exact_match"] for e in evals if "exact_match" in e]
     start = (self.of_type("start") or [{}])[-1]
-    d = {"steps": f"{self.steps} of {start.get('max_steps', '?')}", "held-out loss": number_text(evals[-1]["loss"]) if evals else None,
-         "exact match": f"{match[-1]:.0%}" if match else None, "trained parameters": f"{start.get('trainable_parameters', 0):,}",
-         "time": duration_text(seconds), "tokens a second": number_text(sum(e["tokens"] for e in steps)/seconds) if seconds else None,
-         "peak memory": bytes_text(m["measured"]) if (m := self.memory) else bytes_text(max(e["memory"] for e in steps)) if steps else None,
-         "by the plan": f"{bytes_text(m['predicted'])} ({m['error']:+.0%})" if m.get("predicted") else None,
-         "measuring": f"{spectra[-1]['cost']/seconds:.1%} of the time" if spectra and seconds else None}
+    d = {"steps": f"{self.steps} of {start.get('max_steps', '?')}", "held-out loss": number_text(evals[-1]["loss"])
+        if evals else None, "exact match": f"{match[-1]:.0%}" if match else None,
+        "trained parameters": f"{start.get('trainable_parameters', 0):,}", "time": duration_text(seconds),
+        "tokens a second": number_text(sum(e["tokens"] for e in steps)/seconds) if seconds else None,
+        "peak memory": bytes_text(m["measured"]) if (m := self.memory) else bytes_text(max(e["memory"] for e in steps))
+        if steps else None, "by the plan": f"{bytes_text(m['predicted'])} ({m['error']:+.0%})" if m.get("predicted")
+        else None, "measuring": f"{spectra[-1]['cost']/seconds:.1%} of the time" if spectra and seconds else None}
     return {k: v for k, v in d.items() if v is not None}
 
 # %% ../../nbs/08_runs/06_record.ipynb #b4ead4b7
 @patch
-def __repr__(self: Record): return f"{type(self).__name__}({str(self.path)!r}: {self.state}" + "".join(f", {v} {k}" for k, v in self.summary().items() if self.events and k in ("steps", "held-out loss", "exact match")) + ")"
+def __repr__(self: Record):
+    return f"{type(self).__name__}({str(self.path)!r}: {self.state}" + "".join(f", {v} {k}" for k,
+        v in self.summary().items() if self.events and k in ("steps", "held-out loss", "exact match")) + ")"
 
 @patch
 def loss_curves(self: Record) -> dict:  # steps, loss, evals and max_steps
     "The losses, as the pictures take them"
     steps, evals = self.of_type("step"), self.of_type("eval")
-    return dict(steps=[e["step"] for e in steps], loss=[e["loss"] for e in steps], evals=[(e["step"], e["loss"]) for e in evals],
-                max_steps=(self.of_type("start") or [{}])[-1].get("max_steps"))
+    return dict(steps=[e["step"] for e in steps], loss=[e["loss"] for e in steps],
+        evals=[(e["step"], e["loss"]) for e in evals], max_steps=(self.of_type("start") or [{}])[-1].get("max_steps"))
 
 # %% ../../nbs/08_runs/06_record.ipynb #7dbaf8ac
 @patch
@@ -352,10 +374,12 @@ def _repr_html_(self: Record):
         sigma, bands = self.spectra.to_arrays()[1], self.noise_bands()
         modules, best = modules_of(self.spectra), int(np.square(sigma).sum(1).argmax())
         r = modules[best]["r"]
-        more = dict(modules=modules, sigmas=sigma, module=modules[best]["name"], sigma=sigma[best, :r], band=bands[best])
+        more = dict(modules=modules, sigmas=sigma, module=modules[best]["name"], sigma=sigma[best, :r],
+            band=bands[best])
     r = self.recipe
     title = f"{r.model} · {r.data if isinstance(r.data, str) else 'rows'} · {r.quant} · r = {r.r} · {self.state}"
-    return str(card_html(title, **self.loss_curves(), **more, figures=list(self.summary().items()), line=f"Adapter in {self.path/'adapter'}"))
+    return str(card_html(title, **self.loss_curves(), **more, figures=list(self.summary().items()),
+        line=f"Adapter in {self.path/'adapter'}"))
 
 # %% ../../nbs/08_runs/06_record.ipynb #54fd9679
 @patch
@@ -364,7 +388,8 @@ def samples(self: Record) -> list:  # Dictionaries with prompt, target, before, 
     events = self.of_type("sample")
     if not events: return []
     after = events[-1]["rows"] if len(events) > 1 else [dict(answer="", ok=None)]*len(events[0]["rows"])
-    return [dict(prompt=b["prompt"], target=b["target"], before=b["answer"], before_ok=b["ok"], after=a["answer"], after_ok=a["ok"]) for b, a in zip(events[0]["rows"], after)]
+    return [dict(prompt=b["prompt"], target=b["target"], before=b["answer"], before_ok=b["ok"], after=a["answer"],
+        after_ok=a["ok"]) for b, a in zip(events[0]["rows"], after)]
 
 @patch(as_prop=True)
 def checks(self: Record) -> list:  # [passed, sentence] for each question
@@ -381,9 +406,11 @@ def report(self: Record,
     fields = [(k, v if isinstance(v, (str, int, float)) else str(v)[:200]) for k, v in r.changed().items()]
     spectra = dict(modules=modules_of(self.spectra), sigmas=self.spectra.to_arrays()[1], bands=self.noise_bands())
     title = f"{r.model} on {r.data if isinstance(r.data, str) else 'rows'}"
-    text = report_html(title, fields, list(self.summary().items()), **self.loss_curves(), **spectra, samples=self.samples(), checks=self.checks, code=r.to_python())
+    text = report_html(title, fields, list(self.summary().items()), **self.loss_curves(), **spectra,
+        samples=self.samples(), checks=self.checks, code=r.to_python())
     try: path.write_text(text, encoding="utf-8")
-    except OSError as e: raise RecipeError(f"path: the report cannot be written to {str(path)!r} ({e.strerror}). Give another file.") from None
+    except OSError as e:
+        raise RecipeError(f"path: the report cannot be written to {str(path)!r} ({e.strerror}). Give another file.") from None
     return path
 
 # %% ../../nbs/08_runs/06_record.ipynb #3692f1fd
@@ -391,7 +418,8 @@ class Lines:
     "Prints the progress of a run, at most a line in two seconds, and what is done before the first step"
     listen = None
 
-    def __init__(self, run=None, file=None): self.file, self.last, self.loss, self.held, self.left = file or sys.stderr, 0., None, None, ""
+    def __init__(self, run=None, file=None):
+        self.file, self.last, self.loss, self.held, self.left = file or sys.stderr, 0., None, None, ""
 
     def say(self, text):
         if text and not hasattr(self, "total"): self._print(text)
@@ -401,7 +429,8 @@ class Lines:
     def __call__(self, e):
         if e["type"] == "start": self.total, self.began, self.first = e["max_steps"], time.monotonic(), e["step"]
         for f in e.get("findings", []):
-            if f["severity"] != "note": self.say(f"{f['severity']} {f['code']}: {f['count']:,} rows. {f['detail'] or f['remedy']}")
+            if f["severity"] != "note":
+                self.say(f"{f['severity']} {f['code']}: {f['count']:,} rows. {f['detail'] or f['remedy']}")
         if e["type"] == "eval": self.held = e["loss"]
         if e["type"] == "step" and (time.monotonic() - self.last > 2 or e["step"] == self.total):
             self.last, done = time.monotonic(), e["step"] - self.first
@@ -409,6 +438,7 @@ class Lines:
             held = f"  held out {self.held:.3f}" if self.held is not None else ""
             self._print(f"step {e['step']:>5} of {self.total}  loss {e['loss']:.3f}{held}  {left:.0f} s left")
         if e["type"] in ("note", "alarm"): self._print(e["message"])
-        if e["type"] in ("pause", "stop", "error"): self._print(f"{e['type']} at step {e['step']}" + (f": {e['message']}" if "message" in e else ""))
+        if e["type"] in ("pause", "stop", "error"):
+            self._print(f"{e['type']} at step {e['step']}" + (f": {e['message']}" if "message" in e else ""))
 
     def close(self): pass

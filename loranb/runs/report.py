@@ -9,7 +9,8 @@ __all__ = ['smooth', 'loss_reading', 'loss_svg', 'card_html', 'report_html']
 import math
 import numpy as np
 from ..core.texts import number_text
-from ..core.html import (ACCENT, Axes, Html, LEARN, lin_ticks, log_range, Svg, svg, table_html, tag, _line, _path, _text)
+from loranb.core.html import (ACCENT, Axes, Html, LEARN, lin_ticks, log_range, Svg, svg, table_html, tag, _line, _path,
+    _text)
 from ..spectra.readings import map_reading, spectrum_reading
 from ..spectra.pictures import model_map, multiples_svg, spectrum_svg
 
@@ -34,7 +35,8 @@ def loss_reading(
     "What the two loss curves say together"
     steps, loss = np.asarray(steps, float), np.asarray(loss, float)
     bad = np.flatnonzero(~np.isfinite(loss))
-    if len(bad): return f"The loss is not a number since step {steps[bad[0]]:.0f}. A lower learning rate helps most often."
+    if len(bad):
+        return f"The loss is not a number since step {steps[bad[0]]:.0f}. A lower learning rate helps most often."
     if len(evals) < 2: return "Too early to say: held-out text has been read " + ("once." if len(evals) else "not yet.")
     s1, last = evals[-1]
     s0, before = [e for e in evals[:-1] if e[0] <= 0.75*s1 or e is evals[0]][-1]
@@ -44,9 +46,13 @@ def loss_reading(
         then, now = np.searchsorted(steps, (best_at, s1), "right")
         w = min(then, now-then)
         falls = w > 0 and loss[now-w:now].mean() < 0.99*loss[then-w:then].mean()
-        why = "while training loss fell: it is memorizing." if falls else "and training loss did not fall: a lower learning rate may help."
-        return f"Held-out loss has risen since step {best_at:.0f}, from {number_text(best)} to {number_text(last)}, {why}"
-    if last < 0.99*before: return f"Still falling on held-out text: {number_text(last)}, from {number_text(before)} at step {s0:.0f}. No memorizing yet."
+        why = ("while training loss fell: it is memorizing." if falls
+            else "and training loss did not fall: a lower learning rate may help.")
+        return (f"Held-out loss has risen since step {best_at:.0f}, from {number_text(best)} to {number_text(last)}, "
+            f"{why}")
+    if last < 0.99*before:
+        return (f"Still falling on held-out text: {number_text(last)}, from {number_text(before)} at step {s0:.0f}. "
+            "No memorizing yet.")
     return f"Held-out loss is level at {number_text(last)} since step {s0:.0f}. More steps will change little."
 
 # %% ../../nbs/08_runs/05_report.ipynb #b9cac143
@@ -73,25 +79,33 @@ def loss_svg(
     width: float = 640, height: float = 200,  # Pixels
 ) -> Svg:  # The picture
     "Training loss, its running mean and held-out loss on a logarithmic axis"
-    (t, y), (te, ye) = [np.asarray(o, float).T.reshape(2, -1) for o in ([*zip(steps, loss)], [*zip(eval_steps, eval_loss)])]
+    (t, y), (te, ye) = [np.asarray(o, float).T.reshape(2, -1) for o in ([*zip(steps, loss)],
+        [*zip(eval_steps, eval_loss)])]
     (t, y), (te, ye) = (t[np.isfinite(y)], y[np.isfinite(y)]), (te[np.isfinite(ye)], ye[np.isfinite(ye)])
     line, last = smooth(y) if len(y) else y, max([1, max_steps or 0, *t[-1:], *te[-1:]])
     ax = Axes(width, height, (0, last), _loss_range(y, line, ye), right=122)
-    marks = [tag("path", d=_path(ax.x(t), ax.y(v)), fill="none", stroke=ACCENT, stroke_width=w, stroke_opacity=o, stroke_linejoin="round") for v, w, o in ((y, 1, .35), (line, 2, 1.))
-             if len(t)]
+    marks = [tag("path", d=_path(ax.x(t), ax.y(v)), fill="none", stroke=ACCENT, stroke_width=w, stroke_opacity=o,
+        stroke_linejoin="round") for v, w, o in ((y, 1, .35), (line, 2, 1.)) if len(t)]
     if len(te): marks.append(tag("path", d=_path(ax.x(te), ax.y(ye)), fill="none", stroke=LEARN, stroke_width=2))
-    marks += [tag("circle", cx=float(ax.x(a)), cy=float(ax.y(b)), r=3.5 if a == te[-1] else 2.2, fill=LEARN) for a, b in zip(te, ye)]
+    marks += [tag("circle", cx=float(ax.x(a)), cy=float(ax.y(b)), r=3.5 if a == te[-1] else 2.2, fill=LEARN) for a,
+        b in zip(te, ye)]
     ends = [(n, v[-1], c) for n, v, c in (("train", line, ACCENT), ("held out", ye, LEARN)) if len(v)]
     for (n, v, c), at in zip(ends, _spread([ax.y(v) for _, v, _ in ends], 14, ax.y0-2) if ends else ()):
-        marks += [_line(ax.x1+9, at, ax.x1+19, at, c, stroke_width=2), tag("circle", cx=float(ax.x1+14), cy=float(at), r=3, fill=c) if n == "held out" else None,
-                  _text(ax.x1+23, at+4, f"{n} {number_text(v)}", fill_opacity=1)]
+        marks += [_line(ax.x1+9, at, ax.x1+19, at, c, stroke_width=2), tag("circle", cx=float(ax.x1+14), cy=float(at),
+            r=3, fill=c) if n == "held out" else None, _text(ax.x1+23, at+4, f"{n} {number_text(v)}", fill_opacity=1)]
     said = ", ".join(f"{n} loss {number_text(v)}" for n, v, _ in ends) or "no step yet"
-    return svg(width, height, ax.grid(lin_ticks(last) if ends or last > 1 else []), marks, None if ends else _text(width/2, height*0.4, said, "middle"), label=f"Loss by step: {said}")
+    return svg(width, height, ax.grid(lin_ticks(last) if ends or last > 1 else []), marks,
+        None if ends else _text(width/2, height*0.4, said, "middle"), label=f"Loss by step: {said}")
 
 # %% ../../nbs/08_runs/05_report.ipynb #af45cd89
-def _block(head, *kids, grow): return tag("div", tag("div", head, style="font-weight:600;margin-bottom:4px"), *kids, style=f"flex:{grow};min-width:0")
-def _loss(steps, loss, evals, max_steps, **kw): return loss_svg(steps, loss, [e[0] for e in evals], [e[1] for e in evals], max_steps, **kw)
-def _say(text): return tag("p", text.replace(" %", "\u00a0%"), style=f"margin:6px 0 0;padding-left:9px;border-left:3px solid {ACCENT};font-size:12.5px")
+def _block(head, *kids, grow):
+    return tag("div", tag("div", head, style="font-weight:600;margin-bottom:4px"), *kids,
+        style=f"flex:{grow};min-width:0")
+def _loss(steps, loss, evals, max_steps, **kw):
+    return loss_svg(steps, loss, [e[0] for e in evals], [e[1] for e in evals], max_steps, **kw)
+def _say(text):
+    return tag("p", text.replace(" %", "\u00a0%"),
+        style=f"margin:6px 0 0;padding-left:9px;border-left:3px solid {ACCENT};font-size:12.5px")
 
 # %% ../../nbs/08_runs/05_report.ipynb #697927ca
 def card_html(
@@ -105,10 +119,15 @@ def card_html(
     line: str = "",  # One line of text below
 ) -> Html:  # The card
     "A run on one card, without scripts or style sheets"
-    parts = [_block("Loss", _loss(steps, loss, evals, max_steps), _say(loss_reading(steps, loss, evals)), grow="3 1 500px")]
+    parts = [_block("Loss", _loss(steps, loss, evals, max_steps), _say(loss_reading(steps, loss, evals)),
+        grow="3 1 500px")]
     if figures: parts.append(_block("Figures", table_html(figures), grow="1 1 200px"))
-    if sigmas is not None: parts.append(_block("Which layers learned?", model_map(modules, sigmas), _say(map_reading(modules, sigmas)), grow="1 1 340px"))
-    if sigma is not None: parts.append(_block(tag("span", "Singular values of BA · ", tag("code", module)), spectrum_svg(sigma, band, title=module), _say(spectrum_reading(sigma, band)), grow="1 1 380px"))
+    if sigmas is not None:
+        parts.append(_block("Which layers learned?", model_map(modules, sigmas), _say(map_reading(modules, sigmas)),
+            grow="1 1 340px"))
+    if sigma is not None:
+        parts.append(_block(tag("span", "Singular values of BA · ", tag("code", module)),
+            spectrum_svg(sigma, band, title=module), _say(spectrum_reading(sigma, band)), grow="1 1 380px"))
     return tag("div", tag("div", title, style="font-weight:650;font-size:14px;margin-bottom:10px"), tag("div", parts, style="display:flex;flex-wrap:wrap;gap:18px 28px"),
         tag("div", line, style="margin-top:12px;font-size:12.5px;opacity:.85") if line else None,
         style="border:1px solid #8b949e66;border-radius:10px;padding:12px 14px;font:13px/1.45 system-ui,sans-serif;max-width:1100px")
@@ -139,13 +158,18 @@ def report_html(
 ) -> str:  # A page
     "A run as one self-contained HTML file"
     parts = [_section("Proof", [tag("div", _mark(bool(ok)), words) for ok, words in checks])] if checks else []
-    tables = [tag("div", tag("h2", head), table_html([(k, "–" if v is None else v) for k, v in pairs])) for head, pairs in (("Figures", figures), ("Configuration", configuration)) if pairs]
+    tables = [tag("div", tag("h2", head), table_html([(k, "–" if v is None else v) for k, v in pairs])) for head,
+        pairs in (("Figures", figures), ("Configuration", configuration)) if pairs]
     if tables: parts.append(tag("section", tag("div", tables, class_="two")))
-    if len(steps): parts.append(_section("Is it learning, and does it hold on text it has not seen?", _loss(steps, loss, evals, max_steps, width=900, height=240),
-        _read(loss_reading(steps, loss, evals))))
+    if len(steps):
+        parts.append(_section("Is it learning, and does it hold on text it has not seen?",
+            _loss(steps, loss, evals, max_steps, width=900, height=240), _read(loss_reading(steps, loss, evals))))
     if sigmas is not None: parts += _spectra_sections(list(modules), np.asarray(sigmas, float), bands)
-    if samples: parts.append(_section("The same prompts, before and after", table_html([[_cut(s["prompt"]), _cut(s.get("target") or "–"), _mark(s.get("before_ok")) + _cut(s["before"]),
-        _mark(s.get("after_ok")) + _cut(s["after"])] for s in list(samples)[:100]], ("prompt", "wanted", "base", "with adapter"))))
+    if samples:
+        parts.append(_section("The same prompts, before and after",
+            table_html([[_cut(s["prompt"]), _cut(s.get("target") or "–"), _mark(s.get("before_ok"))
+            + _cut(s["before"]), _mark(s.get("after_ok")) + _cut(s["after"])] for s in list(samples)[:100]],
+            ("prompt", "wanted", "base", "with adapter"))))
     if code: parts.append(_section("The same in Python", tag("pre", code)))
     page = tag("html", tag("head", _style, tag("title", title)), tag("body", tag("h1", title), parts), lang="en")
     return "<!doctype html>\n" + page
@@ -162,7 +186,8 @@ def _spectra_sections(modules, s, bands):
     r = modules[best].get("r", s.shape[1])
     name = modules[best]["name"]
     pair = [tag("div", tag("h2", "Which layers learned?"), model_map(modules, s), _read(map_reading(modules, s))),
-            tag("div", tag("h2", f"The module that moved most: {name}"), spectrum_svg(s[best, :r], band, title=name), _read(spectrum_reading(s[best, :r], band)))]
+        tag("div", tag("h2", f"The module that moved most: {name}"), spectrum_svg(s[best, :r], band, title=name),
+        _read(spectrum_reading(s[best, :r], band)))]
     return [tag("section", tag("div", pair, class_="two")),
             _section("Singular values of BA, all modules", multiples_svg([modules[i] for i in pick], s[pick], None if b is None else b[pick]),
                 tag("p", "Logarithmic, one axis for all; grey is what noise would give, the dashed line stands at 99 % of the energy." + few))]

@@ -10,20 +10,23 @@ import math, re
 from pathlib import Path
 import torch
 from .layouts import AdapterError, difference, Factors, factors_of, MadeFactors, sum_factors
-from .files import (adapter_files, match_pattern, modules_in, plain_name, read_config, read_tensors, tensor_header)
+from loranb.spectra.files import (adapter_files, match_pattern, modules_in, plain_name, read_config, read_tensors,
+    tensor_header)
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #1bde5296
 _TYPES = dict(LORA="LoRA", ADALORA="AdaLoRA", LOHA="LoHa", LOKR="LoKr", VERA="VeRA")
-_VARIANTS = dict(use_dora="DoRA", alora_invocation_tokens="aLoRA", monteclora_config="MonteCLoRA", kasa_config="KaSA", use_bdlora="BD-LoRA",
-    velora_config="LoRA")
+_VARIANTS = dict(use_dora="DoRA", alora_invocation_tokens="aLoRA", monteclora_config="MonteCLoRA", kasa_config="KaSA",
+    use_bdlora="BD-LoRA", velora_config="LoRA")
 _REFUSED = dict(use_qalora="QA-LoRA", arrow_config="Arrow", megatron_config="Megatron's parallel layers")
-_PLAIN = ("loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config", "use_rslora", "use_effective_conv2d", *_VARIANTS)
-_ZERO = ("gaussian", "eva", "orthogonal", "mica", "true", "false", "lycoris")  # B A = 0 at the start, or the base stayed as it was
+_PLAIN = ("loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config", "use_rslora",
+    "use_effective_conv2d", *_VARIANTS)
+# B A = 0 at the start, or the base stayed as it was
+_ZERO = ("gaussian", "eva", "orthogonal", "mica", "true", "false", "lycoris")
 _STARTED = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 def _refuse(kind, where):
-    raise AdapterError(f"{kind} is not supported (found in {where}). loranb reads LoRA and rsLoRA, the direction of DoRA, AdaLoRA, KaSA, VeRA, LoHa and LoKr: "
-                       "methods that change a weight by products of thin matrices.")
+    raise AdapterError(f"{kind} is not supported (found in {where}). loranb reads LoRA and rsLoRA, the direction of "
+        "DoRA, AdaLoRA, KaSA, VeRA, LoHa and LoKr: " "methods that change a weight by products of thin matrices.")
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #24fe6435
 def _method(config, where):
@@ -37,8 +40,10 @@ def _method(config, where):
         if (field.startswith("use_") or field.endswith("_config")) and field not in _PLAIN:
             _refuse(f"{field}={value!r:.40}, which this loranb does not know,", where)
     start = str(config.get("init_lora_weights", True)).lower()
-    if start not in _ZERO and not start.startswith(_STARTED): _refuse(f"init_lora_weights={start!r}, which this loranb does not know,", where)
-    return next((label for field, label in _VARIANTS.items() if config.get(field)), "MiCA" if start == "mica" else "LoRA")
+    if start not in _ZERO and not start.startswith(_STARTED):
+        _refuse(f"init_lora_weights={start!r}, which this loranb does not know,", where)
+    return next((label for field, label in _VARIANTS.items() if config.get(field)), "MiCA" if start == "mica"
+        else "LoRA")
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #de25a983
 def _held(layer, adapter):
@@ -47,8 +52,11 @@ def _held(layer, adapter):
         o = getattr(layer, part, {})
         if adapter not in o or part == "lora_monteclora_sampler": continue
         o = o[adapter]
-        found[part] = (o.weight_as_blockdiagonal_matrix() if hasattr(o, "weight_as_blockdiagonal_matrix") else getattr(o, "weight", o)).detach()
-    if "vera_lambda_b" in found: found.update(vera_A=layer.vera_A[adapter][:, :layer.in_features], vera_B=layer.vera_B[adapter][:layer.out_features])
+        found[part] = (o.weight_as_blockdiagonal_matrix() if hasattr(o, "weight_as_blockdiagonal_matrix")
+            else getattr(o, "weight", o)).detach()
+    if "vera_lambda_b" in found:
+        found.update(vera_A=layer.vera_A[adapter][:, :layer.in_features],
+            vera_B=layer.vera_B[adapter][:layer.out_features])
     return found
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #dc3068b9
@@ -74,8 +82,9 @@ def _layers(model, adapter):
         while type(wrappers[-1]).__name__ == "ParamWrapper": wrappers.append(wrappers[-1].base_layer)
         if len(wrappers) > 1: wrappers = [] if name.endswith(".base_layer") else wrappers[-2::-1]
         for layer in wrappers:
-            if not any(adapter in getattr(layer, part, ()) for part in getattr(layer, "adapter_layer_names", ()) if part[:4] in ("lora", "hada", "lokr",
-                "vera")): continue
+            if not any(adapter in getattr(layer, part, ()) for part in getattr(layer, "adapter_layer_names", ())
+                    if part[:4] in ("lora", "hada", "lokr", "vera")):
+                continue
             parameter = getattr(layer, "parameter_name", "weight")
             yield _bare(plain_name(name)) + (f".{parameter}" if parameter != "weight" else ""), layer
 
@@ -90,28 +99,34 @@ def _once(parts):
 # %% ../../nbs/05_spectra/03_factors.ipynb #f1a5fd49
 def _config(model, adapter):
     configs = getattr(model, "peft_config", None)
-    if not configs: raise AdapterError(f"expected a PeftModel, a folder that PEFT saved, or a list of Factors, not {type(model).__name__} without an adapter")
+    if not configs:
+        raise AdapterError("expected a PeftModel, a folder that PEFT saved, or a list of Factors, not "
+            f"{type(model).__name__} without an adapter")
     if adapter not in configs and adapter == "default" and len(configs) == 1: adapter = next(iter(configs))
-    if adapter not in configs: raise AdapterError(f"adapter={adapter!r} is not in this model; it has {', '.join(map(repr, configs))}")
+    if adapter not in configs:
+        raise AdapterError(f"adapter={adapter!r} is not in this model; it has {', '.join(map(repr, configs))}")
     config = configs[adapter]
     return adapter, config.to_dict() if hasattr(config, "to_dict") else config
 
 def _of_model(model, adapter, active=False):
     adapter, config = _config(model, adapter)
-    layers = [(name, o) for name, o in _layers(model, adapter) if not active or adapter in o.active_adapters and not o.disable_adapters]
+    layers = [(name, o) for name, o in _layers(model, adapter) if not active or adapter in o.active_adapters
+        and not o.disable_adapters]
     method = _method(config, layers[0][0] if layers else type(model).__name__)
     if not layers: raise AdapterError(f"adapter {adapter!r} changes no module of this {type(model).__name__}")
     return _once([f for name, o in layers for f in _of_layer(name, o, adapter, method)]), config
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #0cc85611
 def _number(value, what, name, whole=False):
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not math.isfinite(value) or (whole and not 0 < value < 2**31):
+    if isinstance(value, bool) or not isinstance(value,
+            int if whole else (int, float)) or not math.isfinite(value) or (whole and not 0 < value < 2**31):
         raise AdapterError(f"{what}={value!r} for {name} is not a {'positive whole ' if whole else ''}number")
     return value
 
 def _pattern(config, field, name, default):
     pattern = config.get(field)
-    if pattern and not isinstance(pattern, dict): raise AdapterError(f"{field}={pattern!r:.80} cannot be read: names and numbers are needed")
+    if pattern and not isinstance(pattern, dict):
+        raise AdapterError(f"{field}={pattern!r:.80} cannot be read: names and numbers are needed")
     try: return match_pattern(pattern, name, default)
     except AdapterError as e: raise AdapterError(f"{field}: {e}") from None
 
@@ -119,7 +134,8 @@ def _pattern(config, field, name, default):
 def _scaling(config, method, name, rows):
     alpha = "alpha" if method in ("LoHa", "LoKr") else "lora_alpha"
     if method == "VeRA": return _number(config.get("r"), "r", name, whole=True), 1.
-    if method == "AdaLoRA": return rows, (_number(config.get(alpha), alpha, name) if config.get(alpha) else rows)/(rows + 1e-5)
+    if method == "AdaLoRA":
+        return rows, (_number(config.get(alpha), alpha, name) if config.get(alpha) else rows)/(rows + 1e-5)
     r = _number(_pattern(config, "rank_pattern", name, config.get("r")), "r", name, whole=True)
     a = _number(_pattern(config, "alpha_pattern", name, config.get(alpha)), alpha, name)
     return r, a/math.sqrt(r) if config.get("use_rslora") else a/r
@@ -129,14 +145,17 @@ _ORDER = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_p
 _LAST = ("lm_head", "embed_out", "score", "classifier")
 
 def _place(name):
-    *front, last = [(0, int(o), "") if o.isdecimal() and len(o) < 10 else (1, 0, o) for o in re.sub(r"\[\d+\]$", "", name).split(".")]
+    *front, last = [(0, int(o), "") if o.isdecimal() and len(o) < 10 else (1, 0, o) for o in re.sub(r"\[\d+\]$", "",
+        name).split(".")]
     depth = max([i for i, o in enumerate(front) if o[0] == 0], default=-1) + 1
-    return last[2] in _LAST, front[:depth], _ORDER.index(last[2]) if last[2] in _ORDER else len(_ORDER), front[depth:], last
+    return (last[2] in _LAST, front[:depth], _ORDER.index(last[2]) if last[2] in _ORDER else len(_ORDER),
+        front[depth:], last)
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #ebb49d8e
 def _names(config, field):
     names = config.get(field) or []
-    if not isinstance(names, list) or not all(isinstance(o, str) for o in names): raise AdapterError(f"{field}={names!r:.80} is not a list of names")
+    if not isinstance(names, list) or not all(isinstance(o, str) for o in names):
+        raise AdapterError(f"{field}={names!r:.80} is not a list of names")
     return names
 
 def _parameters(config, modules):
@@ -152,11 +171,13 @@ def _parameters(config, modules):
 # %% ../../nbs/05_spectra/03_factors.ipynb #fb6cd116
 def _of_tensors(name, tensors, config, method, expert):
     for part, X in tensors.items():
-        if X.is_floating_point() and not X.isfinite().all(): raise AdapterError(f"{name}: {part} holds NaN or infinite numbers; the training diverged")
+        if X.is_floating_point() and not X.isfinite().all():
+            raise AdapterError(f"{name}: {part} holds NaN or infinite numbers; the training diverged")
     rows = next((len(X) for part, X in tensors.items() if part in ("lora_A", "lora_embedding_A") and X.ndim), 0)
     r, scaling = _scaling(config, method, name, rows)
     if rows % r or rows//r > 1 and not expert:
-        raise AdapterError(f"{name}: the configuration says r={r}, and lora_A has {rows} rows; which is right decides its scaling")
+        raise AdapterError(f"{name}: the configuration says r={r}, and lora_A has {rows} rows; which is right "
+            "decides its scaling")
     return factors_of(name, tensors, scaling, method, max(1, rows//r), _blocks(config, name))
 
 def _blocks(config, name):
@@ -175,13 +196,15 @@ def _of_files(source, adapter):
     tensors = read_tensors(path, {key for parts in modules.values() for key in parts.values()}.__contains__)
     held = {name: {part: tensors[key] for part, key in parts.items()} for name, parts in modules.items()}
     named = {new: (held[old], expert) for old, (new, expert) in _parameters(config, held).items()}
-    parts = [f for name in sorted(named, key=_place) for f in _of_tensors(name, named[name][0], config, method, named[name][1])]
+    parts = [f for name in sorted(named, key=_place) for f in _of_tensors(name, named[name][0], config, method,
+        named[name][1])]
     return (_untied(parts, held) if config.get("ensure_weight_tying") else parts), config
 
 def _untied(parts, held):
     for e in [f for f in parts if "lora_embedding_A" in held.get(f.name, ())]:
         tied = [f for f in parts if f is not e and f.A.shape == e.B.T.shape and f.A.equal(e.B.T) and f.B.equal(e.A.T)]
-        parts, e.note = [f for f in parts if f not in tied], ", ".join(filter(None, [e.note, *(f"tied to {f.name}" for f in tied)]))
+        parts, e.note = [f for f in parts if f not in tied], ", ".join(filter(None,
+            [e.note, *(f"tied to {f.name}" for f in tied)]))
     return parts
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #5e3f1079
@@ -208,7 +231,8 @@ def _parts(source, adapter):
 
 def _active(model):
     _config(model, next(iter(getattr(model, "peft_config", {})), "default"))
-    layers = [o for o in model.modules() if hasattr(o, "adapter_layer_names") and hasattr(o, "active_adapters") and not getattr(o, "disable_adapters", False)]
+    layers = [o for o in model.modules() if hasattr(o, "adapter_layer_names") and hasattr(o, "active_adapters")
+        and not getattr(o, "disable_adapters", False)]
     names = [a for a in model.peft_config if any(a in o.active_adapters for o in layers)]
     if not names: raise AdapterError("no adapter of this model is active; enable one, or name it")
     return names
@@ -217,7 +241,8 @@ def _active(model):
 def _started(config): return str(config.get("init_lora_weights", True)).lower().startswith(_STARTED)
 
 def _kept(model, parts):
-    return [Factors(f.name, *model.loranb_start[f.name], f.scaling, f.method) for f in parts if f.name in model.loranb_start]
+    return [Factors(f.name, *model.loranb_start[f.name], f.scaling, f.method) for f in parts
+        if f.name in model.loranb_start]
 
 def read_factors(
     source,  # A model with an adapter, a folder, a safetensors file, or a name on the Hub
@@ -228,9 +253,9 @@ def read_factors(
     parts, config = _parts(source, adapter)
     if start is None and _started(config) and getattr(source, "loranb_start", None): start = _kept(source, parts)
     if start is None and _started(config):
-        raise AdapterError(f"init_lora_weights={config['init_lora_weights']!r}: B A was not zero at the start, so it is not what was learned. "
-                           "Give start=start_of(model) from before the training, or the folder of an adapter saved then; "
-                           "or start='zero' to see B A as it stands")
+        raise AdapterError(f"init_lora_weights={config['init_lora_weights']!r}: B A was not zero at the start, so it "
+            "is not what was learned. " "Give start=start_of(model) from before the training, or the folder of an "
+            "adapter saved then; " "or start='zero' to see B A as it stands")
     if start is None or isinstance(start, str) and start == "zero": return parts
     before = {f.name: f for f in (start if isinstance(start, list) else _parts(start, adapter)[0])}
     missing = [f.name for f in parts if f.name not in before]
@@ -245,22 +270,24 @@ def other_changes(
 ) -> list[dict]:  # `name`, `what`, `shape`, and `norm` of the change where it can be known
     "What an adapter changes beside the products of its factors"
     if not isinstance(source, (str, Path)):
-        names = [adapter] if isinstance(adapter, str) and adapter != "active" else _active(source) if adapter == "active" else adapter
+        names = [adapter] if isinstance(adapter,
+            str) and adapter != "active" else _active(source) if adapter == "active" else adapter
         return [o for name in names for o in _beside(source, _config(source, name)[0], norms)]
     names = [adapter] if isinstance(adapter, str) else adapter
-    return [o for name in names for o in _left(tensor_header(adapter_files(source, "default" if name == "active" else name)[1]))]
+    return [o for name in names for o in _left(tensor_header(adapter_files(source, "default" if name == "active"
+        else name)[1]))]
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #77a03392
 def _left(header):
     shapes = {key: shape for key, (_, shape) in header.items()}
     modules, rest = modules_in(shapes)
-    found = [dict(name=name, what="lengths of rows (DoRA)", shape=shapes[parts["lora_magnitude_vector"]], norm=None) for name, parts in modules.items()
-        if "lora_magnitude_vector" in parts]
+    found = [dict(name=name, what="lengths of rows (DoRA)", shape=shapes[parts["lora_magnitude_vector"]], norm=None)
+        for name, parts in modules.items() if "lora_magnitude_vector" in parts]
     for key in rest:
         name = plain_name(key)
-        what = ("tokens" if "trainable_tokens" in key else "bias" if key.endswith("bias") else "a copy of the base's weight" if ".base_layer." in key
-            else "shared projection"
-                if name in ("vera_A", "vera_B") else "whole module")
+        what = ("tokens" if "trainable_tokens" in key else "bias" if key.endswith("bias")
+            else "a copy of the base's weight" if ".base_layer." in key else "shared projection" if name in ("vera_A",
+            "vera_B") else "whole module")
         found.append(dict(name=name, what=what, shape=shapes[key], norm=None))
     return found
 
@@ -268,22 +295,26 @@ def _left(header):
 @torch.no_grad()
 def _beside(model, adapter, norms):
     found = []
-    def _other(name, what, shape, size=None): return dict(name=name, what=what, shape=tuple(shape), norm=float(size()) if size and norms else None)
+    def _other(name, what, shape, size=None):
+        return dict(name=name, what=what, shape=tuple(shape), norm=float(size()) if size and norms else None)
     for name, o in model.named_modules():
         name, kind = plain_name(name), type(o).__name__
         if kind == "ModulesToSaveWrapper" and adapter in o.modules_to_save:
             before = dict(o.original_module.named_parameters())
             for key, X in o.modules_to_save[adapter].named_parameters():
                 same = key in before and before[key].shape == X.shape
-                found.append(_other(f"{name}.{key}", "whole module", X.shape, (lambda: (X.double() - before[key].double()).norm()) if same else None))
+                found.append(_other(f"{name}.{key}", "whole module", X.shape,
+                    (lambda: (X.double() - before[key].double()).norm()) if same else None))
         if kind == "TrainableTokensLayer" and adapter in getattr(o, "trainable_tokens_delta", ()):
             X = o.trainable_tokens_delta[adapter]
             found.append(_other(name.removesuffix(".token_adapter"), "tokens", X.shape,
                 lambda: (X.double() - o.trainable_tokens_original[adapter].to(X.device).double()).norm()))
         if adapter in getattr(o, "lora_magnitude_vector", ()):
-            found.append(_other(name, "lengths of rows (DoRA)", o.lora_magnitude_vector[adapter].weight.flatten().shape))
+            found.append(_other(name, "lengths of rows (DoRA)",
+                o.lora_magnitude_vector[adapter].weight.flatten().shape))
         bias = getattr(o.lora_B[adapter], "bias", None) if adapter in getattr(o, "lora_B", ()) else None
-        if bias is not None: found.append(_other(name, "bias of B", bias.shape, lambda: o.scaling[adapter]*bias.double().norm()))
+        if bias is not None:
+            found.append(_other(name, "bias of B", bias.shape, lambda: o.scaling[adapter]*bias.double().norm()))
     trained = getattr(model.peft_config[adapter], "bias", "none")
-    return found + ([_other(plain_name(n), "bias", X.shape) for n, X in model.named_parameters() if n.endswith("bias") and X.requires_grad
-        and "lora_" not in n] if trained in ("all", "lora_only") else [])
+    return found + ([_other(plain_name(n), "bias", X.shape) for n, X in model.named_parameters() if n.endswith("bias")
+        and X.requires_grad and "lora_" not in n] if trained in ("all", "lora_only") else [])

@@ -14,8 +14,8 @@ from .layouts import AdapterError
 # %% ../../nbs/05_spectra/02_files.ipynb #df7bc167
 LIMIT = 16*2**30  # Bytes of tensors that are read from one file; a rank-256 adapter of a 70B model in float32 has 13 GB
 HEADER = 32*2**20  # Bytes of a header
-_BITS = dict(F64=64, I64=64, U64=64, C64=64, F32=32, I32=32, U32=32, F16=16, BF16=16, I16=16, U16=16, I8=8, U8=8, BOOL=8,
-             F8_E4M3=8, F8_E5M2=8, F8_E8M0=8, F6_E2M3=6, F6_E3M2=6, F4=4)
+_BITS = dict(F64=64, I64=64, U64=64, C64=64, F32=32, I32=32, U32=32, F16=16, BF16=16, I16=16, U16=16, I8=8, U8=8,
+    BOOL=8, F8_E4M3=8, F8_E5M2=8, F8_E8M0=8, F6_E2M3=6, F6_E3M2=6, F4=4)
 
 def _broken(path, why): return AdapterError(f"{path} is not a readable safetensors file: {why}")
 
@@ -27,12 +27,15 @@ def tensor_header(
     path = Path(path)
     try:
         with open(path, "rb") as f: size, start = path.stat().st_size, f.read(8)
-        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04"): raise _broken(path, "it is a pickle, which can run code when it is opened")
+        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+            raise _broken(path, "it is a pickle, which can run code when it is opened")
         length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > size - 8: raise _broken(path, f"its header would take {length:,} bytes, and the file has {size:,}")
+        if len(start) < 8 or length > size - 8:
+            raise _broken(path, f"its header would take {length:,} bytes, and the file has {size:,}")
         if length > HEADER: raise _broken(path, f"its header takes {length:,} bytes, more than {HEADER:,}")
         with open(path, "rb") as f: header = json.loads(f.read(8 + length)[8:])
-    except (OSError, ValueError, RecursionError) as e: raise e if isinstance(e, AdapterError) else _broken(path, e) from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise e if isinstance(e, AdapterError) else _broken(path, e) from None
     if not isinstance(header, dict): raise _broken(path, "its header is no table of tensors")
     header.pop("__metadata__", None)
     return _checked(path, header, size - 8 - length)
@@ -45,14 +48,19 @@ def _checked(path, header, room):
     for name, o in header.items():
         if len(name) > 1000 or not name.isprintable(): raise _broken(path, f"{name[:80]!r} is no name of a tensor")
         try: dtype, shape, (start, end) = o["dtype"], tuple(o["shape"]), o["data_offsets"]
-        except (TypeError, KeyError, ValueError): raise _broken(path, f"tensor {name[:200]!r} has no type, shape and place") from None
+        except (TypeError, KeyError, ValueError):
+            raise _broken(path, f"tensor {name[:200]!r} has no type, shape and place") from None
         if str(dtype) not in _BITS or len(shape) > 8 or not all(map(_natural, (*shape, start, end))):
             raise _broken(path, f"tensor {name[:200]!r} has type {dtype!r:.40} and shape {shape!r:.80}")
-        if not start <= end <= room: raise _broken(path, f"tensor {name[:200]!r} ends at byte {end:,} of {room:,}; the file is cut off or its header is wrong")
+        if not start <= end <= room:
+            raise _broken(path, f"tensor {name[:200]!r} ends at byte {end:,} of {room:,}; the file is cut off or its "
+                "header is wrong")
         if math.prod(shape)*_BITS[dtype] > 8*(end - start):
             raise _broken(path, f"tensor {name[:200]!r} of shape {shape} needs more than its {end - start:,} bytes")
         found[name], total = (dtype, shape), total + end - start
-    if total > LIMIT: raise AdapterError(f"{path} holds {total/2**30:.1f} GiB of tensors, more than loranb.spectra.files.LIMIT = {LIMIT/2**30:.1f} GiB")
+    if total > LIMIT:
+        raise AdapterError(f"{path} holds {total/2**30:.1f} GiB of tensors, more than loranb.spectra.files.LIMIT = "
+            f"{LIMIT/2**30:.1f} GiB")
     return found
 
 # %% ../../nbs/05_spectra/02_files.ipynb #17239b19
@@ -74,7 +82,8 @@ def read_config(
     "The configuration of a saved adapter"
     path = Path(path)
     if not path.is_file(): raise AdapterError(f"{path.parent} is not an adapter folder: it has no {path.name}")
-    if path.stat().st_size > HEADER: raise AdapterError(f"{path} takes {path.stat().st_size:,} bytes, more than {HEADER:,}")
+    if path.stat().st_size > HEADER:
+        raise AdapterError(f"{path} takes {path.stat().st_size:,} bytes, more than {HEADER:,}")
     try: config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as e: raise AdapterError(f"{path} is not readable JSON: {e}") from None
     if not isinstance(config, dict): raise AdapterError(f"{path} does not hold a configuration")
@@ -91,7 +100,8 @@ def match_pattern(
     "The value of the first expression that matches the end of a module's name, as PEFT matches them"
     for key, value in (pattern or {}).items():
         if len(key) > 1000 or _NESTED.search(key):
-            raise AdapterError(f"the pattern {key[:80]!r} repeats a repetition, which can take forever; write the modules' names instead")
+            raise AdapterError(f"the pattern {key[:80]!r} repeats a repetition, which can take forever; write the "
+                "modules' names instead")
         try: found = re.match(rf"(.*\.)?({key})$", name)
         except re.error as e: raise AdapterError(f"the pattern {key[:80]!r} is no regular expression: {e}") from None
         if found: return value
@@ -106,17 +116,21 @@ def adapter_files(
     path = Path(source)
     if path.is_file():
         if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
-            raise AdapterError(f"{path} is a pickle, which can run code when it is opened; save the adapter with safe_serialization=True")
+            raise AdapterError(f"{path} is a pickle, which can run code when it is opened; save the adapter with "
+                "safe_serialization=True")
         return path.parent/"adapter_config.json", path
     if not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)): return _from_hub(str(source))
     if not path.is_dir(): raise AdapterError(f"there is no folder {str(source)!r}")
     if (path/adapter/"adapter_config.json").is_file(): path = path/adapter
-    if not (path/"adapter_config.json").is_file(): raise AdapterError(f"{path} is not an adapter folder: it has no adapter_config.json")
+    if not (path/"adapter_config.json").is_file():
+        raise AdapterError(f"{path} is not an adapter folder: it has no adapter_config.json")
     weights = path/"adapter_model.safetensors"
-    if not weights.is_file(): raise AdapterError(f"{path} {_PICKLED if (path/'adapter_model.bin').is_file() else 'has no adapter_model.safetensors'}")
+    if not weights.is_file():
+        raise AdapterError(f"{path} {_PICKLED if (path/'adapter_model.bin').is_file() else 'has no adapter_model.safetensors'}")
     return path/"adapter_config.json", weights
 
-_PICKLED = "holds a pickle (adapter_model.bin), which can run code when it is opened; save it again with safe_serialization=True"
+_PICKLED = ("holds a pickle (adapter_model.bin), which can run code when it is opened; save it again with "
+    "safe_serialization=True")
 
 # %% ../../nbs/05_spectra/02_files.ipynb #277cafb0
 def _from_hub(name):
@@ -127,18 +141,25 @@ def _from_hub(name):
         try: size = hub.get_hf_file_metadata(hub.hf_hub_url(name, "adapter_model.safetensors")).size or 0
         except EntryNotFoundError: raise
         except Exception: size = 0
-        if size > LIMIT: raise AdapterError(f"{name} on the Hub holds {size/2**30:.1f} GiB, more than loranb.spectra.files.LIMIT = {LIMIT/2**30:.1f} GiB")
+        if size > LIMIT:
+            raise AdapterError(f"{name} on the Hub holds {size/2**30:.1f} GiB, more than loranb.spectra.files.LIMIT "
+                f"= {LIMIT/2**30:.1f} GiB")
         return Path(config), Path(hub.hf_hub_download(name, "adapter_model.safetensors"))
-    except LocalEntryNotFoundError as e: raise AdapterError(f"there is no folder {name!r} here, and the Hub cannot be reached: {_first(e)}") from None
-    except EntryNotFoundError as e: raise AdapterError(f"{name} on the Hub has no adapter_config.json with an adapter_model.safetensors: {_first(e)}") from None
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as e: raise e if isinstance(e,
-        AdapterError) else AdapterError(f"there is no folder {name!r} here, and none on the Hub that can be read: {_first(e)}") from None
+    except LocalEntryNotFoundError as e:
+        raise AdapterError(f"there is no folder {name!r} here, and the Hub cannot be reached: {_first(e)}") from None
+    except EntryNotFoundError as e:
+        raise AdapterError(f"{name} on the Hub has no adapter_config.json with an adapter_model.safetensors: "
+            f"{_first(e)}") from None
+    except (OSError, ValueError, hub.errors.HfHubHTTPError) as e:
+        raise e if isinstance(e, AdapterError) else AdapterError(f"there is no folder {name!r} here, and none on the "
+            f"Hub that can be read: {_first(e)}") from None
 
 def _first(e): return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
 
 # %% ../../nbs/05_spectra/02_files.ipynb #ad791ed2
-_PARTS = ("lora_A", "lora_B", "lora_E", "lora_diag", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "vera_lambda_b", "vera_lambda_d",
-          *(f"hada_{o}" for o in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")), *(f"lokr_{o}" for o in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")))
+_PARTS = ("lora_A", "lora_B", "lora_E", "lora_diag", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector",
+    "vera_lambda_b", "vera_lambda_d", *(f"hada_{o}" for o in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
+    *(f"lokr_{o}" for o in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")))
 _KEY = re.compile(rf"(.+)\.({'|'.join(_PARTS)})(\.(?!weight$|bias$)[^.]+)?(\.weight)?")
 _IGNORED = re.compile(r"\.(lora_velora_embed|lora_monteclora_sampler)\b")
 
@@ -146,7 +167,8 @@ def plain_name(
     name: str,  # Of a module, as PEFT or a wrapper has it
 ) -> str:
     "A module's name in the base model"
-    return re.sub(r"(\.base_layer)+(?=\.(?!base_layer\b))", "", re.sub(r"^(module\.|base_model\.model\.|base_model\.)+", "", name.replace("_orig_mod.", "")))
+    return re.sub(r"(\.base_layer)+(?=\.(?!base_layer\b))", "",
+        re.sub(r"^(module\.|base_model\.model\.|base_model\.)+", "", name.replace("_orig_mod.", "")))
 
 # %% ../../nbs/05_spectra/02_files.ipynb #b803e18a
 def modules_in(
@@ -161,7 +183,7 @@ def modules_in(
             if found[2] in parts: raise AdapterError(f"the file has {found[2]} of {plain_name(found[1])} twice")
             parts[found[2]] = key
         elif re.search(r"\.(lora|hada|lokr)_", key) and not key.endswith(".bias") and not _IGNORED.search(key):
-            raise AdapterError(f"A tensor {re.split(r'[.](?=lora_|hada_|lokr_)', key)[-1]!r} is not known (found in {key}); "
-                               "it would change what the module's others mean")
+            raise AdapterError(f"A tensor {re.split(r'[.](?=lora_|hada_|lokr_)', key)[-1]!r} is not known (found in "
+                f"{key}); " "it would change what the module's others mean")
         else: rest.append(key)
     return modules, rest

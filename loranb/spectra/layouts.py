@@ -24,11 +24,13 @@ class Factors:
     B: torch.Tensor  # (m, r): writes its m outputs
     scaling: float  # What multiplies B A in the forward pass
     method: str = "LoRA"  # LoRA or the relative of it that keeps these factors
-    magnitude: torch.Tensor | None = None  # (m,), with DoRA: the length of each row of the weight, or column of an embedding's
+    # (m,), with DoRA: the length of each row of the weight, or column of an embedding's
+    magnitude: torch.Tensor | None = None
     note: str = ""  # What else is to be known about this module
 
     def __repr__(self):
-        head = f"{self.name}: B {self.m}x{self.r}, A {self.r}x{self.n}, scaling {self.scaling:g}, {str(self.dtype).removeprefix('torch.')}"
+        head = (f"{self.name}: B {self.m}x{self.r}, A {self.r}x{self.n}, scaling {self.scaling:g}, "
+            f"{str(self.dtype).removeprefix('torch.')}")
         return head + (f", {self.method}" if self.method != "LoRA" else "") + (f" ({self.note})" if self.note else "")
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #32bada08
@@ -72,7 +74,8 @@ class MadeFactors(Factors):
         note: str = "",  # As in `Factors`
         kronecker: tuple | None = None,  # Two pairs (A1, B1), (A2, B2) with A = kron(A1, A2) and B = kron(B1, B2)
     ):
-        self.name, self.make, self.shape, self.scaling, self.method, self.note, self.kronecker = name, make, shape, scaling, method, note, kronecker
+        self.name, self.make, self.shape, self.scaling, self.method, self.note, self.kronecker = (name, make, shape,
+            scaling, method, note, kronecker)
         self.magnitude = None
 
     A = property(lambda self: self.make()[0])
@@ -86,9 +89,11 @@ def _matrices(name, A, B, blocks=(1, 1)):
     conv = A.ndim > 2
     ok = A.ndim >= 2 and B.ndim == A.ndim and A.numel() and B.numel() and (not conv or set(B.shape[2:]) == {1})
     if ok and conv and A.shape[0] % B.shape[1] == 0: blocks = 1, A.shape[0]//B.shape[1]
-    if ok and A.shape[0] % blocks[0] == 0 == B.shape[0] % blocks[1]: A2, B2 = _diagonal(A.flatten(1), blocks[0]), _diagonal(B.flatten(1), blocks[1])
+    if ok and A.shape[0] % blocks[0] == 0 == B.shape[0] % blocks[1]:
+        A2, B2 = _diagonal(A.flatten(1), blocks[0]), _diagonal(B.flatten(1), blocks[1])
     if not ok or A2.shape[0] != B2.shape[1]:
-        raise AdapterError(f"{name}: A {tuple(A.shape)} and B {tuple(B.shape)} do not fit together; (r, n) and (m, r) are needed")
+        raise AdapterError(f"{name}: A {tuple(A.shape)} and B {tuple(B.shape)} do not fit together; (r, n) and (m, "
+            "r) are needed")
     return A2, B2
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #cc4f0348
@@ -98,7 +103,8 @@ def _lora(name, t, method, scaling, blocks):
     A, B = _matrices(name, A, B, blocks)
     for o in ("lora_E", "lora_diag"):
         if o not in t: continue
-        if t[o].numel() != len(A): raise AdapterError(f"{name}: {o} {tuple(t[o].shape)} does not fit A {tuple(A.shape)}")
+        if t[o].numel() != len(A):
+            raise AdapterError(f"{name}: {o} {tuple(t[o].shape)} does not fit A {tuple(A.shape)}")
         A = _wide(A)*_wide(t[o]).reshape(-1, 1)
     length = t.get("lora_magnitude_vector")
     if length is not None and length.numel() not in (len(B), A.shape[1]):
@@ -108,8 +114,9 @@ def _lora(name, t, method, scaling, blocks):
 def _wide(X): return X if X.dtype == torch.float64 else X.float()
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #23411944
-_NOTES = {"DoRA": "the direction; the rows' lengths are learned beside it", "aLoRA": "acts on the tokens from the invocation on",
-          "MonteCLoRA": "in training A is sampled around this", "KaSA": "the base has also lost its r smallest components"}
+_NOTES = {"DoRA": "the direction; the rows' lengths are learned beside it",
+    "aLoRA": "acts on the tokens from the invocation on", "MonteCLoRA": "in training A is sampled around this",
+    "KaSA": "the base has also lost its r smallest components"}
 
 def _vera(name, t, scaling):
     b, d, A, B = (t.get(o) for o in ("vera_lambda_b", "vera_lambda_d", "vera_A", "vera_B"))
@@ -118,7 +125,8 @@ def _vera(name, t, scaling):
         raise AdapterError(f"{name}: VeRA cuts its shared A and B to the size of each layer, "
                            "which its file does not tell; load the adapter and read it from the model")
     if A.shape[0] != d.numel() or B.shape[1] != d.numel() or B.shape[0] < b.numel():
-        raise AdapterError(f"{name}: VeRA's A {tuple(A.shape)}, B {tuple(B.shape)}, b {tuple(b.shape)} and d {tuple(d.shape)} do not fit together")
+        raise AdapterError(f"{name}: VeRA's A {tuple(A.shape)}, B {tuple(B.shape)}, b {tuple(b.shape)} and d "
+            f"{tuple(d.shape)} do not fit together")
     return Factors(name, _wide(A)*_wide(d)[:, None], _wide(B[:b.numel()])*_wide(b)[:, None], scaling, "VeRA")
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #d1238863
@@ -126,13 +134,15 @@ def _experts(name, t, scaling, E):
     A, B = t.get("lora_A"), t.get("lora_B")
     if A is None or B is None: raise AdapterError(f"{name} has no lora_{'B' if B is None else 'A'}")
     if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or A.shape[0] % E or not A.numel() or not B.numel():
-        raise AdapterError(f"{name}: A {tuple(A.shape)} and B {tuple(B.shape)} do not fit {E} experts; (experts*r, n) and (m, r*experts) are needed")
+        raise AdapterError(f"{name}: A {tuple(A.shape)} and B {tuple(B.shape)} do not fit {E} experts; (experts*r, "
+            "n) and (m, r*experts) are needed")
     A, B = A.reshape(E, -1, A.shape[1]), B.reshape(len(B), -1, E)
     return [Factors(f"{name}[{e}]", A[e], B[..., e], scaling, note=_fused(B[..., e])) for e in range(E)]
 
 def _fused(B):
     m, r = B.shape[0]//2, B.shape[1]//2
-    whole = m and r and B.shape[0] == 2*m and B.shape[1] == 2*r and not (B[:m, r:].any() or B[m:, :r].any()) and B[:m, :r].any() and B[m:, r:].any()
+    whole = m and r and B.shape[0] == 2*m and B.shape[1] == 2*r and not (B[:m, r:].any() or B[m:, :r].any()) and B[:m,
+        :r].any() and B[m:, r:].any()
     return f"two fused blocks of rank {r}" if whole else ""
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #bbc79729
@@ -142,7 +152,8 @@ def _hadamard(A1, B1, A2, B2):
 
 def _dense(M):
     m, n = M.shape
-    return (torch.eye(n, dtype=M.dtype, device=M.device), M) if n <= m else (M, torch.eye(m, dtype=M.dtype, device=M.device))
+    return (torch.eye(n, dtype=M.dtype, device=M.device), M) if n <= m else (M,
+        torch.eye(m, dtype=M.dtype, device=M.device))
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #c93aff03
 def _need(name, t, *parts):
@@ -152,10 +163,12 @@ def _need(name, t, *parts):
 
 def _loha(name, t, scaling):
     w1a, w1b, w2a, w2b = _need(name, t, *(f"hada_w{i}_{o}" for i in "12" for o in "ab"))
-    pairs = [_tucker(name, *o) for o in zip(_need(name, t, "hada_t1", "hada_t2"), (w1a, w2a), (w1b, w2b))] if "hada_t1" in t else [(w1b, w1a), (w2b, w2a)]
+    pairs = [_tucker(name, *o) for o in zip(_need(name, t, "hada_t1", "hada_t2"), (w1a, w2a),
+        (w1b, w2b))] if "hada_t1" in t else [(w1b, w1a), (w2b, w2a)]
     (A1, B1), (A2, B2) = (_matrices(name, *pair) for pair in pairs)
     m, n, r = len(B1), A1.shape[1], len(A1)*len(A2)
-    if (m, n) != (len(B2), A2.shape[1]): raise AdapterError(f"{name}: the two products of LoHa are {m}x{n} and {len(B2)}x{A2.shape[1]}")
+    if (m, n) != (len(B2), A2.shape[1]):
+        raise AdapterError(f"{name}: the two products of LoHa are {m}x{n} and {len(B2)}x{A2.shape[1]}")
     return MadeFactors(name, lambda: _hadamard(A1, B1, A2, B2), (m, n, min(r, m, n)), scaling, "LoHa")
 
 def _tucker(name, t, wa, wb):
@@ -204,8 +217,10 @@ def factors_of(
 def _check(name, tensors):
     for part, X in tensors.items():
         if X.is_meta or type(X).__name__ == "DTensor" or not X.numel():
-            raise AdapterError(f"{name}: {part} {tuple(X.shape)} is not whole here (empty, sharded, or without data); gather it first")
-        if not X.is_floating_point(): raise AdapterError(f"{name}: {part} is {str(X.dtype).removeprefix('torch.')}, not floating point")
+            raise AdapterError(f"{name}: {part} {tuple(X.shape)} is not whole here (empty, sharded, or without "
+                "data); gather it first")
+        if not X.is_floating_point():
+            raise AdapterError(f"{name}: {part} is {str(X.dtype).removeprefix('torch.')}, not floating point")
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #8c1ce8f0
 def sum_factors(
@@ -215,9 +230,13 @@ def sum_factors(
     if len(parts) == 1: return parts[0]
     first = parts[0]
     if any((f.m, f.n) != (first.m, first.n) for f in parts):
-        raise AdapterError(f"{first.name} is {' and '.join(f'{f.m}x{f.n}' for f in parts)} in the adapters; they cannot be added")
-    def make(): return torch.cat([f.A.detach().double() for f in parts]), torch.cat([f.scaling*f.B.detach().double() for f in parts], 1)
-    return MadeFactors(first.name, make, (first.m, first.n, sum(f.r for f in parts)), 1., "+".join(f.method for f in parts))
+        raise AdapterError(f"{first.name} is {' and '.join(f'{f.m}x{f.n}' for f in parts)} in the adapters; they "
+            "cannot be added")
+    def make():
+        return torch.cat([f.A.detach().double() for f in parts]), torch.cat([f.scaling*f.B.detach().double()
+            for f in parts], 1)
+    return MadeFactors(first.name, make, (first.m, first.n, sum(f.r for f in parts)), 1.,
+        "+".join(f.method for f in parts))
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #116fe6e0
 def difference(
@@ -225,9 +244,12 @@ def difference(
     start: Factors,  # As it was
 ) -> Factors:
     "The factors of `now - start`, of at most the sum of their ranks"
-    if (now.m, now.n) != (start.m, start.n): raise AdapterError(f"{now.name} is {now.m}x{now.n}, and {start.m}x{start.n} in the start")
+    if (now.m, now.n) != (start.m, start.n):
+        raise AdapterError(f"{now.name} is {now.m}x{now.n}, and {start.m}x{start.n} in the start")
     if (now.r, now.scaling) != (start.r, start.scaling):
-        def make(): return torch.cat([o.A.double() for o in (now, start)]), torch.cat([now.scaling*now.B.double(), -start.scaling*start.B.double()], 1)
+        def make():
+            return torch.cat([o.A.double() for o in (now, start)]), torch.cat([now.scaling*now.B.double(),
+                -start.scaling*start.B.double()], 1)
         return MadeFactors(now.name, make, (now.m, now.n, now.r + start.r), 1., f"{now.method} since its start")
     def make():
         A, B, A0, B0 = (o.detach().double() for o in (now.A, now.B, start.A.to(now.A.device), start.B.to(now.B.device)))

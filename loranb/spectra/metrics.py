@@ -111,7 +111,8 @@ def a_at_start(
     A = _tensor(A)
     (r, n), eps = A.shape[-2:], torch.finfo(A.dtype).eps
     largest, std = A.abs().amax((-2, -1)).double(), A.double().square().mean((-2, -1)).sqrt()
-    return ((largest*math.sqrt(n) <= 1 + 2*eps) & ((std*math.sqrt(3*n) - 1).abs() < 4*math.sqrt(0.2/(r*n)) + eps)).cpu().numpy()
+    return ((largest*math.sqrt(n) <= 1 + 2*eps) & ((std*math.sqrt(3*n) - 1).abs() < 4*math.sqrt(0.2/(r*n))
+        + eps)).cpu().numpy()
 
 # %% ../../nbs/05_spectra/05_metrics.ipynb #574150e9
 def walk_variance(
@@ -147,7 +148,8 @@ def gavish_donoho(
     beta: float,  # The smaller side over the larger, from 0 to 1
 ) -> tuple[float, float]:  # For noise that is known, times sqrt(larger side) and its standard deviation; and times the median singular value
     "The two coefficients of the optimal hard threshold: lambda(beta) and omega(beta)"
-    if not 0 < beta <= 1: raise RecipeError(f"beta={beta!r} is the smaller side of the matrix over the larger, so above 0 and at most 1")
+    if not 0 < beta <= 1:
+        raise RecipeError(f"beta={beta!r} is the smaller side of the matrix over the larger, so above 0 and at most 1")
     known = math.sqrt(2*(beta + 1) + 8*beta/(beta + 1 + math.sqrt(beta**2 + 14*beta + 1)))
     return known, known/math.sqrt(_median(beta))
 

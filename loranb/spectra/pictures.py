@@ -9,7 +9,8 @@ __all__ = ['spectrum_svg', 'course_svg', 'map_svg', 'model_map', 'multiples_svg'
 import math
 import numpy as np
 from ..core.texts import number_text
-from ..core.html import (ACCENT, Axes, GREY, LEARN, lin_ticks, log_range, log_ticks, Svg, svg, tag, WARM, _line, _path, _text)
+from loranb.core.html import (ACCENT, Axes, GREY, LEARN, lin_ticks, log_range, log_ticks, Svg, svg, tag, WARM, _line,
+    _path, _text)
 from .readings import (
     course_alarms, course_reading, directions_reading, map_format, map_reading, map_scale, map_values, METRICS,
     module_grid, noise_rank, spectrum_figures, spectrum_reading, trim_reading)
@@ -20,17 +21,25 @@ def _sigma_range(sigma, bands):
     seen = seen[np.isfinite(seen) & (seen > 0)]
     return log_range(max(seen.min()/1.3, seen.max()/1e4), seen.max()*1.1) if len(seen) else (0.1, 1.)
 
-def _noise_key(x, y): return [tag("rect", x=float(x), y=float(y-8), width=14, height=9, fill=GREY, fill_opacity=".25"), _text(x+19, y, "what noise would give")]
+def _noise_key(x, y):
+    return [tag("rect", x=float(x), y=float(y-8), width=14, height=9, fill=GREY, fill_opacity=".25"),
+        _text(x+19, y, "what noise would give")]
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #b5504a40
 def _glyph(kind, x, y, colour="currentColor", a=4):
-    d = dict(k90=f"M{x-4:.1f} {y+4:.1f}h8l-4 -7z", k99=f"M{x-4:.1f} {y+4:.1f}h8l-4 -7z", rank=(diamond := f"M{x:.1f} {y-a:.1f}l{a:.1f} {a:.1f}l-{a:.1f} {a:.1f}l-{a:.1f} -{a:.1f}z"), aware=diamond)[kind]
+    d = dict(k90=f"M{x-4:.1f} {y+4:.1f}h8l-4 -7z", k99=f"M{x-4:.1f} {y+4:.1f}h8l-4 -7z",
+        rank=(diamond := f"M{x:.1f} {y-a:.1f}l{a:.1f} {a:.1f}l-{a:.1f} {a:.1f}l-{a:.1f} -{a:.1f}z"),
+        aware=diamond)[kind]
     hollow = kind in ("k99", "aware")
-    return tag("path", d=d, fill="none" if hollow else colour, stroke=colour if hollow else None, stroke_width=1.3 if hollow else None, fill_opacity=None if hollow else ".75")
+    return tag("path", d=d, fill="none" if hollow else colour, stroke=colour if hollow else None,
+        stroke_width=1.3 if hollow else None, fill_opacity=None if hollow else ".75")
 
 def _rank_marks(ax, f, y):
-    places = [(kind, at + .5, word) for kind, at, word in (("k90", f["k90"], f"90 %: {f['k90']}"), ("k99", f["k99"], f"99 %: {f['k99']}"), ("rank", f["entropy_rank"], f"entropy rank {number_text(f['entropy_rank'])}"))]
-    return [o for i, (kind, at, word) in enumerate(places) for o in (_glyph(kind, float(ax.x(at)), ax.y0+7), _glyph(kind, 8 + 67.*i, y-4), _text(17 + 67.*i, y, word))]
+    places = [(kind, at + .5, word) for kind, at, word in (("k90", f["k90"], f"90 %: {f['k90']}"),
+        ("k99", f["k99"], f"99 %: {f['k99']}"),
+        ("rank", f["entropy_rank"], f"entropy rank {number_text(f['entropy_rank'])}"))]
+    return [o for i, (kind, at, word) in enumerate(places) for o in (_glyph(kind, float(ax.x(at)), ax.y0+7),
+        _glyph(kind, 8 + 67.*i, y-4), _text(17 + 67.*i, y, word))]
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #2ed949d8
 def spectrum_svg(
@@ -44,28 +53,39 @@ def spectrum_svg(
     "Singular values as stems, with the noise band and the rank that would have been enough"
     s, f = np.nan_to_num(np.asarray(sigma, float), posinf=0), spectrum_figures(sigma, band)
     n, at, known = len(s), k or f["k99"], f["noise"] is not None
-    a = [] if aware is None or not np.nansum(aware) else np.asarray(aware, float)*f["norm"]/math.sqrt(np.nansum(np.square(aware)))
+    a = [] if aware is None or not np.nansum(aware) else np.asarray(aware,
+        float)*f["norm"]/math.sqrt(np.nansum(np.square(aware)))
     ax = Axes(width, height, (0.5, n+0.5), _sigma_range([*s, *a], band if known else ()), top=22, bottom=70)
     gap = float(ax.x(2)-ax.x(1))
     kids = ax.grid(range(1, n+1, max(1, math.ceil((n-1)/(width/40)))), 44)
-    if known: kids += [tag("rect", x=ax.x0, y=float(ax.y(band[1])), width=ax.x1-ax.x0, height=float(ax.y(band[0])-ax.y(band[1])), fill=GREY, fill_opacity=".25"), *_noise_key(2, height-24)]
+    if known:
+        kids += [tag("rect", x=ax.x0, y=float(ax.y(band[1])), width=ax.x1-ax.x0,
+            height=float(ax.y(band[0])-ax.y(band[1])), fill=GREY, fill_opacity=".25"), *_noise_key(2, height-24)]
     for i, v in enumerate(s, 1):
         if v <= 0: continue
         c = GREY if known and v <= band[1] else ACCENT
-        kids += [_line(ax.x(i), ax.y0, ax.x(i), ax.y(v), c, stroke_width=min(3., gap*.4)), tag("circle", cx=float(ax.x(i)), cy=float(ax.y(v)), r=min(4.5, gap*.4), fill=c)]
-    kids += [_glyph("aware", float(ax.x(i)), float(ax.y(v)), LEARN, min(4., gap*.4)) for i, v in enumerate(a, 1) if v > 0]
+        kids += [_line(ax.x(i), ax.y0, ax.x(i), ax.y(v), c, stroke_width=min(3., gap*.4)),
+            tag("circle", cx=float(ax.x(i)), cy=float(ax.y(v)), r=min(4.5, gap*.4), fill=c)]
+    kids += [_glyph("aware", float(ax.x(i)), float(ax.y(v)), LEARN, min(4., gap*.4)) for i,
+        v in enumerate(a, 1) if v > 0]
     if len(a): kids += [_glyph("aware", 160., height-28., LEARN), _text(169, height-24, "as data sees it")]
-    if not f["norm"]: return svg(width, height, kids, label=f"Singular values of {title or 'one update'}. {spectrum_reading(sigma, band)}")
-    x, left, word = float(ax.x(at+.5)), at > n/2, f"99 % of the energy: k = {at}" if at == f["k99"] else f"cut at k = {at}"
-    kids += [*_rank_marks(ax, f, height-5), _line(x, 6, x, ax.y0, WARM, stroke_width=1.6, stroke_dasharray="5 4"), _text(x+(-6 if left else 6), 14, word, "end" if left else None, fill_opacity=1)]
-    return svg(width, height, kids, label=f"Singular values of {title or 'one update'}. {spectrum_reading(sigma, band, aware, k)}")
+    if not f["norm"]:
+        return svg(width, height, kids, label=f"Singular values of {title or 'one update'}. "
+            f"{spectrum_reading(sigma, band)}")
+    x, left, word = (float(ax.x(at+.5)), at > n/2, f"99 % of the energy: k = {at}" if at == f["k99"]
+        else f"cut at k = {at}")
+    kids += [*_rank_marks(ax, f, height-5), _line(x, 6, x, ax.y0, WARM, stroke_width=1.6, stroke_dasharray="5 4"),
+        _text(x+(-6 if left else 6), 14, word, "end" if left else None, fill_opacity=1)]
+    return svg(width, height, kids, label=f"Singular values of {title or 'one update'}. "
+        f"{spectrum_reading(sigma, band, aware, k)}")
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #65cffd30
 def _strip(t, v, noise, ax, top, height, floor, words):
     lo, hi = floor, max([floor+1e-9, *(o for o in (*v, *noise) if math.isfinite(o))])
     y = lambda o: top + height*(1 - (np.clip(o, lo, hi)-lo)/(hi-lo))
     kids = [_text(2, top-5, words), _line(ax.x0, top+height, ax.x1, top+height, stroke_opacity=".14")]
-    for values, look in ((noise, dict(stroke=GREY, stroke_width=1.3, stroke_dasharray="5 4")), (v, dict(stroke=ACCENT, stroke_width=1.8))):
+    for values, look in ((noise, dict(stroke=GREY, stroke_width=1.3, stroke_dasharray="5 4")),
+            (v, dict(stroke=ACCENT, stroke_width=1.8))):
         on = np.isfinite(values)
         if on.any(): kids.append(tag("path", d=_path(ax.x(t[on]), y(np.asarray(values)[on])), fill="none", **look))
     return kids
@@ -76,18 +96,24 @@ def _strips(t, s, b, at, shape, ax):
     rank, norm = (np.array([o[k] if o["norm"] else np.nan for o in f]) for k in ("entropy_rank", "norm"))
     null, noise = noise_rank(*shape, s.shape[1]) if shape else math.nan, math.sqrt(s.shape[1])*b.mean(1)
     said = lambda v: "" if math.isnan(v) else f" · noise {number_text(v)}"
-    return [*_strip(t, rank, np.full(len(t), null), ax, 230, 22, 1, f"entropy rank {number_text(rank[at])}{said(null)}"), *_strip(t, norm, noise, ax, 274, 22, 0, f"size ‖ΔW‖ {number_text(norm[at])}{said(noise[at])}")]
+    return [*_strip(t, rank, np.full(len(t), null), ax, 230, 22, 1,
+        f"entropy rank {number_text(rank[at])}{said(null)}"),
+        *_strip(t, norm, noise, ax, 274, 22, 0, f"size ‖ΔW‖ {number_text(norm[at])}{said(noise[at])}")]
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #10bbd1bf
 def _course_lines(t, s, ax, top):
     out, used = [], []
     for i in range(s.shape[1]-1 if len(t) else -1, -1, -1):
         on, quiet = s[:, i] > 0, s[-1, i] <= top
-        if on.any(): out.append(tag("path", d=_path(ax.x(t[on]), ax.y(s[on, i])), fill="none", stroke=GREY if quiet else ACCENT, stroke_width=1 if quiet else 2 if i < 5 else 1.2,
-            stroke_opacity=f"{.6 if quiet else max(.4, 1-.13*i):.2g}"))
+        if on.any():
+            out.append(tag("path", d=_path(ax.x(t[on]), ax.y(s[on, i])), fill="none", stroke=GREY if quiet else ACCENT,
+                stroke_width=1 if quiet else 2 if i < 5 else 1.2,
+                stroke_opacity=f"{.6 if quiet else max(.4, 1-.13*i):.2g}"))
     for i in range(s.shape[1] if len(t) else 0):
         at = float(ax.y(s[-1, i]))
-        if s[-1, i] > top and all(abs(at-u) >= 11 for u in used): out.append(_text(ax.x1+4, at+4, f"σ{i+1}")); used.append(at)
+        if s[-1, i] > top and all(abs(at-u) >= 11 for u in used):
+            out.append(_text(ax.x1+4, at+4, f"σ{i+1}"))
+            used.append(at)
     return out
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #49b35a91
@@ -108,14 +134,18 @@ def course_svg(
     ax, now = Axes(width, height, (0, last), _sigma_range(s, b), right=26, top=14, bottom=height-168), slice(0, at+1)
     kids = ax.grid(lin_ticks(last, 3), height-184)
     if known.any():
-        area = _path(np.concatenate([ax.x(t[known]), ax.x(t[known][::-1])]), np.concatenate([ax.y(b[known, 1]), ax.y(b[known, 0][::-1])]))
+        area = _path(np.concatenate([ax.x(t[known]), ax.x(t[known][::-1])]),
+            np.concatenate([ax.y(b[known, 1]), ax.y(b[known, 0][::-1])]))
         kids += [tag("path", d=area + "Z", fill=GREY, fill_opacity=".25"), *_noise_key(2, 204)]
     kids += _course_lines(t, s, ax, b[-1, 1] if len(t) and known[-1] else 0) + _strips(t, s, b, at, shape, ax)
     if at < len(t)-1: kids.append(_line(ax.x(t[at]), ax.y1, ax.x(t[at]), height-4, stroke_opacity=".6"))
     for step, kind, _ in course_alarms(t[now], s[now], b[now], drift):
         x, left = float(ax.x(step)), step > last/2
-        kids += [_line(x, 2, x, ax.y0, WARM, stroke_width=1.6, stroke_dasharray="2 3"), _text(x+(-5 if left else 5), 10, {"nan": "not a number", "spike": "spike", "still": "nothing learned"}[kind], "end" if left else None, fill=WARM, fill_opacity=1)]
-    return svg(width, height, kids, label=f"Singular values of {title or 'one update'} by step. {course_reading(t[now], s[now], b[now], drift)}")
+        kids += [_line(x, 2, x, ax.y0, WARM, stroke_width=1.6, stroke_dasharray="2 3"),
+            _text(x+(-5 if left else 5), 10, {"nan": "not a number", "spike": "spike",
+            "still": "nothing learned"}[kind], "end" if left else None, fill=WARM, fill_opacity=1)]
+    return svg(width, height, kids, label=f"Singular values of {title or 'one update'} by step. "
+        f"{course_reading(t[now], s[now], b[now], drift)}")
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #4d243b77
 def map_svg(
@@ -138,13 +168,18 @@ def map_svg(
     cell = lambda i, j: dict(x=left+j*cw+1., y=26+i*ch+pad, width=cw-2., height=ch-2*pad, rx=min(4., ch/5))
     kids = [_text(left+j*cw+cw/2, 17, c, "middle") for j, c in enumerate(columns)]
     kids += [_text(left-6, 26+i*ch+ch/2+4, r, "end") for i, r in enumerate(rows) if i % math.ceil(13/ch) == 0]
-    kids += [tag("rect", tag("title", f"{rows[i]} {columns[j]}: {fmt(v[i, j])}"), fill=ACCENT, fill_opacity=shade(v[i, j]), **cell(i, j)) for i, j in zip(*np.nonzero(np.isfinite(v)))]
+    kids += [tag("rect", tag("title", f"{rows[i]} {columns[j]}: {fmt(v[i, j])}"), fill=ACCENT,
+        fill_opacity=shade(v[i, j]), **cell(i, j)) for i, j in zip(*np.nonzero(np.isfinite(v)))]
     if selected: kids.append(tag("rect", fill="none", stroke=WARM, stroke_width=2.5, **cell(*selected)))
-    kids += [tag("rect", x=left+i*6., y=foot+12, width=6, height=7, fill=ACCENT, fill_opacity=f"{.07+.93*i/23:.2f}") for i in range(24)]
-    if math.isfinite(mark): kids.append(_line(left + 144*part(mark), foot+9, left + 144*part(mark), foot+22, stroke_width=1.6))
+    kids += [tag("rect", x=left+i*6., y=foot+12, width=6, height=7, fill=ACCENT, fill_opacity=f"{.07+.93*i/23:.2f}")
+        for i in range(24)]
+    if math.isfinite(mark):
+        kids.append(_line(left + 144*part(mark), foot+9, left + 144*part(mark), foot+22, stroke_width=1.6))
     noise = f" · {'random' if title == METRICS['share'] else 'noise'} {fmt(mark)}" if math.isfinite(mark) else ""
-    kids += [_text(left, foot+32, fmt(lo)), _text(left+144, foot+32, fmt(hi), "end"), _text(left, foot+47, title + noise)]
-    return svg(max(width, left+190), foot+52, kids, label=label or f"{title or 'Values'} by layer and module, from {fmt(lo)} to {fmt(hi)}")
+    kids += [_text(left, foot+32, fmt(lo)), _text(left+144, foot+32, fmt(hi), "end"),
+        _text(left, foot+47, title + noise)]
+    return svg(max(width, left+190), foot+52, kids,
+        label=label or f"{title or 'Values'} by layer and module, from {fmt(lo)} to {fmt(hi)}")
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #3b9d30c9
 def model_map(
@@ -160,7 +195,8 @@ def model_map(
     rows, columns, place = module_grid(modules)
     v = map_values(sigmas, metric, column)
     at = [tuple(map(int, p)) for p in zip(*np.nonzero(place >= 0)) if modules[place[tuple(p)]]["name"] == selected]
-    return map_svg(rows, columns, np.append(v, np.nan)[place], METRICS[metric], map_format(metric), at[0] if at else None, map_scale(modules, v, metric, bands, chance),
+    return map_svg(rows, columns, np.append(v, np.nan)[place], METRICS[metric], map_format(metric),
+        at[0] if at else None, map_scale(modules, v, metric, bands, chance),
         f"{METRICS[metric]} by layer and module. {map_reading(modules, sigmas, metric, column, chance)}")
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #47502d80
@@ -174,20 +210,28 @@ def multiples_svg(
     b = np.full((len(s), 2), np.nan) if bands is None else np.asarray(bands, float)
     if columns == [""]: columns, place = [""]*6, np.append(np.arange(len(s)), np.full(-len(s) % 6, -1)).reshape(-1, 6)
     grid, (w, h), left, kids = len(rows) == len(place), (92, 46), 0, []
-    if grid: left, kids = 10 + 6*max(map(len, rows)), [_text(10+6*max(map(len, rows))+j*w+w/2, 12, c, "middle") for j, c in enumerate(columns)]
+    if grid:
+        left, kids = 10 + 6*max(map(len, rows)), [_text(10+6*max(map(len, rows))+j*w+w/2, 12, c, "middle") for j,
+            c in enumerate(columns)]
     ylim = _sigma_range(s, b)
     for (i, j), m in np.ndenumerate(place):
         if m < 0: continue
         r, f = modules[m].get("r", s.shape[1]), spectrum_figures(s[m])
         ax = Axes(w, h, (0.5, r+0.5), ylim, 3, 3, 4 if grid else 13, 3)
-        stems = "".join(f"M{a:.1f} {ax.y0}V{c:.1f}" for a, c, v in zip(ax.x(np.arange(1, r+1)), ax.y(s[m]), s[m]) if v > 0)
+        stems = "".join(f"M{a:.1f} {ax.y0}V{c:.1f}" for a, c, v in zip(ax.x(np.arange(1, r+1)), ax.y(s[m]), s[m])
+            if v > 0)
         known, cut = np.isfinite(b[m]).all(), float(ax.x(f["k99"]+.5))
-        kids.append(tag("g", tag("title", f"{modules[m]['name']}: {spectrum_reading(s[m][:r], b[m])}"), tag("rect", x=1, y=ax.y1-2, width=w-2, height=ax.y0-ax.y1+3, fill=GREY, fill_opacity=".08"),
-            tag("rect", x=1, y=float(ax.y(b[m, 1])), width=w-2, height=float(ax.y(b[m, 0])-ax.y(b[m, 1])), fill=GREY, fill_opacity=".3") if known else None,
-            tag("path", d=stems, stroke=ACCENT, stroke_width=max(.6, min(3., 50/r))), _line(cut, ax.y1-2, cut, ax.y0, WARM, stroke_dasharray="3 2") if f["k99"] else None,
-            None if grid else _text(2, 9, modules[m]["name"][-18:], font_size=8), transform=f"translate({left+j*w} {18*grid+i*h})"))
+        kids.append(tag("g", tag("title", f"{modules[m]['name']}: {spectrum_reading(s[m][:r], b[m])}"),
+            tag("rect", x=1, y=ax.y1-2, width=w-2, height=ax.y0-ax.y1+3, fill=GREY, fill_opacity=".08"),
+            tag("rect", x=1, y=float(ax.y(b[m, 1])), width=w-2, height=float(ax.y(b[m, 0])-ax.y(b[m, 1])), fill=GREY,
+            fill_opacity=".3") if known else None,
+            tag("path", d=stems, stroke=ACCENT, stroke_width=max(.6, min(3., 50/r))),
+            _line(cut, ax.y1-2, cut, ax.y0, WARM, stroke_dasharray="3 2") if f["k99"] else None,
+            None if grid else _text(2, 9, modules[m]["name"][-18:], font_size=8),
+            transform=f"translate({left+j*w} {18*grid+i*h})"))
     if grid: kids += [_text(left-6, 18+i*h+h/2+4, r, "end") for i, r in enumerate(rows)]
-    return svg(left+w*len(columns), 18*grid+h*len(place)+2, kids, label=f"Singular values of {len(s)} modules from {number_text(ylim[0])} to {number_text(ylim[1])}")
+    return svg(left+w*len(columns), 18*grid+h*len(place)+2, kids,
+        label=f"Singular values of {len(s)} modules from {number_text(ylim[0])} to {number_text(ylim[1])}")
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #2abdd3fe
 def _dots(x, y): return "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(x, y))
@@ -205,16 +249,23 @@ def directions_svg(
     xlim, ylim = _sigma_range(s[use], ()), _sigma_range(e[use], ())
     ax = Axes(width, height, np.log10(xlim), ylim, left=48, bottom=44)
     x, y = ax.x(np.log10(np.clip(np.where(use, s, xlim[0]), *xlim))), ax.y(np.where(use, e, ylim[0]))
-    kids = ax.grid(()) + [_text(ax.x(math.log10(t)), height-28, number_text(t), "middle") for t in log_ticks(*xlim)] + [_text(ax.x1, height-10, "singular value σ", "end"), _text(2, 8, "effect on the loss |σ·g|")]
+    kids = ax.grid(()) + [_text(ax.x(math.log10(t)), height-28, number_text(t), "middle")
+        for t in log_ticks(*xlim)] + [_text(ax.x1, height-10, "singular value σ", "end"),
+        _text(2, 8, "effect on the loss |σ·g|")]
     if use.any():
         g = float(np.median(e[use]/s[use]))
         ends = np.clip(np.array(xlim), ylim[0]/g, ylim[1]/g)
-        kids.append(_line(ax.x(np.log10(ends[0])), ax.y(g*ends[0]), ax.x(np.log10(ends[1])), ax.y(g*ends[1]), GREY, stroke_width=1.3, stroke_dasharray="5 4"))
-        kids += [_line(2, height-14, 18, height-14, GREY, stroke_width=1.3, stroke_dasharray="5 4"), _text(24, height-10, "if only size mattered")]
-    kids.append(tag("path", d=_dots(x[use], y[use]), stroke=GREY, stroke_width=3.5, stroke_linecap="round", stroke_opacity=".45", fill="none"))
+        kids.append(_line(ax.x(np.log10(ends[0])), ax.y(g*ends[0]), ax.x(np.log10(ends[1])), ax.y(g*ends[1]), GREY,
+            stroke_width=1.3, stroke_dasharray="5 4"))
+        kids += [_line(2, height-14, 18, height-14, GREY, stroke_width=1.3, stroke_dasharray="5 4"),
+            _text(24, height-10, "if only size mattered")]
+    kids.append(tag("path", d=_dots(x[use], y[use]), stroke=GREY, stroke_width=3.5, stroke_linecap="round",
+        stroke_opacity=".45", fill="none"))
     if selected >= 0:
-        for i in np.flatnonzero(use[selected]): kids.append(tag("circle", cx=float(x[selected, i]), cy=float(y[selected, i]), r=4.5, fill=ACCENT))
-    return svg(width, height, kids, label=f"Size and effect of {int(use.sum())} directions. {directions_reading(modules, s, e, selected)}")
+        for i in np.flatnonzero(use[selected]):
+            kids.append(tag("circle", cx=float(x[selected, i]), cy=float(y[selected, i]), r=4.5, fill=ACCENT))
+    return svg(width, height, kids, label=f"Size and effect of {int(use.sum())} directions. "
+        f"{directions_reading(modules, s, e, selected)}")
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #5cb117c5
 def trim_svg(
@@ -228,18 +279,27 @@ def trim_svg(
 ) -> Svg:  # The picture
     "Expected error and measured distance by the share of the parameters kept"
     points = {n: np.array(rows, float).reshape(-1, 2)*[100/total, 100] for n, rows in curves.items()}
-    ax = Axes(width, height, (0, 100), _sigma_range(np.concatenate([p[:, 1] for p in points.values()] or [[]]), ()), left=48, right=22, top=20, bottom=height-150)
-    kids = ax.grid(()) + [_text(ax.x(v), 166, f"{v} %", "middle") for v in (0, 25, 50, 75, 100)] + [_text(2, 10, "expected error, %"), _text(2, 206, "measured, nats")]
+    ax = Axes(width, height, (0, 100), _sigma_range(np.concatenate([p[:, 1] for p in points.values()] or [[]]), ()),
+        left=48, right=22, top=20, bottom=height-150)
+    kids = ax.grid(()) + [_text(ax.x(v), 166, f"{v} %", "middle") for v in (0, 25, 50, 75, 100)] + [_text(2, 10,
+        "expected error, %"), _text(2, 206, "measured, nats")]
     for n in sorted((n for n in points if (points[n][:, 1] > 0).any()), key=lambda n: (n == rule, n == "uniform")):
-        look = dict(stroke=ACCENT, stroke_width=2) if n == rule else dict(stroke=GREY, stroke_width=1.5, stroke_dasharray="5 4" if n == "uniform" else None, stroke_opacity=None if n == "uniform" else ".6")
-        kids.append(tag("path", d=_path(*zip(*((ax.x(p), ax.y(e)) for p, e in points[n] if e > 0))), fill="none", **look))
+        look = dict(stroke=ACCENT, stroke_width=2) if n == rule else dict(stroke=GREY, stroke_width=1.5,
+            stroke_dasharray="5 4" if n == "uniform" else None, stroke_opacity=None if n == "uniform" else ".6")
+        kids.append(tag("path", d=_path(*zip(*((ax.x(p), ax.y(e)) for p, e in points[n] if e > 0))), fill="none",
+            **look))
     own, kl = [(p, v) for n, p, v in measured if n == rule], [v for *_, v in measured]
     low = Axes(width, height, (0, 100), _sigma_range(kl, ()), left=48, right=22, top=214, bottom=26)
     kids += low.grid(()) if kl else [_text(ax.x(50), 238, "not measured", "middle")]
-    kids += [tag("circle", cx=float(low.x(100*p/total)), cy=float(low.y(v)), r=4, fill=LEARN if n == rule else GREY) for n, p, v in sorted(measured, key=lambda o: o[0] == rule)]
+    kids += [tag("circle", cx=float(low.x(100*p/total)), cy=float(low.y(v)), r=4, fill=LEARN if n == rule else GREY)
+        for n, p, v in sorted(measured, key=lambda o: o[0] == rule)]
     if rule in points and len(points[rule]):
         x, y = ax.x(points[rule][at, 0]), ax.y(points[rule][at, 1])
-        kids += [_line(x, ax.y1, x, height-24, WARM, stroke_width=1.6, stroke_dasharray="5 4"), tag("circle", cx=float(x), cy=float(y), r=5.5, fill="none", stroke=WARM, stroke_width=2.2)]
+        kids += [_line(x, ax.y1, x, height-24, WARM, stroke_width=1.6, stroke_dasharray="5 4"),
+            tag("circle", cx=float(x), cy=float(y), r=5.5, fill="none", stroke=WARM, stroke_width=2.2)]
     kids += [_line(2, height-9, 18, height-9, ACCENT, stroke_width=2), _text(24, height-5, rule)]
-    if "uniform" in points and rule != "uniform": kids += [_line(84, height-9, 100, height-9, GREY, stroke_width=1.5, stroke_dasharray="5 4"), _text(106, height-5, "same rank everywhere")]
-    return svg(width, height, kids, label=f"Expected error by the parameters kept. {trim_reading(curves, rule, at, total, itemsize, measured)}")
+    if "uniform" in points and rule != "uniform":
+        kids += [_line(84, height-9, 100, height-9, GREY, stroke_width=1.5, stroke_dasharray="5 4"),
+            _text(106, height-5, "same rank everywhere")]
+    return svg(width, height, kids, label="Expected error by the parameters kept. "
+        f"{trim_reading(curves, rule, at, total, itemsize, measured)}")

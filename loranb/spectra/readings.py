@@ -19,7 +19,8 @@ def modules_of(
 ) -> list:  # Dictionaries with name, layer, kind, m, n, r, scaling
     "The modules of an adapter, with their layer and their kind read off their names"
     layer = lambda parts: next((int(p) for p in parts if p.isdigit()), -1)
-    return [dict(m, layer=layer(m["name"].split(".")), kind=m["name"].rpartition(".")[2]) for m in spectra.to_arrays()[0]]
+    return [dict(m, layer=layer(m["name"].split(".")), kind=m["name"].rpartition(".")[2])
+        for m in spectra.to_arrays()[0]]
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #443acd92
 def spectrum_figures(
@@ -32,8 +33,9 @@ def spectrum_figures(
     total, p = energy[-1], s/(s.sum() or 1)
     k = lambda share: int(np.searchsorted(energy, share*total) + 1) if total else 0
     known = band is not None and np.isfinite(band[1])
-    return dict(r=len(s), norm=float(np.sqrt(total)), k90=k(0.9), k99=k(0.99), top_share=float(s[0]**2/total) if total else 0.,
-        entropy_rank=float(np.exp(-np.sum(p[p>0]*np.log(p[p>0])))) if total else 0., noise=int((s <= band[1]).sum()) if known else None)
+    return dict(r=len(s), norm=float(np.sqrt(total)), k90=k(0.9), k99=k(0.99), top_share=float(s[0]**2/total) if total
+        else 0., entropy_rank=float(np.exp(-np.sum(p[p>0]*np.log(p[p>0])))) if total else 0.,
+        noise=int((s <= band[1]).sum()) if known else None)
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #b5b3c4ad
 def noise_rank(
@@ -63,7 +65,8 @@ def equal_ranks(
 ) -> np.ndarray:  # Shape (modules,), each at least 1
     "The rank of each module that keeps this share of its energy"
     energy = np.cumsum(np.asarray(sigmas, float)**2, 1)
-    return (energy/np.where(energy[:, -1:] > 0, energy[:, -1:], 1) >= np.where(energy[:, -1:] > 0, share, 0)).argmax(1) + 1
+    return (energy/np.where(energy[:, -1:] > 0, energy[:, -1:], 1) >= np.where(energy[:, -1:] > 0, share,
+        0)).argmax(1) + 1
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #fb32d8bc
 def adapter_size(
@@ -86,12 +89,18 @@ def spectrum_reading(
     if not np.isfinite(sigma).all(): return "Singular values are not numbers: the training diverged."
     if not f["norm"]: return "All singular values are zero: nothing has been learned here yet."
     carry, k = lambda k: "carry" if k > 1 else "carries", k or f["k99"]
-    text, cut = f"{f['k90']} of {f['r']} direction{'s' * (f['r'] > 1)} {carry(f['k90'])} 90 % of the update, {f['k99']} {carry(f['k99'])} 99 %.", trim_figures(sigma, k, aware)
-    if k < f["r"]: text += f" Trimmed to r = {k}, it would " + (f"err by at most {number_text(cut['worst'])}·‖x‖" if cut["worst"] else "stay the same")
-    if k < f["r"]: text += "." if cut["expected"] is None or not cut["worst"] else f", on this data by {percent_text(cut['expected'])} of its output."
+    text, cut = (f"{f['k90']} of {f['r']} direction{'s' * (f['r'] > 1)} {carry(f['k90'])} 90 % of the update, "
+        f"{f['k99']} {carry(f['k99'])} 99 %.", trim_figures(sigma, k, aware))
+    if k < f["r"]:
+        text += f" Trimmed to r = {k}, it would " + (f"err by at most {number_text(cut['worst'])}·‖x‖" if cut["worst"]
+            else "stay the same")
+    if k < f["r"]:
+        text += ("." if cut["expected"] is None or not cut["worst"]
+            else f", on this data by {percent_text(cut['expected'])} of its output.")
     if f["noise"] is None: return text
     if f["noise"] == f["r"]: return text + " All lie within the noise."
-    return text + (f" {f['noise']} lie{'s' if f['noise'] == 1 else ''} within the noise." if f["noise"] else " None lies within the noise.")
+    return text + (f" {f['noise']} lie{'s' if f['noise'] == 1 else ''} within the noise." if f["noise"]
+        else " None lies within the noise.")
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #ec0fb418
 def course_alarms(
@@ -103,10 +112,14 @@ def course_alarms(
     "What went wrong in the course of one module"
     t, s = np.asarray(steps, float), np.asarray(sigmas, float)
     bad = np.flatnonzero(~np.isfinite(s).all(1))
-    if len(bad): return [(t[bad[0]], "nan", f"Singular values are not numbers since step {t[bad[0]]:.0f}: the training diverged.")]
+    if len(bad):
+        return [(t[bad[0]], "nan", f"Singular values are not numbers since step {t[bad[0]]:.0f}: the training "
+            "diverged.")]
     if not len(t) or t[-1] < 20: return []
-    if not s[-1].any(): return [(t[-1], "still", f"B is still zero after {t[-1]:.0f} steps: nothing is being learned here.")]
-    if drift is not None and drift < 0.01: return [(t[-1], "still", f"A is still at its start after {t[-1]:.0f} steps: it moved by {percent_text(drift)}.")]
+    if not s[-1].any():
+        return [(t[-1], "still", f"B is still zero after {t[-1]:.0f} steps: nothing is being learned here.")]
+    if drift is not None and drift < 0.01:
+        return [(t[-1], "still", f"A is still at its start after {t[-1]:.0f} steps: it moved by {percent_text(drift)}.")]
     return _spikes(t, s, bands)
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #17511fad
@@ -117,7 +130,8 @@ def _spikes(t, s, bands):
     for j in range(4, len(t)):
         before = float(np.median(q[j-4:j]))
         if s[j, 0] > top[j] and q[j] > 2*before and q[j] > 3:
-            out.append((t[j], "spike", f"At step {t[j]:.0f} σ1/σ2 jumped from {number_text(before, 2)} to {number_text(float(q[j]), 2)}: one direction took over."))
+            out.append((t[j], "spike", f"At step {t[j]:.0f} σ1/σ2 jumped from {number_text(before, 2)} to "
+                f"{number_text(float(q[j]), 2)}: one direction took over."))
     return out[:1]
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #baab9b4e
@@ -134,14 +148,19 @@ def course_reading(
     if len(t) < 4 or not s[-1].any(): return "Too early to say."
     top = float(bands[-1][1]) if bands is not None and np.isfinite(bands[-1][1]) else 0.
     above, i = s[-1] > top, min(int(np.searchsorted(t, t[-1] - (t[-1]-t[0])/4)), len(t)-2)
-    noise = f" {(~above).sum()} lie{'s' if (~above).sum() == 1 else ''} within the noise." if (~above).any() and top else ""
+    noise = (f" {(~above).sum()} lie{'s' if (~above).sum() == 1 else ''} within the noise." if (~above).any() and top
+        else "")
     alarm += " "*bool(alarm)
     if not above.any(): return f"{alarm}All {len(above)} directions lie within the noise."
     change = np.divide(s[-1], s[i], out=np.full(len(above), np.inf), where=s[i] > 0)[above] - 1
     settled, n, since = int((np.abs(change) < 0.05).sum()), len(change), f"since step {t[i]:.0f}"
-    if settled == n: return f"{alarm}Settled: the {f'{n} directions' if n > 1 else 'direction'} above the noise changed by less than 5 % {since}.{noise}"
-    first = f"σ1 {'grew' if change[0] > 0 else 'shrank'} by {number_text(100*abs(change[0]), 2)} % {since}" if np.isfinite(change[0]) else f"σ1 appeared {since}"
-    return f"{alarm}{first}; {settled} of {n} direction{'s' if n > 1 else ''} above the noise {'has' if settled == 1 else 'have'} settled.{noise}"
+    if settled == n:
+        return (f"{alarm}Settled: the {f'{n} directions' if n > 1 else 'direction'} above the noise changed by less "
+            f"than 5 % {since}.{noise}")
+    first = (f"σ1 {'grew' if change[0] > 0 else 'shrank'} by {number_text(100*abs(change[0]), 2)} % {since}"
+        if np.isfinite(change[0]) else f"σ1 appeared {since}")
+    return (f"{alarm}{first}; {settled} of {n} direction{'s' if n > 1 else ''} above the noise "
+        f"{'has' if settled == 1 else 'have'} settled.{noise}")
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #c3b35e83
 def module_grid(
@@ -153,7 +172,8 @@ def module_grid(
         return [m["name"] for m in modules], [""], np.arange(len(modules))[:, None]
     layers, kinds = sorted({l for l, _ in pairs}, reverse=True), list(dict.fromkeys(k for _, k in pairs))
     place = {p: i for i, p in enumerate(pairs)}
-    return [f"layer {l}" for l in layers], [short_kind(k) for k in kinds], np.array([[place.get((l, k), -1) for k in kinds] for l in layers])
+    return [f"layer {l}" for l in layers], [short_kind(k)
+        for k in kinds], np.array([[place.get((l, k), -1) for k in kinds] for l in layers])
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #9e87d7b9
 def short_kind(
@@ -163,9 +183,11 @@ def short_kind(
     return kind.removesuffix("_proj")
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #c3e9c6dd
-METRICS = dict(share="output share", norm="size ‖ΔW‖", relative="size against W", entropy_rank="entropy rank", top_share="top share", sensitivity="sensitivity")
+METRICS = dict(share="output share", norm="size ‖ΔW‖", relative="size against W", entropy_rank="entropy rank",
+    top_share="top share", sensitivity="sensitivity")
 MEASURED = dict(share="share", relative="relative", sensitivity="effect")
-_words = dict(share=("Changes its output most:", "least:"), norm=("Most:", "least:"), relative=("Largest against its W:", "smallest:"), entropy_rank=("Most directions:", "fewest:"),
+_words = dict(share=("Changes its output most:", "least:"), norm=("Most:", "least:"),
+    relative=("Largest against its W:", "smallest:"), entropy_rank=("Most directions:", "fewest:"),
     top_share=("Most in one direction:", "least:"), sensitivity=("The loss feels most:", "least:"))
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #81ebf04a
@@ -175,7 +197,8 @@ def map_values(
     column=None,  # For a measured one: shape (modules,), or (modules, r) for the sensitivity
 ) -> np.ndarray:  # Shape (modules,)
     "One figure of each module"
-    if metric not in MEASURED: return np.array([spectrum_figures(s)[metric] if np.isfinite(s).all() else np.nan for s in sigmas])
+    if metric not in MEASURED:
+        return np.array([spectrum_figures(s)[metric] if np.isfinite(s).all() else np.nan for s in sigmas])
     if column is None: return np.full(len(sigmas), np.nan)
     v = np.asarray(column, float)
     return np.where(np.isnan(v[:, 0]), np.nan, np.nansum(v, 1)) if v.ndim == 2 else v
@@ -185,7 +208,8 @@ def map_format(
     metric: str,  # A key of `METRICS`
 ):  # A function of one number
     "How a figure of the map is written"
-    return (lambda v: "–" if v != v else f"{math.floor(100*v + 0.5)} %") if metric == "top_share" else percent_text if metric in ("share", "relative") else number_text
+    return ((lambda v: "–" if v != v else f"{math.floor(100*v + 0.5)} %") if metric == "top_share" else percent_text
+        if metric in ("share", "relative") else number_text)
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #8ff9092e
 def map_scale(
@@ -199,10 +223,15 @@ def map_scale(
     v, mark = np.asarray(values, float), math.nan
     rooms = [m for m in modules if m.get("m") and m.get("n")]
     if metric == "entropy_rank" and rooms: mark = max(noise_rank(m["m"], m["n"], m["r"]) for m in rooms)
-    if metric == "top_share" and rooms: mark = max(((1 + math.sqrt(m["r"]/m["m"]))*(1 + math.sqrt(m["r"]/m["n"])))**2/m["r"] for m in rooms)
-    if metric == "norm" and bands is not None and len(modules): mark = float(np.mean([math.sqrt(m.get("r", 1))*(b[0] + b[1])/2 for m, b in zip(modules, np.asarray(bands, float))]))
-    if metric == "share" and chance is not None and np.isfinite(chance).any(): mark = float(np.nanmean(np.asarray(chance, float)))
-    lo = 1. if metric == "entropy_rank" else min((1/m.get("r", 1) for m in modules), default=0.) if metric == "top_share" else 0.
+    if metric == "top_share" and rooms:
+        mark = max(((1 + math.sqrt(m["r"]/m["m"]))*(1 + math.sqrt(m["r"]/m["n"])))**2/m["r"] for m in rooms)
+    if metric == "norm" and bands is not None and len(modules):
+        mark = float(np.mean([math.sqrt(m.get("r", 1))*(b[0] + b[1])/2 for m,
+            b in zip(modules, np.asarray(bands, float))]))
+    if metric == "share" and chance is not None and np.isfinite(chance).any():
+        mark = float(np.nanmean(np.asarray(chance, float)))
+    lo = 1. if metric == "entropy_rank" else min((1/m.get("r", 1) for m in modules),
+        default=0.) if metric == "top_share" else 0.
     top = [o for o in (*v, mark) if math.isfinite(o)]
     return lo, float(max([lo, *top])), mark
 
@@ -218,17 +247,21 @@ def map_reading(
     v, energy = map_values(sigmas, metric, column), np.sum(np.asarray(sigmas, float)**2, 1)
     if not len(v): return "No modules yet."
     if not energy.any(): return "B is still zero everywhere: nothing has been learned yet."
-    if not np.isfinite(v).any(): return f"Not measured yet: {METRICS[metric]}." if metric in MEASURED else "Singular values are not numbers: the training diverged."
+    if not np.isfinite(v).any():
+        return (f"Not measured yet: {METRICS[metric]}." if metric in MEASURED
+            else "Singular values are not numbers: the training diverged.")
     hi, lo, (most, least), fmt = int(np.nanargmax(v)), int(np.nanargmin(v)), _words[metric], map_format(metric)
     say = lambda words, i: f"{words} {_called(modules, i)} ({fmt(v[i])})"
     text, noise = f"{say(most, hi)}, {say(least, lo)}.", map_scale(modules, v, metric, chance=chance)[2]
     if metric == "norm" and _fits(modules): return text + _holders(modules, energy)
-    if metric == "share" and not math.isnan(noise): return f"{text} Random updates of these sizes would give {fmt(noise)}."
+    if metric == "share" and not math.isnan(noise):
+        return f"{text} Random updates of these sizes would give {fmt(noise)}."
     return text if math.isnan(noise) else f"{text} Noise would give {'up to ' * (metric == 'top_share')}{fmt(noise)}."
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #1f02cf92
 def _fits(modules): return module_grid(modules)[1] != [""]
-def _called(modules, i): return f"{short_kind(modules[i]['kind'])} of layer {modules[i]['layer']}" if _fits(modules) else modules[i]["name"]
+def _called(modules, i):
+    return f"{short_kind(modules[i]['kind'])} of layer {modules[i]['layer']}" if _fits(modules) else modules[i]["name"]
 
 def _holders(modules, energy):
     by = {}
@@ -238,7 +271,8 @@ def _holders(modules, energy):
     for k in sorted(by, key=lambda k: -by[k]):
         names, held = names + [k], held + by[k]
         if held >= 2/3*total: break
-    return f" The {' and '.join([', '.join(names[:-1])]*(len(names) > 1) + names[-1:])} modules hold {math.floor(100*held/total + 0.5)} % of the energy."
+    return (f" The {' and '.join([', '.join(names[:-1])]*(len(names) > 1) + names[-1:])} modules hold "
+        f"{math.floor(100*held/total + 0.5)} % of the energy.")
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #63bcc04a
 def directions_reading(
@@ -253,7 +287,8 @@ def directions_reading(
     if not use.any(): return "Not measured yet: the effect of single directions on the loss."
     n = max(1, int(use.sum())//10)
     first = lambda v: set(np.argsort(-np.where(use, v, -1), axis=None, kind="stable")[:n].tolist())
-    text = f"Of the {n} direction{'s'*(n > 1)} that the loss feels most, {len(first(s) & first(e))} {'are' if n > 1 else 'is'} among the {n} largest."
+    text = (f"Of the {n} direction{'s'*(n > 1)} that the loss feels most, {len(first(s) & first(e))} "
+        f"{'are' if n > 1 else 'is'} among the {n} largest.")
     if selected < 0 or not use[selected].any(): return text
     i = int(np.argmax(np.where(use[selected], e[selected], -1)))
     return f"{text} In this module it is σ{i+1} that it feels most{', which is also the largest' if i == 0 else ''}."
@@ -270,8 +305,10 @@ def trim_reading(
     "What the chosen cut keeps, errs and was measured to do"
     if not curves.get(rule): return "No cut has been computed yet."
     kept, error = curves[rule][at]
-    text = f"{percent_text(kept/total)} of the parameters, {bytes_text(kept*itemsize)} of {bytes_text(total*itemsize)}, keep the output of the updates to within {percent_text(error)}."
+    text = (f"{percent_text(kept/total)} of the parameters, {bytes_text(kept*itemsize)} of "
+        f"{bytes_text(total*itemsize)}, keep the output of the updates to within {percent_text(error)}.")
     other = [e for p, e in curves.get("uniform", ()) if p <= kept]
     if rule != "uniform" and other: text += f" The same rank everywhere would err by {percent_text(min(other))}."
     kl = next((v for name, p, v in measured if name == rule and p == kept), None)
-    return text + (" Not measured at this size." if kl is None else f" Measured: the answers move by {number_text(kl)} nats.")
+    return text + (" Not measured at this size." if kl is None
+        else f" Measured: the answers move by {number_text(kl)} nats.")

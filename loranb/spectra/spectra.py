@@ -44,7 +44,8 @@ def error(self: Spectra) -> np.ndarray:  # (modules,)
     return np.array([o["error"] for o in self.modules])
 
 # %% ../../nbs/05_spectra/06_spectra.ipynb #4e65bb92
-def _row(f, s, error): return dict(name=f.name, m=f.m, n=f.n, r=f.r, scaling=f.scaling, error=error, method=f.method), s*abs(f.scaling)
+def _row(f, s, error):
+    return dict(name=f.name, m=f.m, n=f.n, r=f.r, scaling=f.scaling, error=error, method=f.method), s*abs(f.scaling)
 
 def _made(f):
     if not f.kronecker: S, error = singular_values(*f.make())
@@ -71,9 +72,11 @@ def of(
         groups.setdefault((f.r, wide), {}).setdefault((f.m, f.n, f.A.dtype, f.A.device), []).append(i)
     for blocks in groups.values():
         S, error = _values([([parts[i].A for i in b], [parts[i].B for i in b]) for b in blocks.values()])
-        for i, s, e in zip([i for b in blocks.values() for i in b], S.numpy(), error.tolist()): modules[i], sigma[i] = _row(parts[i], s, e)
+        for i, s, e in zip([i for b in blocks.values() for i in b], S.numpy(), error.tolist()):
+            modules[i], sigma[i] = _row(parts[i], s, e)
     spectra = cls(modules, sigma, parts)
-    if not isinstance(source, list): spectra._source = source if isinstance(source, (str, Path)) else weakref.ref(source), adapter
+    if not isinstance(source, list):
+        spectra._source = source if isinstance(source, (str, Path)) else weakref.ref(source), adapter
     return spectra
 
 # %% ../../nbs/05_spectra/06_spectra.ipynb #08415820
@@ -82,31 +85,38 @@ def frame(self: Spectra):  # A pandas DataFrame
     "One row a singular value: `module, index, sigma, scaling`"
     import pandas as pd
     r = [len(s) for s in self.sigma]
-    return pd.DataFrame(dict(module=np.repeat(np.array(self.names, object), r), index=np.concatenate([np.arange(k) for k in r] or [[]]).astype(int),
-        sigma=np.concatenate(self.sigma or [[]]), scaling=np.repeat([float(o["scaling"]) for o in self.modules], r)))
+    return pd.DataFrame(dict(module=np.repeat(np.array(self.names, object), r),
+        index=np.concatenate([np.arange(k) for k in r] or [[]]).astype(int), sigma=np.concatenate(self.sigma or [[]]),
+        scaling=np.repeat([float(o["scaling"]) for o in self.modules], r)))
 
 # %% ../../nbs/05_spectra/06_spectra.ipynb #9f8fc568
 def _figures(o, s):
     s = np.asarray(s, float)
     full = s[:min(o["m"], o["n"])]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return dict(frobenius=np.linalg.norm(s), spectral=s[0], nuclear=s.sum(), **{f"k{p}": rank_for_energy(s, p/100) for p in (90, 95, 99)},
-            entropy_rank=entropy_rank(s),
-            energy_entropy_rank=energy_entropy_rank(s), participation_ratio=participation_ratio(s), participation_null=_null(o), stable_rank=stable_rank(s),
-            nuclear_rank=nuclear_rank(s), utilization=stable_rank(s)/o["r"], top1_share=energy(s)[0],
-            sigma1_over_sigma2=s[0]/s[1] if len(full) > 1 else np.nan, condition=full[0]/full[-1])
+        return dict(frobenius=np.linalg.norm(s), spectral=s[0], nuclear=s.sum(),
+            **{f"k{p}": rank_for_energy(s, p/100) for p in (90, 95, 99)}, entropy_rank=entropy_rank(s),
+            energy_entropy_rank=energy_entropy_rank(s), participation_ratio=participation_ratio(s),
+            participation_null=_null(o), stable_rank=stable_rank(s), nuclear_rank=nuclear_rank(s),
+            utilization=stable_rank(s)/o["r"], top1_share=energy(s)[0], sigma1_over_sigma2=s[0]/s[1] if len(full) > 1
+            else np.nan, condition=full[0]/full[-1])
 
-def _null(o): return participation_null(o["m"], o["n"], o["r"]) if o.get("method", "LoRA") in ("LoRA", "DoRA", "aLoRA", "MonteCLoRA") else np.nan
+def _null(o):
+    return participation_null(o["m"], o["n"], o["r"]) if o.get("method", "LoRA") in ("LoRA", "DoRA", "aLoRA",
+        "MonteCLoRA") else np.nan
 
 # %% ../../nbs/05_spectra/06_spectra.ipynb #335c35fa
 @patch
 def summary(self: Spectra):  # A pandas DataFrame
     "One row a module: its sizes and its ranks, each by the function of that name"
     import pandas as pd
-    rows = [dict(module=o["name"], shape=(o["m"], o["n"]), r=o["r"], scaling=o["scaling"], method=o.get("method", "LoRA"), **_figures(o, s),
-        error=o["error"]) for o, s in zip(self.modules, self.sigma)]
-    table = pd.DataFrame(rows).astype({k: int if k[1:].isdigit() else float for k in (_figures(self.modules[0], self.sigma[0]) if rows else ())})
-    if rows: table.insert(table.columns.get_loc("nuclear") + 1, "energy_share", table.frobenius**2/max((table.frobenius**2).sum(), 1e-300))
+    rows = [dict(module=o["name"], shape=(o["m"], o["n"]), r=o["r"], scaling=o["scaling"],
+        method=o.get("method", "LoRA"), **_figures(o, s), error=o["error"]) for o, s in zip(self.modules, self.sigma)]
+    table = pd.DataFrame(rows).astype({k: int if k[1:].isdigit() else float
+        for k in (_figures(self.modules[0], self.sigma[0]) if rows else ())})
+    if rows:
+        table.insert(table.columns.get_loc("nuclear") + 1, "energy_share",
+            table.frobenius**2/max((table.frobenius**2).sum(), 1e-300))
     return table
 
 # %% ../../nbs/05_spectra/06_spectra.ipynb #ec55ecd0
@@ -160,11 +170,14 @@ def _repr_html_(self: Spectra):
     spots, top = [_spot(o) for o in self.names], max([*sizes, 0]) or 1
     kinds, layers = list(dict.fromkeys(k for k, _ in spots)), sorted({l for _, l in spots})
     w, left = max(6, min(18, 560//max(1, len(layers)))), 8*max(map(len, [*kinds, ""]))
-    cells = "".join(f"<rect x='{left + w*layers.index(l)}' y='{16*kinds.index(k)}' width='{w - 1}' height='15' fill-opacity='{0.05 + 0.95*s/top:.2f}'>"
-                    f"<title>{html.escape(o)}: {s:.3g}</title></rect>" for o, (k, l), s in zip(self.names, spots, sizes))
-    rows = "".join(f"<text x='{left - 6}' y='{16*i + 12}' text-anchor='end'>{html.escape(k)}</text>" for i, k in enumerate(kinds))
-    return (f"<figure style='margin:0'><svg width='{left + w*len(layers)}' height='{16*len(kinds)}' fill='currentColor' font-size='12' role='img'>"
-            f"{rows}{cells}</svg><figcaption>{html.escape(repr(self))}</figcaption></figure>")
+    cells = "".join(f"<rect x='{left + w*layers.index(l)}' y='{16*kinds.index(k)}' width='{w - 1}' height='15' "
+        f"fill-opacity='{0.05 + 0.95*s/top:.2f}'>" f"<title>{html.escape(o)}: {s:.3g}</title></rect>" for o, (k, l),
+        s in zip(self.names, spots, sizes))
+    rows = "".join(f"<text x='{left - 6}' y='{16*i + 12}' text-anchor='end'>{html.escape(k)}</text>" for i,
+        k in enumerate(kinds))
+    return (f"<figure style='margin:0'><svg width='{left + w*len(layers)}' height='{16*len(kinds)}' "
+        "fill='currentColor' font-size='12' role='img'>"
+        f"{rows}{cells}</svg><figcaption>{html.escape(repr(self))}</figcaption></figure>")
 
 # %% ../../nbs/05_spectra/06_spectra.ipynb #f3e971bd
 @patch

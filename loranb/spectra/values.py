@@ -30,7 +30,8 @@ def _gram32(X, whole):
 # %% ../../nbs/05_spectra/04_values.ipynb #12e058c0
 @contextmanager
 def _full_float32():
-    knobs = [o.matmul for o in (torch.backends.cuda, torch.backends.mkldnn) if hasattr(getattr(o, "matmul", None), "fp32_precision")]
+    knobs = [o.matmul for o in (torch.backends.cuda, torch.backends.mkldnn) if hasattr(getattr(o, "matmul", None),
+        "fp32_precision")]
     lowered = [(k, k.fp32_precision) for k in knobs if k.fp32_precision not in ("none", "ieee")]
     for k, _ in lowered: k.fp32_precision = "ieee"
     try: yield
@@ -94,7 +95,8 @@ def _by_qr(A, B):
     if not (A.isfinite().all() and B.isfinite().all()): return torch.full((r,), torch.nan), torch.nan
     S = torch.linalg.svdvals((torch.linalg.qr(B, mode="r").R @ torch.linalg.qr(A.mT, mode="r").R.mT).cpu())
     size = torch.linalg.matrix_norm(B*torch.linalg.vector_norm(A, dim=-1)).cpu()
-    return torch.nn.functional.pad(S, (0, r - len(S))), _U64*((8*math.sqrt(r) + k/4)*size/S[0] + 32 + k/4) if S[0] > 0 else 0.
+    return torch.nn.functional.pad(S, (0, r - len(S))), _U64*((8*math.sqrt(r) + k/4)*size/S[0] + 32
+        + k/4) if S[0] > 0 else 0.
 
 # %% ../../nbs/05_spectra/04_values.ipynb #fbafdbbe
 @contextmanager
@@ -108,12 +110,15 @@ def _one_thread():
 @torch.no_grad()
 @_one_thread()
 def _values(blocks):
-    blocks = [tuple([x.cpu() for x in X] if X[0].device.type == "mps" else X for X in block) for block in blocks]  # no float64 there
+    # no float64 there
+    blocks = [tuple([x.cpu() for x in X] if X[0].device.type == "mps" else X for X in block) for block in blocks]
     items = [pair for block in blocks for pair in zip(*block)]
     if any(torch.float64 in (A[0].dtype, B[0].dtype) for A, B in blocks):
-        S, error = torch.zeros(len(items), len(items[0][0]), dtype=torch.float64), torch.full((len(items),), torch.inf, dtype=torch.float64)
+        S, error = torch.zeros(len(items), len(items[0][0]), dtype=torch.float64), torch.full((len(items),), torch.inf,
+            dtype=torch.float64)
     else:
-        with _full_float32(): grams = [(_measured(A), _measured([b.mT for b in B] if isinstance(B, list) else B.mT)) for A, B in blocks]
+        with _full_float32():
+            grams = [(_measured(A), _measured([b.mT for b in B] if isinstance(B, list) else B.mT)) for A, B in blocks]
         S, error = _core(*([torch.cat(o) for o in zip(*side)] for side in zip(*grams)))
     for way in (_by_gram, _by_qr):
         for i in (~(error <= TOLERANCE)).nonzero().flatten().tolist():
@@ -125,12 +130,15 @@ def _values(blocks):
 # %% ../../nbs/05_spectra/04_values.ipynb #21998653
 def _tensor(X):
     X = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
-    if X.ndim < 2 or not X.numel(): raise RecipeError(f"factors need shapes (..., r, n) and (..., m, r), none of them 0, not {tuple(X.shape)}")
+    if X.ndim < 2 or not X.numel():
+        raise RecipeError(f"factors need shapes (..., r, n) and (..., m, r), none of them 0, not {tuple(X.shape)}")
     return X if X.is_floating_point() else X.double()
 
 def _fitting(A, B, scaling):
     A, B = _tensor(A), _tensor(B)
-    if A.shape[-2] != B.shape[-1]: raise RecipeError(f"A {tuple(A.shape)} and B {tuple(B.shape)} do not fit together; (..., r, n) and (..., m, r) are needed")
+    if A.shape[-2] != B.shape[-1]:
+        raise RecipeError(f"A {tuple(A.shape)} and B {tuple(B.shape)} do not fit together; (..., r, n) and (..., m, "
+            "r) are needed")
     batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2])
     scaling = torch.as_tensor(scaling, dtype=torch.float64).detach().cpu().expand(batch)
     return A.expand(*batch, *A.shape[-2:]), B.expand(*batch, *B.shape[-2:]), scaling
@@ -145,7 +153,8 @@ def singular_values(
     A, B, scaling = _fitting(A, B, scaling)
     S, error = _values([(A.reshape(-1, *A.shape[-2:]), B.reshape(-1, *B.shape[-2:]))])
     S, error = S.reshape(*scaling.shape, -1)*scaling.abs()[..., None], error.reshape(scaling.shape)
-    fine = (A.isfinite().flatten(-2).all(-1) & B.isfinite().flatten(-2).all(-1)).to(S.device)  # of nan and inf nothing is known
+    # of nan and inf nothing is known
+    fine = (A.isfinite().flatten(-2).all(-1) & B.isfinite().flatten(-2).all(-1)).to(S.device)
     return torch.where(fine[..., None], S, torch.nan), torch.where(fine, error, torch.nan)
 
 # %% ../../nbs/05_spectra/04_values.ipynb #7c40e9b1

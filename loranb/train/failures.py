@@ -21,13 +21,17 @@ def check_finite(
 ):
     "Raise `NotFinite` where a trained parameter is not a number"
     flags = [torch.isfinite(p).all() for p in model.parameters() if p.requires_grad]
-    if flags and not torch.stack(flags).all(): raise NotFinite(f"after step {step} the adapter holds weights that are no numbers")
+    if flags and not torch.stack(flags).all():
+        raise NotFinite(f"after step {step} the adapter holds weights that are no numbers")
 
 # %% ../../nbs/09_train/04_failures.ipynb #519364a5
-_DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "the file is larger than is allowed here", errno.EROFS: "the disk can only be read",
-         errno.EACCES: "there is no right to write there", errno.EPERM: "there is no right to write there", errno.EIO: "the disk gives errors", errno.ENOTCONN: "the disk is not mounted any more"}
-_WORDS = {"no space left": errno.ENOSPC, "disk quota": errno.EDQUOT, "file too large": errno.EFBIG, "read-only file system": errno.EROFS, "permission denied": errno.EACCES,
-          "input/output error": errno.EIO, "transport endpoint": errno.ENOTCONN}
+_DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than is allowed here", errno.EROFS: "the disk can only be read",
+    errno.EACCES: "there is no right to write there", errno.EPERM: "there is no right to write there",
+    errno.EIO: "the disk gives errors", errno.ENOTCONN: "the disk is not mounted any more"}
+_WORDS = {"no space left": errno.ENOSPC, "disk quota": errno.EDQUOT, "file too large": errno.EFBIG,
+    "read-only file system": errno.EROFS, "permission denied": errno.EACCES, "input/output error": errno.EIO,
+    "transport endpoint": errno.ENOTCONN}
 
 def _chain(e):
     while e is not None: yield e; e = e.__cause__ or e.__context__
@@ -38,13 +42,17 @@ def disk_trouble(
 ) -> str:  # Empty when it is not about the disk
     "What is the matter with the disk, if anything is"
     for o in _chain(e):
-        code = o.errno if isinstance(o, OSError) and o.errno in _DISK else next((n for w, n in _WORDS.items() if w in str(o).lower()), None)
+        code = o.errno if isinstance(o, OSError) and o.errno in _DISK else next((n for w,
+            n in _WORDS.items() if w in str(o).lower()), None)
         if code: return _DISK[code]
-        if re.search("PytorchStreamWriter|inline_container|iostream error", str(o)): return _DISK[errno.ENOSPC] if _free(path) < 2**20 else "a file could not be written"
+        if re.search("PytorchStreamWriter|inline_container|iostream error", str(o)):
+            return _DISK[errno.ENOSPC] if _free(path) < 2**20 else "a file could not be written"
     return ""
 
 def _free(path):
-    try: return shutil.disk_usage(next(p for p in [Path(path).absolute(), *Path(path).absolute().parents] if p.exists())).free
+    try:
+        return shutil.disk_usage(next(p for p in [Path(path).absolute(), *Path(path).absolute().parents]
+            if p.exists())).free
     except OSError: return 0
 
 # %% ../../nbs/09_train/04_failures.ipynb #f2b21a50
@@ -53,7 +61,8 @@ def out_of_memory(
 ) -> bool:
     "Whether memory has ended"
     said = r"out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC"
-    return any(isinstance(o, (torch.OutOfMemoryError, MemoryError)) or isinstance(o, RuntimeError) and re.search(said, str(o)) for o in _chain(e))
+    return any(isinstance(o, (torch.OutOfMemoryError, MemoryError)) or isinstance(o, RuntimeError)
+        and re.search(said, str(o)) for o in _chain(e))
 
 # %% ../../nbs/09_train/04_failures.ipynb #22fecb63
 def explain_failure(
@@ -67,11 +76,15 @@ def explain_failure(
     last = f" The last whole checkpoint is {kept}." if kept else " There is no checkpoint yet."
     if isinstance(e, NotFinite):
         half = " or dtype='float32'" if recipe.dtype in ("auto", "float16") else ""
-        return f"loss: {e}.{last} Such a run cannot go on; start another one, such as run.clone(learning_rate={recipe.learning_rate/3:.1g}), with a lower learning_rate, more warmup_steps, a max_grad_norm{half}."
+        return (f"loss: {e}.{last} Such a run cannot go on; start another one, such as "
+            f"run.clone(learning_rate={recipe.learning_rate/3:.1g}), with a lower learning_rate, more warmup_steps, "
+            f"a max_grad_norm{half}.")
     if out_of_memory(e):
         when, change = remedy()
         return f"out of memory{when}: {change or 'halve per_device_train_batch_size and double gradient_accumulation_steps, or set gradient_checkpointing=True, or shorten max_length.'}{last} The memory is free again."
-    if trouble := disk_trouble(e, path): return f"out: {trouble} ({str(path)!r}).{last} Make room or mend it, then go on with run.resume()."
+    if trouble := disk_trouble(e, path):
+        return f"out: {trouble} ({str(path)!r}).{last} Make room or mend it, then go on with run.resume()."
     if found := re.search(r"DataLoader worker \(pid\(?s?\)?[ \d,]*\)[^\n.]*", " ".join(str(o) for o in _chain(e))):
-        return f"data: a process that prepares the rows has died ({found[0].strip()}), often for want of memory.{last} Go on with run.resume()."
+        return (f"data: a process that prepares the rows has died ({found[0].strip()}), often for want of "
+            f"memory.{last} Go on with run.resume().")
     return ""

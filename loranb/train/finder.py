@@ -52,7 +52,8 @@ def _step(run, model, params, optimizer, parts):
     scale, total = 1024. if dtype == torch.float16 else 1., 0.
     for part in parts:
         batch = {name: t.to(model.device) for name, t in collate(part, run._tok.pad_token_id).items()}
-        with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32): loss = token_loss(model, batch, n)
+        with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+            loss = token_loss(model, batch, n)
         (loss*scale).backward()
         total += loss.detach()
     for p in params:
@@ -96,7 +97,9 @@ def lr_find(
     steps: int = 60,  # Steps from one to the other
 ) -> Rates:  # With a `suggestion`, a picture and a `recipe` that has it
     "Look for a learning rate by a mock training; everything is put back"
-    if not 0 < start < end or steps < 10: raise RecipeError(f"lr_find: start={start!r} must be above 0 and below end={end!r}, and steps={steps!r} at least 10.")
+    if not 0 < start < end or steps < 10:
+        raise RecipeError(f"lr_find: start={start!r} must be above 0 and below end={end!r}, and steps={steps!r} at "
+            "least 10.")
     run = what if isinstance(what, Run) else Run(what)
     if run.guard.kind != "off" or run.asked: raise RecipeError("lr_find: the run is training. Pause it first.")
     if run._model is None or run._data is None:
@@ -111,7 +114,9 @@ def lr_find(
             loss.append(_step(run, model, params, optimizer, parts))
             if not math.isfinite(loss[-1]): loss.pop(); break
             if len(loss) > 10 and np.mean(loss[-4:]) > 2*_mean(loss).min() + 1: break
-    if len(loss) < 3: raise RecipeError("lr_find: the loss is no number from the beginning on. Look at the data, or take dtype='float32'.")
+    if len(loss) < 3:
+        raise RecipeError("lr_find: the loss is no number from the beginning on. Look at the data, or take "
+            "dtype='float32'.")
     return Rates(run.recipe, rates[:len(loss)], loss)
 
 # %% ../../nbs/09_train/07_finder.ipynb #b13d492f
@@ -119,18 +124,24 @@ def lr_find(
 def text(self: Rates) -> str:
     "What was found, in a sentence"
     low = self.rates[self.smooth.argmin()]
-    if self.suggestion is None: return f"The loss does not fall clearly for any learning rate from {number_text(self.rates[0])} to {number_text(self.rates[-1])}. More rows a step make it less noisy."
-    return f"The loss falls fastest at a learning rate of about {number_text(self.suggestion)}, and is lowest at {number_text(low)}."
+    if self.suggestion is None:
+        return (f"The loss does not fall clearly for any learning rate from {number_text(self.rates[0])} to "
+            f"{number_text(self.rates[-1])}. More rows a step make it less noisy.")
+    return (f"The loss falls fastest at a learning rate of about {number_text(self.suggestion)}, and is lowest at "
+        f"{number_text(low)}.")
 
 @patch(as_prop=True)
 def figure(self: Rates) -> Figure:
     "The loss by learning rate"
     marks = [line(self.rates, self.loss, "loss", GREY), line(self.rates, self.smooth, "mean", ACCENT)]
-    if self.suggestion: marks.append(dots([self.suggestion], [float(np.interp(math.log(self.suggestion), np.log(self.rates), self.smooth))], "suggestion", LEARN))
+    if self.suggestion:
+        marks.append(dots([self.suggestion], [float(np.interp(math.log(self.suggestion), np.log(self.rates),
+            self.smooth))], "suggestion", LEARN))
     top = max(float(self.smooth[0]), float(self.smooth.min()))*1.25
     panel = Plot(marks, "loss", "learning rate", log="x", ylim=(min(self.loss.min(), self.smooth.min())*.9, top))
     data = pd.DataFrame(dict(learning_rate=self.rates, loss=self.loss, smooth=self.smooth))
-    return Figure("Which learning rate?", [panel], self.text(), data, "A look of a few dozen steps with AdamW; a long run may want a somewhat lower rate.")
+    return Figure("Which learning rate?", [panel], self.text(), data,
+        "A look of a few dozen steps with AdamW; a long run may want a somewhat lower rate.")
 
 # %% ../../nbs/09_train/07_finder.ipynb #20f27c3b
 @patch

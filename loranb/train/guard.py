@@ -38,7 +38,8 @@ class Tap:
         try:
             seen = peek(self.session, frames, self.stream._recv_copy) if listen else None
             if seen and seen[0] in listen: listen[seen[0]](seen[1])
-        except Exception: logging.getLogger(__name__).exception("a message could not be looked at, or a listener failed")
+        except Exception:
+            logging.getLogger(__name__).exception("a message could not be looked at, or a listener failed")
         return self.behind(frames)
 
 # %% ../../nbs/09_train/01_guard.ipynb #41eb3309
@@ -59,8 +60,10 @@ def find_shell(
     stream, session, thread = kernel.shell_stream, kernel.session, getattr(kernel, "shell_channel_thread", None)
     if stream.closed() or not callable(stream._recv_callback): raise RuntimeError("the shell stream is not receiving")
     probe = session.serialize(session.msg("comm_msg", dict(comm_id="probe", data=0)), ident=b"probe")
-    if not isinstance(stream._recv_copy, bool) or not peek(session, probe) == peek(session, probe) == ("probe", 0): raise RuntimeError("messages do not read as expected")
-    if thread and stream.io_loop is not thread.io_loop: raise RuntimeError("the shell channel's thread does not read the shell stream")
+    if not isinstance(stream._recv_copy, bool) or not peek(session, probe) == peek(session, probe) == ("probe", 0):
+        raise RuntimeError("messages do not read as expected")
+    if thread and stream.io_loop is not thread.io_loop:
+        raise RuntimeError("the shell channel's thread does not read the shell stream")
     if not thread and not _on_main(): raise RuntimeError("not on the main thread, where this kernel receives messages")
     return ("tap" if thread else "poll"), stream
 
@@ -76,7 +79,8 @@ class Guard:
         self.on_stop, self.listen = on_stop, {} if listen is None else listen
         self.kernel, self.kind, self.reason = _kernel(), "off", "not entered"
         self._tap = self._handler = self._alarm = self._out = None
-        self._soft, self._deaf, self._asked, self._polling, self._late, self._leaving = True, False, False, False, False, False
+        self._soft, self._deaf, self._asked, self._polling, self._late, self._leaving = (True, False, False, False,
+            False, False)
 
 def _kernel():
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
@@ -121,7 +125,8 @@ def __exit__(self:Guard, *exc):
         if self._alarm is not None: self._stop_beating()
         if self._tap is not None: self._tap.remove()
     finally:
-        if self._handler is not None and signal.getsignal(signal.SIGINT) == self._interrupt: signal.signal(signal.SIGINT, self._handler)
+        if self._handler is not None and signal.getsignal(signal.SIGINT) == self._interrupt:
+            signal.signal(signal.SIGINT, self._handler)
         self._tap = self._handler = None
 
 # %% ../../nbs/09_train/01_guard.ipynb #3c4a08d3
@@ -138,7 +143,8 @@ def poll(self:Guard):
 # %% ../../nbs/09_train/01_guard.ipynb #8f00fb9d
 @patch
 def _start_beating(self:Guard):
-    if not hasattr(signal, "setitimer") or signal.getsignal(signal.SIGALRM) != signal.SIG_DFL or signal.getitimer(signal.ITIMER_REAL)[0]: return
+    if not hasattr(signal, "setitimer") or signal.getsignal(signal.SIGALRM) != signal.SIG_DFL or signal.getitimer(signal.ITIMER_REAL)[0]:
+        return
     def beat(signum, frame): self._polling or self.poll()
     self._alarm, _ = beat, signal.signal(signal.SIGALRM, beat)
     signal.siginterrupt(signal.SIGALRM, False)

@@ -25,7 +25,8 @@ def random_states(
     if states:
         random.setstate(states[0]); np.random.set_state(states[1]); torch.set_rng_state(states[2])
         if torch.cuda.is_available(): torch.cuda.set_rng_state_all(states[3])
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return (random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.cuda.get_rng_state_all()
+        if torch.cuda.is_available() else None)
 
 # %% ../../nbs/09_train/05_loop.ipynb #75c4f104
 def bytes_in_use() -> int:
@@ -62,7 +63,8 @@ def trainer_class():
 
         def _get_train_sampler(self, *args):
             if not self.run.recipe.group_by_length: return super()._get_train_sampler(*args)
-            return ByLength(lengths_of(self.train_dataset), self.args.train_batch_size*self.args.world_size, self.args.seed)
+            return ByLength(lengths_of(self.train_dataset), self.args.train_batch_size*self.args.world_size,
+                self.args.seed)
 
         def create_accelerator_and_postprocess(self):
             super().create_accelerator_and_postprocess()
@@ -92,7 +94,8 @@ def callback_class():
 
         def on_step_begin(self, args, state, control, **kw):
             self.run.guard.poll()
-            if self.run.asked or self.run.enough or state.global_step >= state.max_steps: raise StopNow  # the Trainer would do one more step where it goes on from the last one
+            # the Trainer would do one more step where it goes on from the last one
+            if self.run.asked or self.run.enough or state.global_step >= state.max_steps: raise StopNow
             self.started = time.perf_counter()
             self.run.step_begins(state.global_step + 1, state.global_step + 1 >= state.max_steps)
 
@@ -119,7 +122,9 @@ def check_trackers(
     "Raise `RecipeError` unless each tracker is installed"
     from importlib.util import find_spec
     for name in recipe.report_to:
-        if not any(find_spec(o) for o in _NEEDS[name]): raise RecipeError(f"report_to: {name} is not installed. Install it with `pip install {_NEEDS[name][0]}`, or leave it out of report_to.")
+        if not any(find_spec(o) for o in _NEEDS[name]):
+            raise RecipeError(f"report_to: {name} is not installed. Install it with `pip install {_NEEDS[name][0]}`, "
+                "or leave it out of report_to.")
 
 def check_schedule(
     recipe: Recipe,  # Its schedule and `learning_rate` are used
@@ -128,7 +133,9 @@ def check_schedule(
     with quiet_libraries(): from transformers import get_scheduler
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=recipe.learning_rate)
     try: get_scheduler(recipe.lr_scheduler_type, optimizer, 1, 10, dict(recipe.lr_scheduler_kwargs))
-    except (TypeError, ValueError) as e: raise RecipeError(f"lr_scheduler_kwargs: the schedule {recipe.lr_scheduler_type!r} does not take {recipe.lr_scheduler_kwargs} ({e}). Correct it, or leave it out.") from None
+    except (TypeError, ValueError) as e:
+        raise RecipeError(f"lr_scheduler_kwargs: the schedule {recipe.lr_scheduler_type!r} does not take "
+            f"{recipe.lr_scheduler_kwargs} ({e}). Correct it, or leave it out.") from None
 
 # %% ../../nbs/09_train/05_loop.ipynb #f69e9a28
 class Trackers:
@@ -145,7 +152,8 @@ class Trackers:
             try: self._tell(INTEGRATION_TO_CALLBACK[name](), "on_train_begin", name)
             except Exception as e:
                 self.end()
-                raise RecipeError(f"report_to: {name} cannot begin ({_words(e)}). Mend its settings, or leave it out of report_to.") from None
+                raise RecipeError(f"report_to: {name} cannot begin ({_words(e)}). Mend its settings, or leave it out "
+                    "of report_to.") from None
         random_states(kept)  # names of runs are drawn, some of them from the generators that training draws from
 
     def _tell(self, callback, event, name, **kw):

@@ -19,7 +19,8 @@ from ..memory.plans import plan
 # %% ../../nbs/09_train/03_measure.ipynb #19326991
 def _constants(p):
     state = getattr(p, "quant_state", None)
-    for s in filter(None, (state, getattr(state, "state2", None))): yield from (t for t in (s.absmax, s.code, getattr(s, "offset", None)) if torch.is_tensor(t))
+    for s in filter(None, (state, getattr(state, "state2", None))):
+        yield from (t for t in (s.absmax, s.code, getattr(s, "offset", None)) if torch.is_tensor(t))
     if torch.is_tensor(getattr(p, "SCB", None)): yield p.SCB
 
 def bytes_held(
@@ -29,7 +30,8 @@ def bytes_held(
     "What a model and its optimizer hold between two steps"
     params = list(model.parameters())
     sets = dict(adapter=[p for p in params if p.requires_grad], constants=[t for p in params for t in _constants(p)],
-        weights=[p for p in params if not p.requires_grad] + list(model.buffers()), gradients=[p.grad for p in params if p.grad is not None],
+        weights=[p for p in params if not p.requires_grad] + list(model.buffers()),
+        gradients=[p.grad for p in params if p.grad is not None],
         optimizer=[t for s in getattr(optimizer, "state", {}).values() for t in s.values() if torch.is_tensor(t)])
     seen, sums = set(), {}
     for name, tensors in sets.items():
@@ -59,7 +61,8 @@ class Peak:
 # %% ../../nbs/09_train/03_measure.ipynb #fe6eea93
 def _high_water():
     with contextlib.suppress(OSError, StopIteration):
-        return 1024*int(next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")).split()[1])
+        return 1024*int(next(l for l in Path("/proc/self/status").read_text().splitlines()
+            if l.startswith("VmHWM")).split()[1])
     return 0
 
 def read_peak(
@@ -70,10 +73,12 @@ def read_peak(
     parts, now = bytes_held(model, optimizer), peak.now()
     if not peak.cuda: return dict(device="cpu", peak=max(_high_water(), peak.sampled), before=peak.start, parts=parts)
     most, (free, total) = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()
-    paged = sum(t.untyped_storage().nbytes() for s in getattr(optimizer, "state", {}).values() for t in s.values() if getattr(t, "is_paged", False))
+    paged = sum(t.untyped_storage().nbytes() for s in getattr(optimizer, "state", {}).values() for t in s.values()
+        if getattr(t, "is_paged", False))
     parts = dict(parts, optimizer=parts["optimizer"] - paged)
-    return dict(device=torch.cuda.get_device_name(), peak=most, before=peak.start, parts=dict(parts, step=max(0, most - sum(parts.values()))),
-        reserved=torch.cuda.max_memory_reserved(), context=max(0, total - free - torch.cuda.memory_reserved()), paged=paged, total=total)
+    return dict(device=torch.cuda.get_device_name(), peak=most, before=peak.start,
+        parts=dict(parts, step=max(0, most - sum(parts.values()))), reserved=torch.cuda.max_memory_reserved(),
+        context=max(0, total - free - torch.cuda.memory_reserved()), paged=paged, total=total)
 
 # %% ../../nbs/09_train/03_measure.ipynb #59a0914e
 def compare_with_plan(
@@ -86,14 +91,17 @@ def compare_with_plan(
     except Exception as e: return dict(d, predicted=None, why=str(e)[:200])
     held = sum(parts[k] for k in ("weights", "constants", "adapter", "context"))
     predicted = found["before"] + bill.peak - held if found["device"] == "cpu" else bill.peak
-    return dict(d, predicted=round(predicted), error=predicted/d["measured"] - 1, planned={k: round(v) for k, v in parts.items()})
+    return dict(d, predicted=round(predicted), error=predicted/d["measured"] - 1,
+        planned={k: round(v) for k, v in parts.items()})
 
 # %% ../../nbs/09_train/03_measure.ipynb #cc9651ff
 @contextlib.contextmanager
 def _as_it_was(trainer, optimizer, trained):
     scaler = getattr(trainer.accelerator, "scaler", None)
-    kept, draws, training = [p.detach().cpu().clone() for p in trained], (random.getstate(), np.random.get_state()), trainer.model.training
-    groups, scale = [{k: copy.copy(v) for k, v in g.items() if k != "params"} for g in optimizer.param_groups], scaler and scaler.state_dict()
+    kept, draws, training = [p.detach().cpu().clone() for p in trained], (random.getstate(),
+        np.random.get_state()), trainer.model.training
+    groups, scale = [{k: copy.copy(v) for k, v in g.items() if k != "params"}
+        for g in optimizer.param_groups], scaler and scaler.state_dict()
     norm = getattr(trainer, "norm", None)
     with torch.random.fork_rng():
         try: yield
@@ -126,7 +134,9 @@ def try_longest_batch(
     fresh, inputs = not any(optimizer.state.values()), trainer._prepare_inputs(trainer.data_collator(rows))
     with _as_it_was(trainer, optimizer, trained):
         trainer.model_wrapped.train()
-        with trainer.compute_loss_context_manager(): loss = trainer.compute_loss(trainer.model_wrapped, inputs, num_items_in_batch=(inputs["labels"] != -100).sum())
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(trainer.model_wrapped, inputs,
+                num_items_in_batch=(inputs["labels"] != -100).sum())
         trainer.accelerator.backward(loss)
         if trainer.args.max_grad_norm: trainer.accelerator.clip_grad_norm_(trained, trainer.args.max_grad_norm)
         if fresh: trainer.optimizer.step(); _forget_step(optimizer)
@@ -151,7 +161,10 @@ def memory_advice(
     ladder = climb(recipe, card, plan) if card else None
     if ladder and ladder.rungs and ladder.fits:
         all_ = {k: v for r in ladder.rungs for k, v in r.changes.items()}
-        return f"Take recipe.replace({change(all_)}): by the plan that needs {bytes_text(ladder.peak)} instead of {bytes_text(ladder.before)}."
+        return (f"Take recipe.replace({change(all_)}): by the plan that needs {bytes_text(ladder.peak)} instead of "
+            f"{bytes_text(ladder.before)}.")
     for lever in LEVERS:
-        if (c := lever.change(recipe)) and (saves := plan(recipe, card).peak - plan(recipe.replace(**c), card).peak) > 0: return f"Take recipe.replace({change(c)}): by the plan that saves {bytes_text(saves)}."
+        if (c := lever.change(recipe)) and (saves := plan(recipe, card).peak - plan(recipe.replace(**c),
+                card).peak) > 0:
+            return f"Take recipe.replace({change(c)}): by the plan that saves {bytes_text(saves)}."
     return ""

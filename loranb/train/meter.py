@@ -78,9 +78,12 @@ def _stacked(tensors): return torch.stack(tensors).cpu().double().numpy()
 def _grams(self: Meter):
     groups = {}
     for i, f in enumerate(current_factors(self.model, self.adapter)):
-        A, B, A0 = (X.detach() if X.device.type == "mps" else X.detach().double() for X in (f.A, f.B, self.start[f.name]))
+        A, B, A0 = (X.detach() if X.device.type == "mps" else X.detach().double()
+            for X in (f.A, f.B, self.start[f.name]))
         g = groups.setdefault(f.r, dict(at=[], name=[], m=[], n=[], scaling=[], GA=[], GB=[], C=[], G0=[], moved=[]))
-        for k, v in dict(at=i, name=f.name, m=f.m, n=f.n, scaling=f.scaling, GA=A @ A.mT, GB=B.mT @ B, C=A @ A0.mT, G0=A0 @ A0.mT, moved=(A - A0).square().sum()).items(): g[k].append(v)
+        for k, v in dict(at=i, name=f.name, m=f.m, n=f.n, scaling=f.scaling, GA=A @ A.mT, GB=B.mT @ B, C=A @ A0.mT,
+                G0=A0 @ A0.mT, moved=(A - A0).square().sum()).items():
+            g[k].append(v)
     return [{k: _stacked(v) if torch.is_tensor(v[0]) else v for k, v in g.items()} for g in groups.values()]
 
 # %% ../../nbs/09_train/02_meter.ipynb #a0e0139d
@@ -142,7 +145,8 @@ def _since_start(g):
 
 def _functional(found, names, r):
     n = len(names)
-    out, at = {k: np.full((n, r)[:d], np.nan, np.float32) for k, d in dict(aware=2, effect=2, share=1, chance=1).items()}, {k: i for i, k in enumerate(names)}
+    out, at = {k: np.full((n, r)[:d], np.nan, np.float32) for k,
+        d in dict(aware=2, effect=2, share=1, chance=1).items()}, {k: i for i, k in enumerate(names)}
     for o, tilde, effect in zip(found.modules, found.sigma_tilde, found.effect):
         if (i := at.get(o["module"])) is None: continue
         out["aware"][i, :len(tilde)], out["effect"][i, :len(effect)] = tilde, np.abs(effect)

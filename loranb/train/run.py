@@ -58,7 +58,8 @@ class Run(Record):
     ):
         super().__init__(recipe, out)
         self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
-        self.asked, self.doing = "", ""  # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
+        # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
+        self.asked, self.doing = "", ""
         self.enough = False  # Did the held-out loss stop falling, by early_stopping_patience?
         self.guard, self._view, self._peak, self._working = Guard(lambda: self.stop()), None, 0, False
         self._mirror = self._trackers = None
@@ -90,7 +91,8 @@ def begins(self: Run,
     self._lr = self._trainer.lr_scheduler.get_last_lr()[0]
     if step and self._eval_due(step) and not any(e["step"] == step for e in self.of_type("eval")): self._evaluate(step)
     self.enough = self._had_enough([e["loss"] for e in self.of_type("eval")])
-    if step and self._sample_due(step) and not any(e["step"] == step for e in self.of_type("sample")): self._sample(step)
+    if step and self._sample_due(step) and not any(e["step"] == step for e in self.of_type("sample")):
+        self._sample(step)
 
 @patch
 def step_begins(self: Run,
@@ -107,7 +109,9 @@ def gradients(self: Run):
     scaler = getattr(t.accelerator, "scaler", None)
     unscaled = 1/scaler.get_scale() if scaler is not None and not self.recipe.max_grad_norm else 1.
     self._meter.gradients(unscaled)
-    if t.norm is None or not self.recipe.max_grad_norm: t.norm = torch.nn.utils.get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])*unscaled
+    if t.norm is None or not self.recipe.max_grad_norm:
+        t.norm = torch.nn.utils.get_total_norm([p.grad for p in self._model.parameters()
+            if p.grad is not None])*unscaled
 
 # %% ../../nbs/09_train/06_run.ipynb #9c43d24b
 Run.probing = None  # Try the longest batch before the first step? On a GPU unless set
@@ -125,7 +129,9 @@ def _first_try(self: Run):
 def _remember_memory(self: Run):
     if not hasattr(self, "_room"): return
     longest = max(len(r.input_ids) for r in self._data.train)
-    try: found = compare_with_plan(read_peak(self._room, self._model, getattr(self._trainer.optimizer, "optimizer", self._trainer.optimizer)), self.recipe.replace(max_length=longest))
+    try:
+        found = compare_with_plan(read_peak(self._room, self._model, getattr(self._trainer.optimizer, "optimizer",
+            self._trainer.optimizer)), self.recipe.replace(max_length=longest))
     except Exception as e: return self._warn(f"the memory could not be read: {type(e).__name__}: {str(e)[:200]}")
     self.emit("memory", step=self._trainer.state.global_step, **found)
 
@@ -141,7 +147,8 @@ def step_ends(self: Run,
     norm = torch.as_tensor(0. if t.norm is None else t.norm, device=t.sums.device).double()
     (loss, tokens, norm), t.sums, t.norm = torch.cat([t.sums, norm.reshape(1)]).tolist(), 0, None
     self._lr, self._peak = t.lr_scheduler.get_last_lr()[0], most_bytes_in_use(self._peak)
-    figures = dict(loss=loss, learning_rate=lr, grad_norm=norm, tokens=int(tokens), seconds=seconds, memory=bytes_in_use(), memory_peak=self._peak)
+    figures = dict(loss=loss, learning_rate=lr, grad_norm=norm, tokens=int(tokens), seconds=seconds,
+        memory=bytes_in_use(), memory_peak=self._peak)
     self.emit("step", step=step, **figures)
     self._trackers.log(**figures)
     if not np.isfinite(loss): raise NotFinite(f"the loss of step {step} is {loss}")
@@ -167,7 +174,8 @@ def _sample_due(self: Run, step): return bool(self.recipe.sample_steps) and step
 @patch
 def _evaluate(self: Run, step, **figures):
     loss = self._unless_left(f"evaluating {len(self._data.test)} rows held out",
-        lambda: held_out_loss(self._model, self._data.test, self._tok.pad_token_id, self.recipe.per_device_train_batch_size))
+        lambda: held_out_loss(self._model, self._data.test, self._tok.pad_token_id,
+        self.recipe.per_device_train_batch_size))
     if loss is None: return
     self._compare(step, loss)
     self.emit("eval", step=step, loss=loss, **self._accuracy(), **figures)
@@ -185,14 +193,17 @@ def _on_frame(self: Run, step, sigma, columns):
 @patch
 def _alarm(self: Run, step):
     told = {(e["kind"], name) for e in self.of_type("alarm") for name in e["modules"]}
-    recent, bands = self.spectra_history[-5:], [o.noise_band(self.learning_rates(t), lr_ratio=self.recipe.loraplus_lr_ratio or 1.) for t, o in self.spectra_history[-5:]]
+    recent, bands = self.spectra_history[-5:], [o.noise_band(self.learning_rates(t),
+        lr_ratio=self.recipe.loraplus_lr_ratio or 1.) for t, o in self.spectra_history[-5:]]
     steps, found, drift = [t for t, _ in recent], {}, recent[-1][1].columns["drift"]
     for i, name in enumerate(self.spectra.names):
-        for _, kind, words in course_alarms(steps, [o.sigma[i] for _, o in recent], [b[i] for b in bands], float(drift[i])):
+        for _, kind, words in course_alarms(steps, [o.sigma[i] for _, o in recent], [b[i] for b in bands],
+                float(drift[i])):
             if (kind, name) not in told: found.setdefault(kind, []).append((name, words))
     for kind, hits in found.items():
         more = f" So it is in {len(hits) - 1} more." if len(hits) > 1 else ""
-        self.emit("alarm", step=step, kind=kind, modules=[name for name, _ in hits], message=f"{hits[0][0]}: {hits[0][1]}{more}")
+        self.emit("alarm", step=step, kind=kind, modules=[name for name, _ in hits],
+            message=f"{hits[0][0]}: {hits[0][1]}{more}")
 
 # %% ../../nbs/09_train/06_run.ipynb #c2d97f01
 @patch
@@ -225,7 +236,8 @@ def _keep_best(self: Run, step):
 def _take_best(self: Run, step):
     from peft import set_peft_model_state_dict
     from safetensors import safe_open
-    with safe_open(self.path/"best.safetensors", "pt") as f: best, state = int(f.metadata()["step"]), {k: f.get_tensor(k) for k in f.keys()}
+    with safe_open(self.path/"best.safetensors", "pt") as f:
+        best, state = int(f.metadata()["step"]), {k: f.get_tensor(k) for k in f.keys()}
     if best != step: set_peft_model_state_dict(self._model, state)
     save_adapter(self._model, self.path/"adapter", self.recipe)
     self.emit("best", step=step, best=best)
@@ -237,20 +249,26 @@ def _sample(self: Run, step, n=6):
     if not rows: return
     if self.recipe.task.classifies: return self._guess(step, rows)
     prompts, targets = zip(*[question_and_answer(r) for r in rows])
-    answers = self._unless_left(f"answering {len(rows)} prompts", lambda: generate(self._model, self._tok, list(prompts), min(64, self.recipe.max_length)))
+    answers = self._unless_left(f"answering {len(rows)} prompts",
+        lambda: generate(self._model, self._tok, list(prompts), min(64, self.recipe.max_length)))
     if answers is None: return
     text = lambda p: p if isinstance(p, str) else p[-1]["content"]
-    self.emit("sample", step=step, rows=[dict(prompt=text(p), target=t, answer=a, ok=is_right(self.recipe.data, r, a)) for r, p, t, a in zip(rows, prompts, targets, answers)])
+    self.emit("sample", step=step, rows=[dict(prompt=text(p), target=t, answer=a, ok=is_right(self.recipe.data, r, a))
+        for r, p, t, a in zip(rows, prompts, targets, answers)])
 
 # %% ../../nbs/09_train/06_run.ipynb #b2cd2b01
 @patch
 def _guess(self: Run, step, rows):
-    given = self._unless_left(f"judging {len(rows)} texts", lambda: classify(self._model, (self._data.test or self._data.train)[:len(rows)], self._tok.pad_token_id))
-    if given is not None: self.emit("sample", step=step, rows=[dict(prompt=r["text"], target=str(r["label"]), answer=a, ok=a == str(r["label"])) for r, a in zip(rows, given)])
+    given = self._unless_left(f"judging {len(rows)} texts",
+        lambda: classify(self._model, (self._data.test or self._data.train)[:len(rows)], self._tok.pad_token_id))
+    if given is not None:
+        self.emit("sample", step=step, rows=[dict(prompt=r["text"], target=str(r["label"]), answer=a,
+            ok=a == str(r["label"])) for r, a in zip(rows, given)])
 
 @patch
 def _label_of(self: Run, texts):
-    rows = [encode_label(self.tokenizer, dict(text=t, label=self.recipe.labels[0]), self.recipe.labels, self.recipe.max_length) for t in ([texts] if isinstance(texts, str) else texts)]
+    rows = [encode_label(self.tokenizer, dict(text=t, label=self.recipe.labels[0]), self.recipe.labels,
+        self.recipe.max_length) for t in ([texts] if isinstance(texts, str) else texts)]
     given = classify(self.model, rows, self.tokenizer.pad_token_id)
     return given[0] if isinstance(texts, str) else given
 
@@ -280,7 +298,8 @@ def write_checkpoint(self: Run,
 def _send_last(self: Run):
     if not self._mirror: return
     newest = checkpoints(self.path)[-1]
-    wrong = self._unless_left(f"sending {newest.name} to {self._mirror.repo_id}", lambda: self._mirror.result() if self._mirror.sending == newest.name else self._mirror.push(newest, wait=True))
+    wrong = self._unless_left(f"sending {newest.name} to {self._mirror.repo_id}", lambda: self._mirror.result()
+        if self._mirror.sending == newest.name else self._mirror.push(newest, wait=True))
     if wrong: self._warn(wrong)
 
 # %% ../../nbs/09_train/06_run.ipynb #1408efb8
@@ -298,7 +317,8 @@ def _load(self: Run):
         model, self._tok = load_base(self.recipe, self._say)
         self._model = attach(model, self.recipe)
         self._meter = Meter(self._model, self.recipe.spectra_steps)
-        if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit": self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
+        if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit":
+            self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
     for n, p in self._model.named_parameters(): p.requires_grad_(n in self._trained)
     self._say("")
@@ -308,10 +328,12 @@ def _load(self: Run):
 def _check_first(self: Run):
     "Look at the model's shape, read the data and ask the doctor, before anything large is loaded"
     path = find_model(self.recipe, self._say, weights=False)
-    check_length(max_positions(skeleton(load_config(path, self.recipe.trust_remote_code), self.recipe)), self.recipe.model, self.recipe.max_length)
+    check_length(max_positions(skeleton(load_config(path, self.recipe.trust_remote_code), self.recipe)),
+        self.recipe.model, self.recipe.max_length)
     self._say("reading and tokenizing the data")
     rows, self._tok = rows_of(self.recipe), load_tokenizer(path, self.recipe.trust_remote_code)
-    if self.recipe.task.classifies and not self.recipe.labels: self.recipe = self.recipe.replace(labels=label_names(rows))
+    if self.recipe.task.classifies and not self.recipe.labels:
+        self.recipe = self.recipe.replace(labels=label_names(rows))
     self.findings = doctor(self.recipe, self._tok, rows)
     self.findings.check(self.recipe)
     self._data = self._encoded(rows)
@@ -323,9 +345,13 @@ def _check_rows(self: Run):
     r, data, began = self.recipe, self._data, self.machine_info().get("rows")
     if self.of_type("start") and began not in (None, data.rows.fingerprint):
         self._data = None
-        raise RecipeError(f"data: {short_repr(r.data)} holds other rows than when the run began. Put those back, or begin another run from here with run.clone(adapter=True).")
-    name = "early_stopping_patience" if r.early_stopping_patience else "load_best_model_at_end" if r.load_best_model_at_end else ""
-    if name and not len(data.test): raise RecipeError(f"{name} goes by the held-out loss, and of {len(data.rows):,} rows none is held out. Give test_size as a share, such as 0.2, or a test_split.")
+        raise RecipeError(f"data: {short_repr(r.data)} holds other rows than when the run began. Put those back, or "
+            "begin another run from here with run.clone(adapter=True).")
+    name = ("early_stopping_patience" if r.early_stopping_patience else "load_best_model_at_end"
+        if r.load_best_model_at_end else "")
+    if name and not len(data.test):
+        raise RecipeError(f"{name} goes by the held-out loss, and of {len(data.rows):,} rows none is held out. Give "
+            "test_size as a share, such as 0.2, or a test_split.")
 
 # %% ../../nbs/09_train/06_run.ipynb #1408ef01
 @patch
@@ -336,24 +362,28 @@ def _encoded(self: Run, rows=None): return prepare(self.recipe, self.tokenizer, 
 def _training_args(self: Run):
     from transformers import TrainingArguments
     dtype = self._model.get_base_model().loranb_dtype
-    return TrainingArguments(**dict(self.recipe.trainer_kwargs(), report_to="none"), output_dir=str(self.path), optim=self.recipe.optimizer(torch.cuda.is_available()), bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16, gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=not torch.cuda.is_available(),
-        save_strategy="no", logging_strategy="no", eval_strategy="no", logging_nan_inf_filter=False, disable_tqdm=True,
-        remove_unused_columns=False, dataloader_pin_memory=torch.cuda.is_available(), save_only_model=False)
+    return TrainingArguments(**dict(self.recipe.trainer_kwargs(), report_to="none"), output_dir=str(self.path),
+        optim=self.recipe.optimizer(torch.cuda.is_available()), bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16, gradient_checkpointing_kwargs=dict(use_reentrant=False),
+        use_cpu=not torch.cuda.is_available(), save_strategy="no", logging_strategy="no", eval_strategy="no",
+        logging_nan_inf_filter=False, disable_tqdm=True, remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(), save_only_model=False)
 
 # %% ../../nbs/09_train/06_run.ipynb #c026c901
 def _loraplus(model, args, ratio):
     from peft.optimizers import create_loraplus_optimizer
     from transformers import Trainer
     cls, kw = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    return create_loraplus_optimizer(model, cls, lr=kw.pop("lr"), loraplus_lr_ratio=ratio, loraplus_weight_decay=args.weight_decay, **kw)
+    return create_loraplus_optimizer(model, cls, lr=kw.pop("lr"), loraplus_lr_ratio=ratio,
+        loraplus_weight_decay=args.weight_decay, **kw)
 
 # %% ../../nbs/09_train/06_run.ipynb #a01538ff
 @patch
 def _build(self: Run):
     from transformers import PrinterCallback
     pad, args, ratio = self._tok.pad_token_id, self._training_args(), self.recipe.loraplus_lr_ratio
-    self._trainer = trainer_class()(model=self._model, args=args, optimizers=(_loraplus(self._model, args, ratio) if ratio else None, None), train_dataset=self._data.train,
+    self._trainer = trainer_class()(model=self._model, args=args,
+        optimizers=(_loraplus(self._model, args, ratio) if ratio else None, None), train_dataset=self._data.train,
         data_collator=lambda rows: collate(rows, pad), callbacks=[callback_class()(self)])
     self._trainer.run = self
     self._trainer.remove_callback(PrinterCallback)
@@ -372,7 +402,8 @@ def train(self: Run) -> Run:
 def resume(self: Run) -> Run:
     "Go on from the newest whole checkpoint, as if the run had never stopped"
     if self._working: raise RecipeError(f"run: it is {self.state} now; it can be resumed once it has stopped.")
-    if self.state == "done": raise RecipeError("run: it is done. To train longer, start another one with run.clone(max_steps=...).")
+    if self.state == "done":
+        raise RecipeError("run: it is done. To train longer, start another one with run.clone(max_steps=...).")
     if not (self.path/"recipe.yaml").exists(): return self.train()
     return self._run(True)
 
@@ -389,7 +420,8 @@ def pause(self: Run):
 
 @patch
 def _ask(self: Run, what, state):
-    if not self._working and (who := who_works_in(self.path)): raise RecipeError(f"run: {active_message(who, self.path)}")
+    if not self._working and (who := who_works_in(self.path)):
+        raise RecipeError(f"run: {active_message(who, self.path)}")
     if not self._working or self.asked == "stop": return
     loading, self.asked = self.state == "loading", what
     if self.state != "finishing": self.state = state
@@ -414,7 +446,8 @@ def _run(self: Run, again):
     Run._last = weakref.ref(self)
     with ExitStack() as held:
         if again: held.enter_context(Lock(self.path)); self._catch_up(None)
-        if again and self._ending() == "done": raise RecipeError("run: it is done. To train longer, start another one with run.clone(max_steps=...).")
+        if again and self._ending() == "done":
+            raise RecipeError("run: it is done. To train longer, start another one with run.clone(max_steps=...).")
         view = self._view = self.viewer(self) if self.viewer else None
         if view: self.on(view)
         self.asked, self.enough, self.state, self._working, error = "", False, "loading", True, None
@@ -467,7 +500,8 @@ def machine(self: Run) -> dict:
     "What the last bits of a run depend on, beside its recipe"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu()
     libs = {n: version(n) for n in ("loranb", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy")}
-    return dict(versions=libs, python=platform.python_version(), device=device, instructions=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
+    return dict(versions=libs, python=platform.python_version(), device=device,
+        instructions=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
         optim=self.recipe.optimizer(torch.cuda.is_available()), dtype=str(self._model.get_base_model().loranb_dtype))
 
 def _cpu():
@@ -477,25 +511,32 @@ def _cpu():
 @patch
 def _differs(self: Run, before, now):
     flat = lambda d: {**d, **d.get("versions", {})}
-    return [f"{k} {flat(before)[k]} then, {v} now" for k, v in flat(now).items() if k in flat(before) and not isinstance(v, (dict, list)) and flat(before)[k] != v]
+    return [f"{k} {flat(before)[k]} then, {v} now" for k, v in flat(now).items() if k in flat(before)
+        and not isinstance(v, (dict, list)) and flat(before)[k] != v]
 
 # %% ../../nbs/09_train/06_run.ipynb #a4fde9c7
 @patch
 def _start(self: Run, checkpoint, broken):
-    step, model, before, now = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model, self.machine_info(), self.machine()
+    step, model, before, now = (int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self._model,
+        self.machine_info(), self.machine())
     with undisturbed(model):
         check_tiles(model, self._data.train[0].input_ids)
-        if isinstance(self._data.train, Packed): check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
+        if isinstance(self._data.train, Packed):
+            check_packing(model, self._data.train.tokens[:16], self._tok.pad_token_id, self.recipe.max_length)
     self._modules = Spectra.of(current_factors(model)).to_arrays()[0]
     self.write_head(**now, modules=self._modules, rows=self._data.rows.fingerprint)
     notes = [f"{p.name} is damaged ({why}) and was moved to {set_aside(p).name}" for p, why in broken]
     if broken: notes.append(f"the run goes on from {checkpoint.name if checkpoint else 'the beginning'}")
-    notes += [f"{name} was damaged; what could be read of it is kept" for name in self.start_files(read_manifest(checkpoint)["logs"] if checkpoint else {}, step)]
-    if checkpoint and (odd := self._differs(before, now)): notes.append(f"the last bits may differ from a run that never stopped: {'; '.join(odd)}")
+    notes += [f"{name} was damaged; what could be read of it is kept"
+        for name in self.start_files(read_manifest(checkpoint)["logs"] if checkpoint else {}, step)]
+    if checkpoint and (odd := self._differs(before, now)):
+        notes.append(f"the last bits may differ from a run that never stopped: {'; '.join(odd)}")
     self._peak = max((e["memory_peak"] for e in self.of_type("step")), default=0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted_modules(model)), trainable_parameters=trained)
-    if self.findings and not self.of_type("findings"): self.emit("findings", step=0, findings=[asdict(f) for f in self.findings])
+    self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted_modules(model)),
+        trainable_parameters=trained)
+    if self.findings and not self.of_type("findings"):
+        self.emit("findings", step=0, findings=[asdict(f) for f in self.findings])
     for text in notes: self._warn(text)
     if not self.of_type("sample"): self._sample(0)
 
@@ -509,7 +550,8 @@ def _warn(self: Run, text):
 def _total_steps(self: Run):
     r = self.recipe
     batches = -(-len(self._data.train)//r.per_device_train_batch_size)
-    return r.max_steps if r.max_steps > 0 else max(1, int(np.ceil(r.num_train_epochs*-(-batches//r.gradient_accumulation_steps))))
+    return r.max_steps if r.max_steps > 0 else max(1,
+        int(np.ceil(r.num_train_epochs*-(-batches//r.gradient_accumulation_steps))))
 
 # %% ../../nbs/09_train/06_run.ipynb #43c0d13d
 @patch
@@ -525,7 +567,8 @@ def _end(self: Run):
     if done and self.recipe.load_best_model_at_end: self._take_best(step)
     if step and not any(e["step"] == step for e in self.of_type("sample")): self._sample(step)
     if done and rows and is_right(data, rows[0], "") is not None:
-        match = self._unless_left(f"answering {len(rows)} rows held out", lambda: exact_match(self._model, self._tok, data, rows))
+        match = self._unless_left(f"answering {len(rows)} rows held out",
+            lambda: exact_match(self._model, self._tok, data, rows))
         if match is not None: self._evaluate(step, exact_match=match)
     checks = self._unless_left("checking the saved adapter", self.proof) or []
     self._send_last()
@@ -550,18 +593,21 @@ def _save_now(self: Run):
 @patch
 def _advised(self: Run):
     self.release()
-    when = f" in step {self.steps + 1}" if self.steps else " before the first step, on the longest rows" if self.probing or torch.cuda.is_available() else ""
+    when = (f" in step {self.steps + 1}" if self.steps else " before the first step, on the longest rows"
+        if self.probing or torch.cuda.is_available() else "")
     try: return when, memory_advice(self.recipe)
     except Exception: return when, ""
 
 @patch
 def _failed(self: Run, e):
     kept = next((p.name for p in reversed(checkpoints(self.path)) if not find_damage(p)), "")
-    if not isinstance(e, (RecipeError, KeyboardInterrupt)) and (text := explain_failure(e, self.recipe, self.path, kept, self._advised)):
+    if not isinstance(e, (RecipeError, KeyboardInterrupt)) and (text := explain_failure(e, self.recipe, self.path,
+            kept, self._advised)):
         drop_frames(e)
         e = RecipeError(text)
     self.state = "stopped" if isinstance(e, KeyboardInterrupt) else "failed"
-    what = dict(type="stop" if self.state == "stopped" else "error", step=self.steps, message="interrupted" if self.state == "stopped" else str(e) or type(e).__name__)
+    what = dict(type="stop" if self.state == "stopped" else "error", step=self.steps,
+        message="interrupted" if self.state == "stopped" else str(e) or type(e).__name__)
     try: self.emit(**what)
     except OSError:
         self.close_files()

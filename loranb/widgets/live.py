@@ -37,9 +37,10 @@ class RunView:
 
     @property
     def listen(self):
-        def pressed(button): return lambda d: setattr(button, "value", bool(d.get("state", {}).get("value", button.value)))
-        return {self.monitor.model_id: lambda d: self.clicked(d.get("content") or {}) if d.get("method") == "custom" else None,
-                **{b.model_id: pressed(b) for b in self.explorer.more}}
+        def pressed(button):
+            return lambda d: setattr(button, "value", bool(d.get("state", {}).get("value", button.value)))
+        return {self.monitor.model_id: lambda d: self.clicked(d.get("content") or {}) if d.get("method") == "custom"
+            else None, **{b.model_id: pressed(b) for b in self.explorer.more}}
 
 # %% ../../nbs/10_widgets/20_live.ipynb #e3858419
 @patch
@@ -63,7 +64,8 @@ def follow(self: RunView,
     self.monitor.run_id, self.monitor.state = f"{run.path}#{len(run.events)}", "loading"
     self.now.subtitle = f"{r.model} · {r.data if isinstance(r.data, str) else 'rows'} · seed {r.seed}"
     for p in (self.monitor, *self.views): p.clear()
-    self.now.update(**dict.fromkeys(("eval_loss", "exact_match", "tokens_per_second", "time_left", "memory", "peak_memory", "learning_rate", "grad_norm")), history=((), (), ()))
+    self.now.update(**dict.fromkeys(("eval_loss", "exact_match", "tokens_per_second", "time_left", "memory",
+        "peak_memory", "learning_rate", "grad_norm")), history=((), (), ()))
     self.tokens = self.seconds = self.peak = 0.
     self.samples.rows = run.samples()
     for e in run.events: self(e)
@@ -101,28 +103,35 @@ def _on_start(self: RunView, e):
     self.monitor.max_steps, self.monitor.message = e["max_steps"], ""
     if self.run.state in RUNNING: self.monitor.state = self.run.state
     guard = getattr(self.run, "guard", None)
-    self.monitor.stop_help = "" if guard is None or guard.kind != "off" else "To stop, interrupt the kernel: the buttons cannot get through here."
+    self.monitor.stop_help = ("" if guard is None or guard.kind != "off"
+        else "To stop, interrupt the kernel: the buttons cannot get through here.")
 
 # %% ../../nbs/10_widgets/20_live.ipynb #054b5760
 @patch
 def _on_step(self: RunView, e):
     self.monitor.append(e["step"], e["loss"])
     if self.monitor.state != self.run.state: self.monitor.state = self.run.state
-    self.tokens, self.seconds, self.peak = .9*self.tokens + e["tokens"], .9*self.seconds + e["seconds"], e["memory_peak"]
+    self.tokens, self.seconds, self.peak = (.9*self.tokens + e["tokens"], .9*self.seconds + e["seconds"],
+        e["memory_peak"])
     done = e["step"] - self.first
     left = (time.monotonic() - self.began)/done*(self.monitor.max_steps - e["step"]) if done > 0 else None
-    if self.pace(): self.now.update(learning_rate=e["learning_rate"], grad_norm=e["grad_norm"], tokens_per_second=self.tokens/max(self.seconds, 1e-9), time_left=left, memory=e["memory"], peak_memory=self.peak)
+    if self.pace():
+        self.now.update(learning_rate=e["learning_rate"], grad_norm=e["grad_norm"],
+            tokens_per_second=self.tokens/max(self.seconds, 1e-9), time_left=left, memory=e["memory"],
+            peak_memory=self.peak)
 
 @patch
 def _on_eval(self: RunView, e):
     self.monitor.append_eval(e["step"], e["loss"])
     curves = self.run.loss_curves()
-    self.now.update(eval_loss=e["loss"], exact_match=e.get("exact_match"), history=(curves["steps"], curves["loss"], curves["evals"]))
+    self.now.update(eval_loss=e["loss"], exact_match=e.get("exact_match"),
+        history=(curves["steps"], curves["loss"], curves["evals"]))
 
 @patch
 def _on_spectra(self: RunView, e):
     spectra = self.run.spectra_history[e["frame"]][1]
-    self.explorer.append(e["step"], spectra, spectra.noise_band(self.run.learning_rates(e["step"]), lr_ratio=self.run.recipe.loraplus_lr_ratio or 1.))
+    self.explorer.append(e["step"], spectra, spectra.noise_band(self.run.learning_rates(e["step"]),
+        lr_ratio=self.run.recipe.loraplus_lr_ratio or 1.))
 
 # %% ../../nbs/10_widgets/20_live.ipynb #b3c842d7
 @patch
@@ -166,7 +175,8 @@ def default_view(
     live = RunView()
     display(live.box)
     live.handle = display(HTML(""), display_id=True)
-    live.clicks = dict(resume=lambda: hand_to_main(lambda: resume_in_view(live)), train=lambda: setattr(live.monitor, "message", "Run the cell again to train from the beginning."))
+    live.clicks = dict(resume=lambda: hand_to_main(lambda: resume_in_view(live)),
+        train=lambda: setattr(live.monitor, "message", "Run the cell again to train from the beginning."))
     return live.follow(run)
 
 Run.viewer = staticmethod(default_view)

@@ -26,7 +26,9 @@ class _Drawn(type(anywidget.AnyWidget)):
     def __new__(meta, name, bases, space, js=None):
         names = ["panel", *js.split()] if js else []
         styles = [n for n in names if (files("loranb")/"assets"/"js"/f"{n}.css").is_file()]
-        if js: space |= dict(_esm="".join(asset_text(f"{n}.js") for n in names), _css="".join(asset_text(f"{n}.css") for n in styles))
+        if js:
+            space |= dict(_esm="".join(asset_text(f"{n}.js") for n in names),
+                _css="".join(asset_text(f"{n}.css") for n in styles))
         return super().__new__(meta, name, bases, space)
 
     def __init__(cls, name, bases, space, js=None): super().__init__(name, bases, space)

@@ -49,7 +49,8 @@ class Studio:
         recipe: Recipe = None,  # What to begin with; petit's translation unless given
     ):
         self.recipe, self.run, self.live, self.preview, self._busy = recipe or Recipe(), None, RunView(), None, False
-        self.flow, self.quantize, self.rank, self.settings, self.code, self.log = Flow(), Quantize(), Rank(), Settings(), Code(), Log()
+        self.flow, self.quantize, self.rank, self.settings, self.code, self.log = (Flow(), Quantize(), Rank(),
+            Settings(), Code(), Log())
         self.columns, self.rows, self.doctor = Columns(), RowsPanel(), FindingsPanel()
         self.bill, self.ladder, self.tokens, self._beside = Bill(gpu=(this_gpu() or find_gpu("T4")).name), None, 0, []
         self.panels = (self.quantize, self.rank, self.columns, self.rows, self.doctor, self.settings)
@@ -58,9 +59,11 @@ class Studio:
         self.rows.observe(lambda c: self.preview and self.rows.turn(self.preview), ["order", "place"])
         for p in (self.rows, self.doctor): p.on_msg(lambda widget, content, buffers: self._asked(content))
         self.bill.observe(self._card, "gpu")
-        self.bill.on_msg(lambda widget, content, buffers: self.climb(content.get("step")) if content.get("kind") == "take" else None)
+        self.bill.on_msg(lambda widget, content, buffers: self.climb(content.get("step")) if content.get("kind")
+            == "take" else None)
         self.live.monitor.observe(lambda c: self.show_flow(), ["state", "step"])
-        self.live.monitor.observe(lambda c: self.show_bill() if c.new in ("done", "stopped", "failed") else None, "state")
+        self.live.monitor.observe(lambda c: self.show_bill() if c.new in ("done", "stopped", "failed") else None,
+            "state")
         self.live.clicks = dict(train=lambda: self._click(self.train), resume=lambda: self._click(self.resume))
 
 # %% ../../nbs/10_widgets/21_studio.ipynb #d0d0a4ed
@@ -70,7 +73,8 @@ def show_recipe(self: Studio):
     self._busy = True
     for p in self.panels:
         for n in p.trait_names():
-            if n in SETTINGS and not _same(getattr(p, n), getattr(self.recipe, n)): setattr(p, n, getattr(self.recipe, n))
+            if n in SETTINGS and not _same(getattr(p, n), getattr(self.recipe, n)):
+                setattr(p, n, getattr(self.recipe, n))
     self._busy = False
     self.code.python, self.code.yaml = self.recipe.to_python(), self.recipe.to_yaml()
     if self.rank.params: self.show_bill()
@@ -95,7 +99,8 @@ def edit(self: Studio,
     "Change the recipe, and all that shows it"
     old = self.recipe
     if not _same(changes.get("data", old.data), old.data): changes = {"columns": {}, "acknowledged": [], **changes}
-    if changes.get("model", old.model) != old.model: self.recipe = Recipe(**{**old.changed(), "lora_alpha": old.lora_alpha, **changes})
+    if changes.get("model", old.model) != old.model:
+        self.recipe = Recipe(**{**old.changed(), "lora_alpha": old.lora_alpha, **changes})
     else: self.recipe = old.replace(**changes)
     try:
         if changes.keys() & {"model", "task_type"}: self.show_model()
@@ -113,11 +118,13 @@ def show_model(self: Studio):
     shape, path = layer_outline(self.recipe), None if in_table(self.recipe) else find_model(self.recipe, weights=False)
     self.rank.targets, self.rank.params, self.quantize.params = shape["targets"], shape["params"], shape["params"]
     frozen = sum(t["m"]*t["n"]*t["count"] for t in shape["targets"])
-    found = one_matrix(path, max(shape["targets"], key=lambda t: t["m"]*t["n"])["name"]) if path and shape["targets"] else None
+    found = one_matrix(path, max(shape["targets"],
+        key=lambda t: t["m"]*t["n"])["name"]) if path and shape["targets"] else None
     if not found:
         plain = Quantize().choices
         self.quantize.layer, self.quantize.histogram = "", []
-        self.quantize.choices = {q: dict(c, bytes=round(frozen*c["bits"]/8), bytes_double=round(frozen*c["bits_double"]/8)) for q, c in plain.items()}
+        self.quantize.choices = {q: dict(c, bytes=round(frozen*c["bits"]/8),
+            bytes_double=round(frozen*c["bits_double"]/8)) for q, c in plain.items()}
     else:
         self.quantize.layer, W = found
         self.quantize.histogram, self.quantize.choices = histogram(W), compare_quants(W, frozen)
@@ -158,7 +165,8 @@ def show_bill(self: Studio):
     self._turn = turn = getattr(self, "_turn", 0) + 1
     try:
         own = plan(self.recipe, self.bill.gpu)
-        self.bill.show(own, self._beside, self.ladder if own.peak > own.card.usable else None, self.recipe.quantization.way, self._bill_notes(own.card))
+        self.bill.show(own, self._beside, self.ladder if own.peak > own.card.usable else None,
+            self.recipe.quantization.way, self._bill_notes(own.card))
         self.bill.message = ""
         debounced(lambda: self._show_others(own) if turn == self._turn else None)
     except RecipeError as e: self.bill.message = str(e)
@@ -166,7 +174,8 @@ def show_bill(self: Studio):
 @patch
 def _show_others(self: Studio, own):
     try:
-        self._beside = [(n, p) for n, p in three_ways(self.recipe, own.card).items() if n != self.recipe.quantization.way]
+        self._beside = [(n, p) for n, p in three_ways(self.recipe, own.card).items()
+            if n != self.recipe.quantization.way]
         self.ladder = own.fit(own.card) if own.peak > own.card.usable else None
         self.bill.show(own, self._beside, self.ladder, self.recipe.quantization.way, self._bill_notes(own.card))
         self.show_flow()
@@ -182,9 +191,12 @@ def _card(self: Studio, change):
 @patch
 def _bill_notes(self: Studio, gpu):
     m = self.run.memory if self.run else {}
-    if m.get("predicted"): yield "measured · planned", f"{bytes_text(m['measured'])} · {bytes_text(m['predicted'])} ({100*m['error']:+.1f} %)"
+    if m.get("predicted"):
+        yield ("measured · planned", f"{bytes_text(m['measured'])} · {bytes_text(m['predicted'])} "
+            f"({100*m['error']:+.1f} %)")
     steps = [(e["tokens"], e["seconds"]) for e in self.run.of_type("step")] if self.run and gpu == this_gpu() else []
-    if self.tokens and gpu.tflops and (len(steps) > 3 or self.rank.params > 5e8): yield f"an epoch on the {gpu}", str(estimate_time(self.recipe, gpu, self.tokens, steps))
+    if self.tokens and gpu.tflops and (len(steps) > 3 or self.rank.params > 5e8):
+        yield f"an epoch on the {gpu}", str(estimate_time(self.recipe, gpu, self.tokens, steps))
 
 # %% ../../nbs/10_widgets/21_studio.ipynb #9d3ad3eb
 @patch
@@ -202,14 +214,16 @@ def climb(self: Studio,
 def show_columns(self: Studio):
     "Show the first rows as they come, and which column is taken for what"
     r, c = self.recipe, self.columns
-    first = [row if isinstance(row, dict) else {"": str(row)} for _, row in islice(find_source(r.data, r.split.partition("[")[0]).read(Notes()), 3)]
+    first = [row if isinstance(row, dict) else {"": str(row)} for _,
+        row in islice(find_source(r.data, r.split.partition("[")[0]).read(Notes()), 3)]
     names = list(dict.fromkeys(n for row in first for n in row))
     cell = lambda v: (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, default=str))[:400]
     with c.hold_sync():
         c.names, c.examples = [str(n) for n in names], [[cell(row.get(n, "")) for n in names] for row in first]
         try: layout = recognize_layout(first[0], r.columns) if first else None
         except RecipeError: layout = None
-        c.format, c.taken = ("as chosen here" if r.columns else layout.format, dict(layout.columns)) if layout else ("not recognized", {})
+        c.format, c.taken = ("as chosen here" if r.columns else layout.format,
+            dict(layout.columns)) if layout else ("not recognized", {})
 
 # %% ../../nbs/10_widgets/21_studio.ipynb #c01a4e14
 @patch
@@ -249,9 +263,11 @@ def _asked(self: Studio, content):
 # %% ../../nbs/10_widgets/21_studio.ipynb #5a8a4b22
 @patch
 def _room(self: Studio):
-    own, card = next((o for o in self.bill.sides if o["yours"]), None), next((g for g in self.bill.cards if g["name"] == self.bill.gpu), None)
+    own, card = next((o for o in self.bill.sides if o["yours"]),
+        None), next((g for g in self.bill.cards if g["name"] == self.bill.gpu), None)
     if not own or not card: return "–"
-    return f"{bytes_text(sum(v for _, v in own['parts']))} of {bytes_text(card['usable'])}{'' if card['over'] <= 0 else ' ✗'}"
+    return (f"{bytes_text(sum(v for _, v in own['parts']))} of "
+        f"{bytes_text(card['usable'])}{'' if card['over'] <= 0 else ' ✗'}")
 
 @patch
 def show_flow(self: Studio):
@@ -261,10 +277,13 @@ def show_flow(self: Studio):
     double = " + double" if r.bnb_4bit_use_double_quant and r.quantization.in_blocks else ""
     steps = run.of_type("step") if run else []
     kept = "adapter saved" if run and run.of_type("save") else "not saved"
-    self.flow.items = [["Base", f"{r.model.split('/')[-1]} · {count_text(self.rank.params)}"], ["Quantize", names[r.quant] + double], ["Rank", f"r {r.r} · α {r.lora_alpha:g}"],
-        ["Data", f"{self.columns.total:,} rows {'✗' if not self.columns.sound or self.doctor.open_errors() else '✓'}"], ["Fit", self._room()], ["Train", f"loss {number_text(steps[-1]['loss'])}" if steps else m.state],
+    self.flow.items = [["Base", f"{r.model.split('/')[-1]} · {count_text(self.rank.params)}"],
+        ["Quantize", names[r.quant] + double], ["Rank", f"r {r.r} · α {r.lora_alpha:g}"],
+        ["Data", f"{self.columns.total:,} rows {'✗' if not self.columns.sound or self.doctor.open_errors() else '✓'}"],
+        ["Fit", self._room()], ["Train", f"loss {number_text(steps[-1]['loss'])}" if steps else m.state],
         ["See", f"{len(self.live.map.modules)} modules" if self.live.map.modules else "–"], ["Keep", kept]]
-    self.flow.state, self.flow.detail = m.state, f"step {m.step} of {m.max_steps}" if m.max_steps and m.state != "ready" else ""
+    self.flow.state, self.flow.detail = (m.state, f"step {m.step} of {m.max_steps}" if m.max_steps
+        and m.state != "ready" else "")
     self.flow.now = {"ready": 0, "done": 7}.get(m.state, 5)
 
 # %% ../../nbs/10_widgets/21_studio.ipynb #22800a0c
@@ -296,7 +315,9 @@ def _click(self: Studio, action):
     def go():
         with contextlib.redirect_stdout(self.log), contextlib.redirect_stderr(self.log):
             try: action()
-            except RecipeError as e: self.live.monitor.state, self.live.monitor.message = "failed" if self.run and self.run.steps else "ready", str(e)
+            except RecipeError as e:
+                self.live.monitor.state, self.live.monitor.message = ("failed" if self.run and self.run.steps
+                    else "ready", str(e))
             except KeyboardInterrupt: self.live.monitor.message = "interrupted; the last checkpoint is kept"
             except Exception as e:
                 import traceback
@@ -308,7 +329,8 @@ def _click(self: Studio, action):
 @patch(as_prop=True)
 def box(self: Studio) -> widgets.VBox:
     "All panels"
-    box = widgets.VBox([self.flow, grid(self.quantize, self.rank, self.settings, columns="g3"), grid(self.columns, self.rows, self.doctor, columns="g3d"), self.bill, *self.live.box.children[:2],
+    box = widgets.VBox([self.flow, grid(self.quantize, self.rank, self.settings, columns="g3"),
+        grid(self.columns, self.rows, self.doctor, columns="g3d"), self.bill, *self.live.box.children[:2],
         grid(self.live.samples, self.code, columns="g2"), self.log])
     box.add_class("lrb-studio")
     return box

@@ -12,21 +12,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from loranb import Recipe, Run
 
 SHORT = dict(max_steps=12, test_size=16, eval_steps=6, sample_steps=0, save_steps=0, spectra_steps=4)
-TEXTS = [dict(text=f"{name} is {mood}.", label=mood) for i in range(8) for name in ("Anna", "Paul", "Emma", "Noah") for mood in ("happy", "sad", "calm")]
-RECIPES = {
-    "demo": dict(quant="nf4", r=8),
-    "16 bits": dict(quant="none", r=4, data="petit/summarize", **SHORT),
+TEXTS = [dict(text=f"{name} is {mood}.", label=mood) for i in range(8) for name in ("Anna", "Paul", "Emma", "Noah")
+    for mood in ("happy", "sad", "calm")]
+RECIPES = {"demo": dict(quant="nf4", r=8), "16 bits": dict(quant="none", r=4, data="petit/summarize", **SHORT),
     "int8": dict(quant="int8", r=4, data="petit/classify", **SHORT),
-    "FP4 without double quantization": dict(quant="fp4", bnb_4bit_use_double_quant=False, r=4, data="petit/chat", **SHORT),
-    "packing": dict(quant="nf4", r=4, packing=True, **SHORT),
-    "DoRA": dict(quant="nf4", r=4, use_dora=True, **SHORT),
-    "rsLoRA, LoRA+, patterns": dict(quant="none", r=8, use_rslora=True, loraplus_lr_ratio=4., rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 3.}, **SHORT),
+    "FP4 without double quantization": dict(quant="fp4", bnb_4bit_use_double_quant=False, r=4, data="petit/chat",
+    **SHORT), "packing": dict(quant="nf4", r=4, packing=True, **SHORT), "DoRA": dict(quant="nf4", r=4, use_dora=True,
+    **SHORT), "rsLoRA, LoRA+, patterns": dict(quant="none", r=8, use_rslora=True, loraplus_lr_ratio=4.,
+    rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 3.}, **SHORT),
     "a classifier": dict(quant="nf4", r=4, data=TEXTS, task_type="SEQ_CLS", **SHORT),
     "stopped and resumed": dict(quant="nf4", r=4, lora_dropout=.1, **SHORT),
     "PiSSA": dict(quant="none", r=4, init_lora_weights="pissa", **SHORT),
-    "lengths, whole modules, noise": dict(quant="nf4", r=4, group_by_length=True, modules_to_save=["lm_head"], neftune_noise_alpha=5., gradient_checkpointing=True,
-        train_on="all", **SHORT),
-}
+    "lengths, whole modules, noise": dict(quant="nf4", r=4, group_by_length=True, modules_to_save=["lm_head"],
+    neftune_noise_alpha=5., gradient_checkpointing=True, train_on="all", **SHORT),}
 
 
 def bits(name, fields):
@@ -39,7 +37,8 @@ def bits(name, fields):
             run.resume()
         else: run.train()
         raw = (run.adapter.path/"adapter_model.safetensors").read_bytes()
-        found = dict(sha256=hashlib.sha256(raw).hexdigest(), losses=[e["loss"] for e in run.of_type("step")], evals=[e["loss"] for e in run.of_type("eval")])
+        found = dict(sha256=hashlib.sha256(raw).hexdigest(), losses=[e["loss"] for e in run.of_type("step")],
+            evals=[e["loss"] for e in run.of_type("eval")])
         run.release()
         return found
 
@@ -53,7 +52,8 @@ def main(out, other=None):
     if not other: return 0
     before = json.loads(Path(other).read_text())
     changed = [name for name in found if found[name] != before.get(name)]
-    print(f"{len(found) - len(changed)} of {len(found)} are the same to the bit" + f"; changed: {', '.join(changed)}"*bool(changed))
+    print(f"{len(found) - len(changed)} of {len(found)} are the same to the bit"
+        + f"; changed: {', '.join(changed)}"*bool(changed))
     return int(bool(changed))
 
 

@@ -30,13 +30,16 @@ warnings.filterwarnings("ignore")
 
 def trl():
     try: from trl import SFTConfig, SFTTrainer
-    except ImportError: raise SystemExit("TRL is not here. `pip install --no-deps --target FOLDER trl==1.16.0`, then TRL_AT=FOLDER python tests/bench/data.py") from None
+    except ImportError:
+        raise SystemExit("TRL is not here. `pip install --no-deps --target FOLDER trl==1.16.0`, then TRL_AT=FOLDER "
+            "python tests/bench/data.py") from None
     return SFTConfig, SFTTrainer
 
 
 def chats(n, seed=0):
     "Rows of one to three turns on petit's world"
-    rng, base = random.Random(seed), [r["messages"] for t in ("translate", "summarize", "chat") for r in petit.task(t, "train")[:2000]]
+    rng, base = random.Random(seed), [r["messages"] for t in ("translate", "summarize", "chat") for r in petit.task(t,
+        "train")[:2000]]
     base = [[m for m in ms if m["role"] != "system"] for ms in base]
     for _ in range(n): yield dict(messages=[m for ms in rng.choices(base, k=rng.choice((1, 1, 2, 3))) for m in ms])
 
@@ -50,8 +53,11 @@ def clock(f):
 
 def prepared_by_trl(rows, model, tok, **kw):
     SFTConfig, SFTTrainer = trl()
-    args = SFTConfig(output_dir=tempfile.mkdtemp(), report_to="none", use_cpu=True, bf16=False, **{"max_length": 256, "assistant_only_loss": True, "gradient_checkpointing": False, **kw})
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()): return SFTTrainer(model=model, args=args, train_dataset=Dataset.from_list(rows) if isinstance(rows, list) else rows, processing_class=tok).train_dataset
+    args = SFTConfig(output_dir=tempfile.mkdtemp(), report_to="none", use_cpu=True, bf16=False,
+        **{"max_length": 256, "assistant_only_loss": True, "gradient_checkpointing": False, **kw})
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return SFTTrainer(model=model, args=args, train_dataset=Dataset.from_list(rows) if isinstance(rows, list)
+            else rows, processing_class=tok).train_dataset
 
 
 def speed(n=100_000):
@@ -62,9 +68,13 @@ def speed(n=100_000):
     ours, cpu, data = clock(lambda: prepare(Recipe(data=ds, test_size=0), tok))
     theirs, cpu_theirs, other = clock(lambda: prepared_by_trl(ds, model, tok))
     again, _, _ = clock(lambda: prepare(Recipe(data=ds, test_size=0), tok))
-    same = sum(data.train[i].input_ids == other[i]["input_ids"] and data.train[i].labels == other[i]["labels"] for i in range(0, n, n//500))
-    print(f"{n:,} chats, {data.train.lengths.mean():.0f} tokens each, read, rendered, tokenized and masked, one thread, CPU time: loranb {n/cpu:,.0f} rows/s, TRL {n/cpu_theirs:,.0f} rows/s")
-    print(f"ratio {cpu_theirs/cpu:.2f} x to be at least 1 x (by the clock: {ours:.0f} s and {theirs:.0f} s, {theirs/ours:.2f} x); again from the cache {again:.1f} s; equal tokens and labels in {same} of 500 rows looked at")
+    same = sum(data.train[i].input_ids == other[i]["input_ids"] and data.train[i].labels == other[i]["labels"]
+        for i in range(0, n, n//500))
+    print(f"{n:,} chats, {data.train.lengths.mean():.0f} tokens each, read, rendered, tokenized and masked, one "
+        f"thread, CPU time: loranb {n/cpu:,.0f} rows/s, TRL {n/cpu_theirs:,.0f} rows/s")
+    print(f"ratio {cpu_theirs/cpu:.2f} x to be at least 1 x (by the clock: {ours:.0f} s and {theirs:.0f} s, "
+        f"{theirs/ours:.2f} x); again from the cache {again:.1f} s; equal tokens and labels in {same} of 500 rows "
+        "looked at")
 
 
 def memory(n=1_000_000):
@@ -93,9 +103,12 @@ print(start, peak[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024, i
     with open(folder/"rows.jsonl", "w") as f:
         some = [json.dumps(r) for r in chats(20_000)]
         for i in range(n): f.write(some[i % 20_000][:-1] + f', "id": {i}}}\n')
-    wall, _, out = clock(lambda: subprocess.run([sys.executable, "-c", code, str(folder/"rows.jsonl")], check=True, capture_output=True, text=True).stdout)
+    wall, _, out = clock(lambda: subprocess.run([sys.executable, "-c", code, str(folder/"rows.jsonl")], check=True,
+        capture_output=True, text=True).stdout)
     start, peak, resident, tokens = map(float, out.split()[-4:])
-    print(f"{n:,} rows, {(folder/'rows.jsonl').stat().st_size/1e6:,.0f} MB of JSONL, {tokens/1e6:,.0f} M tokens: {wall:.0f} s; peak {peak - start:,.0f} MB above the {start:,.0f} MB of the process at rest ({resident:,.0f} MB with mapped pages)")
+    print(f"{n:,} rows, {(folder/'rows.jsonl').stat().st_size/1e6:,.0f} MB of JSONL, {tokens/1e6:,.0f} M tokens: "
+        f"{wall:.0f} s; peak {peak - start:,.0f} MB above the {start:,.0f} MB of the process at rest "
+        f"({resident:,.0f} MB with mapped pages)")
     shutil.rmtree(folder)
 
 
@@ -103,7 +116,9 @@ def packing(steps=12):
     "Forward and backward of LoRA on rows of 4 to 40 tokens and a few of 256"
     from loranb.models.lora import attach
     rng, words = random.Random(0), "the cat sleeps and the dog eats near the old house with a red door".split()
-    rows = [dict(prompt="say:", completion=" " + " ".join(rng.choices(words, k=rng.choice((3, 5, 8, 12, 20, 30)) if rng.random() < .95 else 200))) for _ in range(3000)]
+    rows = [dict(prompt="say:", completion=" "
+        + " ".join(rng.choices(words, k=rng.choice((3, 5, 8, 12, 20, 30)) if rng.random() < .95 else 200)))
+        for _ in range(3000)]
     recipe = Recipe(data=rows, quant="none", max_length=256, test_size=0, packing=True)
     model, tok = load_base(recipe)
     model = attach(model, recipe).train()
@@ -111,15 +126,18 @@ def packing(steps=12):
     kinds = dict(padded=(packed.tokens, 16), packed=(packed, 2), grouped=(packed.tokens, 16))
     from loranb.data.batches import ByLength
     took, useful = {k: 0. for k in kinds}, {k: 0 for k in kinds}
-    orders = dict(padded=torch.randperm(len(packed.tokens)).tolist(), packed=torch.randperm(len(packed)).tolist(), grouped=list(ByLength(packed.tokens.lengths, 16)))
+    orders = dict(padded=torch.randperm(len(packed.tokens)).tolist(), packed=torch.randperm(len(packed)).tolist(),
+        grouped=list(ByLength(packed.tokens.lengths, 16)))
     for step in range(steps):
         for kind, (items, b) in kinds.items():
             batch = collate([items[i] for i in orders[kind][step*b:(step + 1)*b]], tok.pad_token_id)
             _, cpu, _ = clock(lambda: token_loss(model, batch).backward())
             if step > 1: took[kind], useful[kind] = took[kind] + cpu, useful[kind] + int(not_padding(batch).sum())
     rate = {k: useful[k]/took[k] for k in kinds}
-    print("useful tokens a second of forward and backward, rows of 3 to 30 words and one in twenty of 200, batches of 16 rows or of 2 packed ones: " + ", ".join(f"{k} {v:,.0f}" for k, v in rate.items()))
-    print(f"ratio packed to padded {rate['packed']/rate['padded']:.2f} x to be at least 2 x; grouped to padded {rate['grouped']/rate['padded']:.2f} x; full: {packed.lengths.mean()/256:.0%}")
+    print("useful tokens a second of forward and backward, rows of 3 to 30 words and one in twenty of 200, batches "
+        "of 16 rows or of 2 packed ones: " + ", ".join(f"{k} {v:,.0f}" for k, v in rate.items()))
+    print(f"ratio packed to padded {rate['packed']/rate['padded']:.2f} x to be at least 2 x; grouped to padded "
+        f"{rate['grouped']/rate['padded']:.2f} x; full: {packed.lengths.mean()/256:.0%}")
 
 
 def needs():
@@ -131,29 +149,37 @@ def needs():
     def case(title, name, rows, judge, **kw):
         tok = tokenizer(ALL[name]) if name else load_tokenizer(petit.path())
         tok.pad_token = kw.pop("pad", tok.eos_token)
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1))
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=8, intermediate_size=8,
+            num_hidden_layers=1, num_attention_heads=1))
         if kw.pop("bos", False):
             from tokenizers.processors import TemplateProcessing
-            tok.backend_tokenizer.post_processor = TemplateProcessing(single=f"{tok.bos_token} $A", special_tokens=[(tok.bos_token, tok.bos_token_id)])
+            tok.backend_tokenizer.post_processor = TemplateProcessing(single=f"{tok.bos_token} $A",
+                special_tokens=[(tok.bos_token, tok.bos_token_id)])
         def of(f):
             try: return judge(tok, f())
             except Exception as e: return f"{type(e).__name__}: {str(e).splitlines()[0][:70]}"
         theirs = of(lambda: [(r["input_ids"], r["labels"]) for r in prepared_by_trl(rows, model, tok, **kw)])
-        ours = of(lambda: [(r.input_ids, r.labels) for r in prepare(Recipe(data=rows, max_length=kw.get("max_length", 256), test_size=0), tok).train])
+        ours = of(lambda: [(r.input_ids, r.labels)
+            for r in prepare(Recipe(data=rows, max_length=kw.get("max_length", 256), test_size=0), tok).train])
         print(f"| {title} | {theirs} | {ours} |")
     said = lambda tok, rows: repr(tok.decode([l for l in rows[0][1] if l != -100])[-60:])
     kept = lambda tok, rows: f"{len(rows)} of 2 rows kept"
     starts = lambda tok, rows: f"{rows[0][0].count(tok.bos_token_id)} start token(s)"
     many = [dict(messages=MANY)]
     print("| need and rows | TRL | loranb |\n|---|---|---|")
-    case("4: of two rows one is cut before its answer", None, [dict(messages=ONE), dict(messages=LONG)], kept, max_length=32)
-    for name in ("chatml (Yi)", "Llama 3", "Mistral v3, system and tools in the last question", "Gemma 2, no system", "Qwen 3, thoughts of the past are gone", "gpt-oss, channels and two ends"): case(f"5: {name}, no marks", name, many, said)
+    case("4: of two rows one is cut before its answer", None, [dict(messages=ONE), dict(messages=LONG)], kept,
+        max_length=32)
+    for name in ("chatml (Yi)", "Llama 3", "Mistral v3, system and tools in the last question", "Gemma 2, no system",
+            "Qwen 3, thoughts of the past are gone", "gpt-oss, channels and two ends"):
+        case(f"5: {name}, no marks", name, many, said)
     case("6: marks that leave the end token out", "chatml, the marks leave the end token out", many, said)
     case("6: pad is the end token, everything learned", "Granite", many, said, assistant_only_loss=False)
-    case("6: a template without an end token, everything learned", "Alpaca style, no end token", many, said, assistant_only_loss=False)
+    case("6: a template without an end token, everything learned", "Alpaca style, no end token", many, said,
+        assistant_only_loss=False)
     case("6: prompt and completion", None, [dict(prompt="a =", completion=" b")], said, assistant_only_loss=False)
     case("7: a template with a start token", "Llama 3", many, starts, assistant_only_loss=False, bos=True)
-    case("7: a prompt that begins with one", "Llama 3", [dict(prompt="<|begin_of_text|>a =", completion=" b")], starts, assistant_only_loss=False, bos=True)
+    case("7: a prompt that begins with one", "Llama 3", [dict(prompt="<|begin_of_text|>a =", completion=" b")], starts,
+        assistant_only_loss=False, bos=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ LIMIT, RUNS = 0.3, 5
 CODE = "import time; t = time.perf_counter(); import loranb; print(time.perf_counter() - t)"
 
 
-def seconds(): return float(subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, text=True).stdout)
+def seconds():
+    return float(subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, text=True).stdout)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 LIMIT = .02
-SIZES = {"petit's shape": (dict(hidden_size=256, intermediate_size=640, num_hidden_layers=4, num_attention_heads=4, vocab_size=2560), (16, 40), 60),
-         "25 M Llama": (dict(hidden_size=512, intermediate_size=1376, num_hidden_layers=6, num_attention_heads=8, vocab_size=4096), (4, 512), 12)}
+SIZES = {"petit's shape": (dict(hidden_size=256, intermediate_size=640, num_hidden_layers=4, num_attention_heads=4,
+    vocab_size=2560), (16, 40), 60), "25 M Llama": (dict(hidden_size=512, intermediate_size=1376, num_hidden_layers=6,
+    num_attention_heads=8, vocab_size=4096), (4, 512), 12)}
 
 
 def trained(shape, batch, r=8):
@@ -47,15 +48,18 @@ def measure(shape, batch, pairs):
     while n < pairs*4: n += 1; step(auto, n)
     auto.frames_ready(wait=True)
     median = statistics.median(without)
-    return median, statistics.median(b - a for a, b in zip(without, with_))/median, auto.measured, n, auto.spent/auto.elapsed, len(meter.start)
+    return median, statistics.median(b - a for a,
+        b in zip(without, with_))/median, auto.measured, n, auto.spent/auto.elapsed, len(meter.start)
 
 
 def main(only=None):
-    print(f"{'':16} {'modules':>8} {'step s':>8} {'every step':>11} {'default pace':>13}   {'frames':>12}   limit {100*LIMIT:.0f} %")
+    print(f"{'':16} {'modules':>8} {'step s':>8} {'every step':>11} {'default pace':>13}   {'frames':>12}   limit "
+        f"{100*LIMIT:.0f} %")
     for name, (shape, batch, pairs) in SIZES.items():
         if only and name != only: continue
         second, every, frames, n, share, modules = measure(shape, batch, pairs)
-        print(f"{name:16} {modules:8} {second:8.3f} {100*every:10.1f}% {100*share:12.2f}%   {frames:4} of {n:4}   {'holds' if share <= LIMIT*1.25 else 'EXCEEDED'}")
+        print(f"{name:16} {modules:8} {second:8.3f} {100*every:10.1f}% {100*share:12.2f}%   {frames:4} of {n:4}   "
+            f"{'holds' if share <= LIMIT*1.25 else 'EXCEEDED'}")
         gc.collect()
 
 

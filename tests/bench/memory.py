@@ -4,8 +4,10 @@ Limits: 2 s for the first plan of anything up to 70B, 150 ms when a control move
 """
 import argparse, json, pathlib, subprocess, sys, tempfile, time
 
-MODELS = {"1B": "meta-llama/Llama-3.2-1B", "8B": "meta-llama/Llama-3.1-8B", "70B": "meta-llama/Llama-3.1-70B", "MoE": "Qwen/Qwen3-30B-A3B"}
-MOVES = dict(nothing={}, learning_rate=dict(learning_rate=1e-3), optimizer=dict(optim="adamw_8bit"), alpha=dict(lora_alpha=64), length=dict(max_length=1536), batch=dict(per_device_train_batch_size=3),
+MODELS = {"1B": "meta-llama/Llama-3.2-1B", "8B": "meta-llama/Llama-3.1-8B", "70B": "meta-llama/Llama-3.1-70B",
+    "MoE": "Qwen/Qwen3-30B-A3B"}
+MOVES = dict(nothing={}, learning_rate=dict(learning_rate=1e-3), optimizer=dict(optim="adamw_8bit"),
+    alpha=dict(lora_alpha=64), length=dict(max_length=1536), batch=dict(per_device_train_batch_size=3),
     rank=dict(r=32), checkpointing=dict(gradient_checkpointing=False), quantization=dict(quant="none"))
 
 
@@ -26,7 +28,8 @@ def ours(name):
     again = clock(lambda: plan(r, "A100-80GB").peak)[1:]
     for move, change in MOVES.items(): out[move] = clock(lambda: plan(r.replace(**change), "A100-80GB").peak)[1:]
     full = plan(r, "A100-80GB", full=True)
-    print(json.dumps(dict(first=first, again=again, moves=out, peak=p.peak, weights=p.parts["weights"] + p.parts["constants"], full=full.peak)))
+    print(json.dumps(dict(first=first, again=again, moves=out, peak=p.peak, weights=p.parts["weights"]
+        + p.parts["constants"], full=full.peak)))
 
 
 def theirs(name, folder):
@@ -38,7 +41,8 @@ def theirs(name, folder):
     def empty(*args, **kw):
         with init_empty_weights(): return AutoModel.from_config(AutoConfig.from_pretrained(folder))
     estimate.create_empty_model = empty
-    args = estimate.estimate_command_parser().parse_args([str(folder), "--library_name", "transformers", "--dtypes", "int4", "float16"])
+    args = estimate.estimate_command_parser().parse_args([str(folder), "--library_name", "transformers", "--dtypes",
+        "int4", "float16"])
     rows, wall, own = clock(lambda: estimate.gather_data(args))
     print(json.dumps(dict(first=[wall, own], rows=rows)))
 
@@ -54,13 +58,19 @@ def main():
         a, b = run("--ours", name), run("--theirs", name, "--folder", str(folder))
         if a.returncode: raise SystemExit(a.stderr[-2000:])
         d = json.loads(a.stdout.splitlines()[-1])
-        print(f"{name:4} {model}: first plan {d['first'][0]:.0f} ms ({d['first'][1]:.0f} ms of its own processor time; limit 2000), again {d['again'][0]:.1f} ms")
-        print("     a control moves (limit 150): " + ", ".join(f"{k} {v[0]:.0f} ({v[1]:.0f})" for k, v in d["moves"].items()))
-        print(f"     predicts {gb(d['peak'])} for NF4, r=16, 2 x 1024 with checkpointing, of them {gb(d['weights'])} weights and constants; full fine-tuning {gb(d['full'])}")
+        print(f"{name:4} {model}: first plan {d['first'][0]:.0f} ms ({d['first'][1]:.0f} ms of its own processor "
+            f"time; limit 2000), again {d['again'][0]:.1f} ms")
+        print("     a control moves (limit 150): " + ", ".join(f"{k} {v[0]:.0f} ({v[1]:.0f})" for k,
+            v in d["moves"].items()))
+        print(f"     predicts {gb(d['peak'])} for NF4, r=16, 2 x 1024 with checkpointing, of them {gb(d['weights'])} "
+            f"weights and constants; full fine-tuning {gb(d['full'])}")
         if b.returncode: print(f"     accelerate estimate-memory: {b.stderr.strip().splitlines()[-1][:160]}")
         else:
             t = json.loads(b.stdout.splitlines()[-1])
-            print(f"     accelerate estimate-memory: {t['first'][0]:.0f} ms ({t['first'][1]:.0f}), ratio {t['first'][1]/d['first'][1]:.2f}; " + ", ".join(f"{r[0]}: model {gb(r[2])}, training with Adam {gb(r[3]) if not isinstance(r[3], dict) else gb(max(r[3].values()))}" for r in t["rows"]))
+            print(f"     accelerate estimate-memory: {t['first'][0]:.0f} ms ({t['first'][1]:.0f}), ratio "
+                f"{t['first'][1]/d['first'][1]:.2f}; "
+                + ", ".join(f"{r[0]}: model {gb(r[2])}, training with Adam "
+                f"{gb(r[3]) if not isinstance(r[3], dict) else gb(max(r[3].values()))}" for r in t["rows"]))
 
 
 if __name__ == "__main__":

@@ -36,12 +36,14 @@ def main(steps, length, model):
         for i in range(steps + 2):
             for lora, optimizer, times in made.values(): times.append(step(lora, optimizer, batch))
         plain = made["LoRA"][2]
-        for name, (_, _, times) in made.items(): rows.append((quant, name, statistics.median(t/p for t, p in zip(times[2:], plain[2:]))))
+        for name, (_, _, times) in made.items():
+            rows.append((quant, name, statistics.median(t/p for t, p in zip(times[2:], plain[2:]))))
         print(f"{quant}: LoRA {min(plain):.2f} s a step", file=sys.stderr)
     print("\n".join(f"{q:5s} {n:20s} {r:.2f} x" for q, n, r in rows))
 
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--steps", type=int, default=20), p.add_argument("--length", type=int, default=256), p.add_argument("--model", default="petit")
+    p.add_argument("--steps", type=int, default=20), p.add_argument("--length", type=int,
+        default=256), p.add_argument("--model", default="petit")
     main(**vars(p.parse_args()))

@@ -18,13 +18,15 @@ TIME = """async ([i, name, content, buffers]) => { let a, b; requestAnimationFra
 
 
 def measure(browser, r):
-    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=4096, n=4096, r=r, scaling=2.0) for l in range(32) for k in KINDS]
+    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=4096, n=4096, r=r, scaling=2.0) for l in range(32)
+        for k in KINDS]
     rng, out = np.random.default_rng(0), {}
     for view in (LayerMap, Spectrum, Course, Directions):
         v, times = view(modules), {}
         page = panel_page(browser, v, width=370)
         def time(what, name, content, buffers=()):
-            times.setdefault(what, []).append(page.evaluate(TIME, [0, name, content, [base64.b64encode(b).decode() for b in buffers]]))
+            times.setdefault(what, []).append(page.evaluate(TIME,
+                [0, name, content, [base64.b64encode(b).decode() for b in buffers]]))
         for t in range(1, 61):
             sigma = (np.sort(rng.random((224, r)), 1)[:, ::-1]*np.tanh(t/20)).astype(np.float32)
             more = dict(aware=sigma, effect=sigma*sigma, share=sigma[:, 0], relative=sigma[:, 0])
@@ -34,7 +36,8 @@ def measure(browser, r):
         if view is Spectrum:
             for k in range(1, r+1): time("k", "k", k)
         page.close()
-        out[view.__name__] = {k: dict(median_ms=round(float(np.median(v)), 1), max_ms=round(max(v), 1)) for k, v in times.items()}
+        out[view.__name__] = {k: dict(median_ms=round(float(np.median(v)), 1), max_ms=round(max(v), 1)) for k,
+            v in times.items()}
     return out
 
 

@@ -12,7 +12,8 @@ import contextlib, importlib.metadata, itertools, json, os, pathlib, secrets, sh
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}, # no questions, no calls home
             "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}                             # cells off screen stay in the page
 LAB_ARGS = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
@@ -26,13 +27,14 @@ def old_ipykernel(version):
     "The folder with that ipykernel, to put first on a kernel's PYTHONPATH; installed there (without dependencies) when it is missing."
     folder = pathlib.Path(sys.prefix)/f"ipykernel-{version}"
     if not (folder/"ipykernel").exists():
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), f"ipykernel=={version}"], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder),
+            f"ipykernel=={version}"], check=True)
     return folder
 
 def write_kernelspec(data, name, pythonpath, env):
     "A kernel `name` of this Python, with folders put before its path and variables in its environment."
-    spec = dict(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name=name, language="python",
-                env={**env, "PYTHONPATH": os.pathsep.join(map(str, pythonpath))})
+    spec = dict(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name=name,
+        language="python", env={**env, "PYTHONPATH": os.pathsep.join(map(str, pythonpath))})
     folder = data/"kernels"/name
     folder.mkdir(parents=True)
     (folder/"kernel.json").write_text(json.dumps(spec))
@@ -60,19 +62,23 @@ def start(folder, browser, kernels=None, pythonpath=(), env=None, settings=None)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value))
     for name, version in (kernels or {"python3": None}).items():
-        write_kernelspec(own/"data", name, [*([old_ipykernel(version)] if version else []), ROOT, *pythonpath], env or {})
+        write_kernelspec(own/"data", name, [*([old_ipykernel(version)] if version else []), ROOT, *pythonpath],
+            env or {})
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     token, log = secrets.token_hex(8), folder/"jupyterlab.log"
-    environ = dict(os.environ, JUPYTER_CONFIG_DIR=str(own/"config"), JUPYTER_DATA_DIR=str(own/"data"), JUPYTERLAB_SETTINGS_DIR=str(own/"settings"),
-                   JUPYTERLAB_WORKSPACES_DIR=str(own/"workspaces"), IPYTHONDIR=str(own/"ipython"))
+    environ = dict(os.environ, JUPYTER_CONFIG_DIR=str(own/"config"), JUPYTER_DATA_DIR=str(own/"data"),
+        JUPYTERLAB_SETTINGS_DIR=str(own/"settings"), JUPYTERLAB_WORKSPACES_DIR=str(own/"workspaces"),
+        IPYTHONDIR=str(own/"ipython"))
     with contextlib.ExitStack() as stack:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *LAB_ARGS, f"--port={port}", f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}"],
-                                  stdout=stack.enter_context(open(log, "w")), stderr=subprocess.STDOUT, env=environ)
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *LAB_ARGS, f"--port={port}",
+            f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}"],
+            stdout=stack.enter_context(open(log, "w")), stderr=subprocess.STDOUT, env=environ)
         stack.callback(_end, server)
         url = f"http://127.0.0.1:{port}"
-        _wait(lambda: _answers(f"{url}/api/status?token={token}") or _alive(server, log), 60, "JupyterLab did not start")
+        _wait(lambda: _answers(f"{url}/api/status?token={token}") or _alive(server, log), 60,
+            "JupyterLab did not start")
         yield Lab(folder, url, token, browser, next(iter(kernels or {"python3": None})))
 
 def _end(server):
@@ -108,7 +114,8 @@ class Lab:
             nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
             nb.metadata.kernelspec = dict(name=self.kernel, display_name=self.kernel, language="python")
             nbformat.write(nb, self.folder/path)
-        res = Notebook(self.browser.new_page(viewport=dict(width=size[0], height=size[1])), f"{self.url}/doc/tree/{path}?token={self.token}&reset")
+        res = Notebook(self.browser.new_page(viewport=dict(width=size[0], height=size[1])),
+            f"{self.url}/doc/tree/{path}?token={self.token}&reset")
         if dark: res.theme("dark")
         return res
 
@@ -161,7 +168,8 @@ class Notebook:
         except Exception: return False
     def close(self):
         "Close the page and end its kernel."
-        with contextlib.suppress(Exception): self.page.evaluate(f"async () => {{ await {NB}.sessionContext.shutdown() }}")
+        with contextlib.suppress(Exception):
+            self.page.evaluate(f"async () => {{ await {NB}.sessionContext.shutdown() }}")
         self.page.close()
 
     def status(self):
@@ -172,7 +180,8 @@ class Notebook:
         return self.page.evaluate(f"() => {WAITING}")
     def wait_idle(self, timeout=60):
         "Wait until the kernel is idle and no cell shows [*]."
-        _wait(lambda: self.status() == "idle" and not self.waiting(), timeout, lambda: f"still {self.status()}; outputs so far: {self.outputs()}")
+        _wait(lambda: self.status() == "idle" and not self.waiting(), timeout,
+            lambda: f"still {self.status()}; outputs so far: {self.outputs()}")
 
     def cell(self, i): return self.page.locator(".jp-Notebook .jp-CodeCell").nth(i)
     def output(self, i):

@@ -43,12 +43,14 @@ def plain(value):
 
 def receive(page, i, **traits):
     "Change traits of the panel `i` as Python would"
-    page.evaluate("([i, state]) => models[i].receive(state)", [i, json.loads(json.dumps({k: plain(v) for k, v in traits.items()}))])
+    page.evaluate("([i, state]) => models[i].receive(state)",
+        [i, json.loads(json.dumps({k: plain(v) for k, v in traits.items()}))])
 
 
 def message(page, i, content, buffers=()):
     "Send the panel `i` what Python's `send` would send"
-    page.evaluate("([i, content, buffers]) => models[i].message(content, buffers)", [i, content, [base64.b64encode(b).decode() for b in buffers]])
+    page.evaluate("([i, content, buffers]) => models[i].message(content, buffers)",
+        [i, content, [base64.b64encode(b).decode() for b in buffers]])
 
 
 def panel_page(browser, *widgets, width=282, columns=1, theme="light", **kw):
@@ -59,5 +61,7 @@ def panel_page(browser, *widgets, width=282, columns=1, theme="light", **kw):
     page.on("console", lambda m: m.type == "error" and page.errors.append(m.text))
     page.set_content(f'<!doctype html><meta charset="utf-8"><body style="margin:14px;background:{"#fff" if theme == "light" else "#111417"}">'
                      f'<main style="display:grid;gap:12px;grid-template-columns:repeat({columns},{width}px)"></main><script>{MODEL}</script></body>')
-    for w in widgets: page.evaluate("([esm, state, css]) => show(esm, state, css)", [w._esm, json.loads(json.dumps(state(w))), w._css])
+    for w in widgets:
+        page.evaluate("([esm, state, css]) => show(esm, state, css)",
+            [w._esm, json.loads(json.dumps(state(w))), w._css])
     return page

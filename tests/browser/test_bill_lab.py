@@ -15,17 +15,20 @@ def until(cond, timeout, what):
 
 @pytest.mark.slow
 def test_the_bill_follows_and_its_ladder_edits(lab):
-    nb = lab.notebook(["from loranb import Recipe, Studio", "studio = Studio(Recipe(max_steps=2, test_size=8, gradient_checkpointing=False))\nstudio"], size=(1180, 1500))
+    nb = lab.notebook(["from loranb import Recipe, Studio",
+        "studio = Studio(Recipe(max_steps=2, test_size=8, gradient_checkpointing=False))\nstudio"], size=(1180, 1500))
     try:
         nb.run(0), nb.run(1)
         bill, flow, code = (nb.page.locator(f".lrb.{n}") for n in ("bill", "flow", "code"))
         bill.wait_for(timeout=120_000)
-        until(lambda: "at the peak" in bill.inner_text() and bill.locator("svg rect").count() > 9, 120, "there is no bill")
+        until(lambda: "at the peak" in bill.inner_text() and bill.locator("svg rect").count() > 9, 120,
+            "there is no bill")
         nb.wait_idle(90)
         assert " of 15.6 GB" in flow.inner_text() and "It fits" in bill.inner_text()
         box = nb.page.locator("[data-trait=per_device_train_batch_size]")
         box.fill("1024"), box.press("Enter")
-        until(lambda: bill.get_by_role("button", name="Change gradient_checkpointing=True").count() == 1, 60, "there is no ladder")
+        until(lambda: bill.get_by_role("button", name="Change gradient_checkpointing=True").count() == 1, 60,
+            "there is no ladder")
         assert "✗" in flow.inner_text() and "short" in bill.inner_text() or "short" in bill.locator(".after").inner_text()
         if lab.kernel == "installed":
             for theme in ("light", "dark"):
@@ -33,7 +36,8 @@ def test_the_bill_follows_and_its_ladder_edits(lab):
                 time.sleep(.8)
                 nb.shot(SHOTS/f"bill-{theme}.png", ".lrb.bill")
         bill.get_by_role("button", name="Change").last.click()
-        until(lambda: "gradient_checkpointing=True" in code.inner_text() and "It fits:" in bill.inner_text(), 60, "the ladder does not edit the recipe")
+        until(lambda: "gradient_checkpointing=True" in code.inner_text() and "It fits:" in bill.inner_text(), 60,
+            "the ladder does not edit the recipe")
         bill.get_by_role("button", name="H200").click()
         until(lambda: "H200" in bill.locator(".read").inner_text(), 30, "another card is not asked")
         box.fill("4"), box.press("Enter")

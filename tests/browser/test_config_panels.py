@@ -17,31 +17,38 @@ from page import panel_page, receive, state
 
 SHAPES = dict(q=(192, 192), k=(96, 192), v=(96, 192), o=(192, 192), gate=(512, 192), up=(512, 192), down=(192, 512))
 TARGETS = [dict(name=f"{k}_proj", short=k, m=m, n=n, count=4) for k, (m, n) in SHAPES.items()]
-HOSTILE = [[text, kind, i, *more] for i, (text, kind, *more) in enumerate([("\u202e<script>window.hit=1</script>\x00", "learned"), ("<img src=x onerror=window.hit=1>", "context"), ("\n", "context"), ("مرحبا", "learned"),
-           ("👩‍👩‍👧", "special"), ("W"*300, "special-learned"), ("", "context"), ("Z͑ͫ̓ͪ̂ͫ̽͏A", "truncated"), ("</s>", "special-truncated"), ("<pad>", "padding", 1234)])]
+HOSTILE = [[text, kind, i, *more] for i, (text, kind,
+    *more) in enumerate([("\u202e<script>window.hit=1</script>\x00", "learned"),
+    ("<img src=x onerror=window.hit=1>", "context"), ("\n", "context"), ("مرحبا", "learned"), ("👩‍👩‍👧", "special"),
+    ("W"*300, "special-learned"), ("", "context"), ("Z͑ͫ̓ͪ̂ͫ̽͏A", "truncated"), ("</s>", "special-truncated"),
+    ("<pad>", "padding", 1234)])]
 LENGTHS = dict(width=10, kept=[0, 5, 9, 4, 0, 0], cut=[0, 0, 0, 1, 2, 1], open=True, limit=35, label="22 rows")
 SHARES = dict(learned=.4, context=.6, truncated=.123, padding=.271)
 
 
-FINDINGS = [dict(code=code, severity=severity, count=12, rows=[17, 201, 123456], remedy="Do what is said here, at some length, so that it fills two lines at the least.")
-            for code, severity in (("no-end", "error"), ("gone", "error"), ("twice", "warning"), ("mail", "note"))]
+FINDINGS = [dict(code=code, severity=severity, count=12, rows=[17, 201, 123456],
+    remedy="Do what is said here, at some length, so that it fills two lines at the least.") for code,
+    severity in (("no-end", "error"), ("gone", "error"), ("twice", "warning"), ("mail", "note"))]
 
 
-def paced(**kw): return Settings(total=4000, max_steps=400, per_device_train_batch_size=32, gradient_accumulation_steps=1, learning_rate=4e-3, **kw)
+def paced(**kw):
+    return Settings(total=4000, max_steps=400, per_device_train_batch_size=32, gradient_accumulation_steps=1,
+        learning_rate=4e-3, **kw)
 def rank(**kw): return Rank(targets=TARGETS, params=1_970_000, **kw)
 def bill():
-    parts = lambda k: [[n, k*v] for n, v in dict(weights=16.06e9, adapter=168e6, gradients=168e6, optimizer=336e6, activations=2.7e9, logits=134e6, workspace=126e6, context=2.1e9).items()]
-    rung = lambda words, saves, peak: dict(words=words, saves=saves, peak=peak, time="more: each pass unpacks the weights first", quality="none found <img src=x onerror=window.hit=1>", source="Dettmers and others 2023", fits=peak < 15e9)
+    parts = lambda k: [[n, k*v] for n, v in dict(weights=16.06e9, adapter=168e6, gradients=168e6, optimizer=336e6,
+        activations=2.7e9, logits=134e6, workspace=126e6, context=2.1e9).items()]
+    rung = lambda words, saves, peak: dict(words=words, saves=saves, peak=peak,
+        time="more: each pass unpacks the weights first", quality="none found <img src=x onerror=window.hit=1>",
+        source="Dettmers and others 2023", fits=peak < 15e9)
     panel = Bill(sides=[dict(name="full fine-tuning", parts=parts(6), yours=False), dict(name="LoRA", parts=parts(1), yours=True), dict(name="QLoRA", parts=parts(.4), yours=False)], gpu="T4",
         rungs=[rung("gradient_checkpointing=True", 3e9, 18.8e9), rung("quant='nf4', bnb_4bit_use_double_quant=True", 10e9, 8.8e9)], verdict="It fits after 2 steps: 8.8 GB at the peak instead of 21.8 GB, in the 15.6 GB of the T4.",
         notes=[["measured · planned", "8.81 GB · 8.8 GB (−0.1 %)"], ["an epoch on the T4", "4 h 2 min to 13 h 50 min, 0.28 to 0.97 kWh at most (an estimate, nothing was measured)"]])
-    panel.cards = [dict(name=n, usable=u*1e9, over=21.8e9 - u*1e9) for n, u in (("T4", 15.6), ("L4", 23.7), ("RTX 4090", 25.3), ("A100-40GB", 42.1), ("A100-80GB", 85), ("H200", 150))]
+    panel.cards = [dict(name=n, usable=u*1e9, over=21.8e9 - u*1e9) for n,
+        u in (("T4", 15.6), ("L4", 23.7), ("RTX 4090", 25.3), ("A100-40GB", 42.1), ("A100-80GB", 85), ("H200", 150))]
     return panel
-def full(): return [Quantize(model="meta-llama/Llama-3.1-8B-Instruct", params=8.03e9, layer="model.layers.31.mlp.down_proj", histogram=[0, .5, 1, .5, 0]), rank(),
-                    Columns(data="org/a-very-long-name-of-a-data-set", total=123456, format="nothing that is known", names=["id", "a_very_long_name_of_a_column", "c"], columns=dict(user="c"), examples=[["1", "W"*300, ""]], note="id and others are not used"),
-                    RowsPanel(total=123456, row=100000, place=99999, places=123456, tokens=HOSTILE*20, shares=SHARES, lengths=LENGTHS, reading="40 % of the tokens are learned, nothing is cut. In batches of 16, 27.1 % is padding."),
-                    FindingsPanel(findings=FINDINGS, looked=500, total=123456, acknowledged=["gone"]),
-                    Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3), bill()]
+def full():
+    return [Quantize(model="meta-llama/Llama-3.1-8B-Instruct", params=8.03e9, layer="model.layers.31.mlp.down_proj", histogram=[0, .5, 1, .5, 0]), rank(), Columns(data="org/a-very-long-name-of-a-data-set", total=123456, format="nothing that is known", names=["id", "a_very_long_name_of_a_column", "c"], columns=dict(user="c"), examples=[["1", "W"*300, ""]], note="id and others are not used"), RowsPanel(total=123456, row=100000, place=99999, places=123456, tokens=HOSTILE*20, shares=SHARES, lengths=LENGTHS, reading="40 % of the tokens are learned, nothing is cut. In batches of 16, 27.1 % is padding."), FindingsPanel(findings=FINDINGS, looked=500, total=123456, acknowledged=["gone"]), Settings(total=51760, max_steps=123456), Code(), Flow(state="training", detail="step 123,456 of 200,000", items=[[k, "a long summary of it"] for k in "abcdefgh"], now=3), bill()]
 def sent(page, i=0): return page.evaluate(f"models[{i}].sent")
 def get(page, name, i=0): return page.evaluate(f"models[{i}].get('{name}')")
 def as_python(page, cls, i=0): return cls(**{k: v for k, v in page.evaluate(f"models[{i}].state").items()})
@@ -72,7 +79,8 @@ def test_rank_takes_other_whole_numbers(show):
     box.press("Enter")
     assert get(page, "r") == 16 and box.input_value() == "16"
     page.wait_for_function("document.querySelector('.error').textContent.includes('eight')")
-    assert box.get_attribute("aria-invalid") == "true" and page.get_by_role("textbox", name="lora_alpha").get_attribute("aria-invalid") is None
+    assert box.get_attribute("aria-invalid") == "true" and page.get_by_role("textbox",
+        name="lora_alpha").get_attribute("aria-invalid") is None
     box.fill("7")
     box.press("Escape")
     assert box.input_value() == "16" and get(page, "r") == 16
@@ -106,7 +114,8 @@ def test_a_pattern_for_targets_is_shown_as_none_and_kept(show):
 
 
 def test_quantize_switches_without_a_kernel(show):
-    page = show(Quantize(choices={q: dict(c, bytes=int(2e6*c["bits"]/8), bytes_double=int(2e6*c["bits_double"]/8), error=.091) for q, c in Quantize().choices.items()}))
+    page = show(Quantize(choices={q: dict(c, bytes=int(2e6*c["bits"]/8), bytes_double=int(2e6*c["bits_double"]/8),
+        error=.091) for q, c in Quantize().choices.items()}))
     assert page.locator(".level").count() == 16 and page.get_by_text("1.0 of 4.0 MB").count() == 1
     page.get_by_role("radio", name="nf4").focus()
     page.keyboard.press("ArrowLeft")
@@ -145,11 +154,13 @@ def test_a_name_is_committed_by_enter_or_leaving(show):
     box.fill("org/mo")
     page.evaluate("models[0].set('params', 5)")
     page.wait_for_timeout(50)
-    assert box.input_value() == "org/mo" and get(page, "model") == "petit", "a change from elsewhere does not write over what is being typed"
+    assert box.input_value() == "org/mo" and get(page,
+        "model") == "petit", "a change from elsewhere does not write over what is being typed"
     box.blur()
     assert get(page, "model") == "org/mo"
     page.evaluate("models[0].set('message', 'There is no model org/mo')")
-    page.wait_for_function("document.querySelector('[role=combobox], input[list]').getAttribute('aria-invalid') === 'true'")
+    page.wait_for_function("document.querySelector('[role=combobox], input[list]').getAttribute('aria-invalid') === "
+        "'true'")
 
 
 def test_two_panels_of_one_kind_do_not_share_radios(show):
@@ -159,13 +170,18 @@ def test_two_panels_of_one_kind_do_not_share_radios(show):
 
 
 def test_hostile_text_stays_text(show):
-    page = show(RowsPanel(total=2, tokens=HOSTILE, reading="<b>no</b>", message="<i>x</i>", lengths=dict(LENGTHS, label="<b>")),
-                Columns(data="<img src=x onerror=window.hit=1>", names=["<b>x</b>"], examples=[["<script>window.hit=1</script>"]], roles=[["<b>", "<img src=x onerror=window.hit=1>"]], format="<b>", note="<b>"),
-                FindingsPanel(findings=[dict(FINDINGS[0], code="<b>x</b>", remedy="<img src=x onerror=window.hit=1>")], looked=1, total=1, busy="<b>", message="<i>x</i>"),
-                Quantize(model="<script>window.hit=1</script>", layer="<img src=x onerror=window.hit=1>"), Flow(items=[["<b>", "<img src=x onerror=window.hit=1>"]], state="<b>"),
-                Code(python="<img src=x onerror=window.hit=1>"), Rank(targets=[dict(name="<b>x</b>", short="<img src=x onerror=window.hit=1>", m=2, n=2, count=1)]))
+    page = show(RowsPanel(total=2, tokens=HOSTILE, reading="<b>no</b>", message="<i>x</i>",
+        lengths=dict(LENGTHS, label="<b>")), Columns(data="<img src=x onerror=window.hit=1>", names=["<b>x</b>"],
+        examples=[["<script>window.hit=1</script>"]], roles=[["<b>", "<img src=x onerror=window.hit=1>"]],
+        format="<b>", note="<b>"), FindingsPanel(findings=[dict(FINDINGS[0], code="<b>x</b>",
+        remedy="<img src=x onerror=window.hit=1>")], looked=1, total=1, busy="<b>", message="<i>x</i>"),
+        Quantize(model="<script>window.hit=1</script>", layer="<img src=x onerror=window.hit=1>"),
+        Flow(items=[["<b>", "<img src=x onerror=window.hit=1>"]], state="<b>"),
+        Code(python="<img src=x onerror=window.hit=1>"),
+        Rank(targets=[dict(name="<b>x</b>", short="<img src=x onerror=window.hit=1>", m=2, n=2, count=1)]))
     page.wait_for_timeout(100)
-    assert page.evaluate("window.hit") is None and page.locator("main img, main script, main .error i, main .chip b, main .remedy b, main .value script").count() == 0
+    assert page.evaluate("window.hit") is None and page.locator("main img, main script, main .error i, main .chip b, "
+        "main .remedy b, main .value script").count() == 0
     assert page.get_by_text("U+202E").count() == 1 and page.get_by_text("↵").count() == 1
 
 
@@ -204,16 +220,20 @@ def test_tokens_tell_their_id_and_position(show):
 def test_the_histogram_of_the_page_is_that_of_the_still(show):
     bins = length_bins([3, 12, 25, 25, 38, 41, 80], 40, 12)
     page = show(RowsPanel(total=7, lengths=dict(bins, label=lengths_reading(bins))), width=446)
-    still = lengths_svg(bins, width=page.evaluate("document.querySelector('.lengths svg').viewBox.baseVal.width"), height=78)
+    still = lengths_svg(bins, width=page.evaluate("document.querySelector('.lengths svg').viewBox.baseVal.width"),
+        height=78)
     bars = lambda at: [[float(b.get_attribute(k)) for k in ("x", "width")] for b in page.locator(f"rect.{at}").all()]
     there = [[float(v) for v in m] for m in re.findall(r'<rect x="([\d.]+)"[^>]* width="([\d.]+)"', still)]
-    assert len(there) == 6 and all(abs(a - b) < .11 for x, y in zip(sorted(bars("kept") + bars("lost")), sorted(there)) for a, b in zip(x, y))
+    assert len(there) == 6 and all(abs(a - b) < .11 for x, y in zip(sorted(bars("kept") + bars("lost")), sorted(there))
+        for a, b in zip(x, y))
     assert page.locator(".lengths svg").get_attribute("aria-label") == "7 rows of up to 80 tokens, 2 of them cut at 40." and page.locator(".limitword").text_content() == "cut at 40"
 
 
 def test_columns_are_mapped_by_clicks(show):
-    page = show(Columns(total=2, names=["id", "q", "hint", "a"], taken=dict(text="q"), examples=[["1", "Why?", "", "Because."], ["2", "Who?", "-", "Me."]]))
-    for name, role in (("q", "user"), ("a", "assistant"), ("hint", "user")): page.get_by_label(f"What {name} is").select_option(role)
+    page = show(Columns(total=2, names=["id", "q", "hint", "a"], taken=dict(text="q"),
+        examples=[["1", "Why?", "", "Because."], ["2", "Who?", "-", "Me."]]))
+    for name, role in (("q", "user"), ("a", "assistant"), ("hint", "user")):
+        page.get_by_label(f"What {name} is").select_option(role)
     assert get(page, "columns") == dict(user=["q", "hint"], assistant="a")
     page.get_by_label("What q is").select_option("")
     assert get(page, "columns") == dict(user="hint", assistant="a")
@@ -256,7 +276,8 @@ def test_settings_take_numbers_as_people_write_them(show):
     page.get_by_role("textbox", name="steps").fill("1,000")
     page.keyboard.press("Tab")
     assert get(page, "learning_rate") == 2e-4 and get(page, "max_steps") == 1000
-    page.wait_for_function("document.body.innerText.includes('1,000 steps × 32 rows = 32,000 rows, 8 passes over 4,000')")
+    page.wait_for_function("document.body.innerText.includes('1,000 steps × 32 rows = 32,000 rows, 8 passes over "
+        "4,000')")
     page.get_by_role("slider").press("ArrowRight")
     assert 2e-4 < get(page, "learning_rate") < 2.4e-4
     page.get_by_role("textbox", name="steps").fill("")
@@ -326,7 +347,8 @@ def test_nothing_runs_over_the_edge(show, width):
 
 def test_nothing_jumps_when_numbers_change(show):
     page = show(*full())
-    heights = lambda: page.evaluate("[...document.querySelectorAll('.lrb')].map(e => Math.round(e.getBoundingClientRect().height))")
+    heights = lambda: page.evaluate("[...document.querySelectorAll('.lrb')].map(e => "
+        "Math.round(e.getBoundingClientRect().height))")
     page.wait_for_timeout(50)
     before = heights()
     page.evaluate("""() => { const [q, r, m, d, doc, s, c, f] = models; q.set("quant", "none"); q.set("params", 1); r.set("r", 256); r.set("lora_alpha", 333.25); r.set("target_modules", ["down_proj"]); d.set("row", 0);

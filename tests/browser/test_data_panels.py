@@ -29,7 +29,8 @@ def test_from_a_strange_file_to_a_run(any_lab):
     panel = lambda name: page.locator(f".lrb.{name}")
     text = lambda name: panel(name).inner_text()
     button = lambda name: page.get_by_role("button", name=name, exact=True)
-    learned = lambda: "".join(t for t in page.evaluate("[...document.querySelectorAll('.lrb.rows .tokens .token')].filter(e => /learned/.test(e.className)).map(e => e.textContent)")).replace("·", " ").strip()
+    learned = lambda: "".join(t for t in page.evaluate("[...document.querySelectorAll('.lrb.rows .tokens "
+        ".token')].filter(e => /learned/.test(e.className)).map(e => e.textContent)")).replace("·", " ").strip()
     try:
         nb.run(0), nb.run(1)
         panel("columns").wait_for(timeout=90_000)
@@ -58,17 +59,21 @@ def test_from_a_strange_file_to_a_run(any_lab):
         # A row that cannot be read: the doctor blocks until a click acknowledges it, which the recipe keeps.
         until(lambda: "3 errors: Train waits" in text("doctor"), 20, lambda: text("doctor"))
         button("Train").click()
-        until(lambda: "row 8 (line 8): user (column 'theirs') is empty (null)" in text("monitor"), 60, lambda: text("monitor"))
-        until(lambda: page.locator(".lrb.monitor").get_attribute("data-state") == "ready", 20, "what has not begun has not failed")
+        until(lambda: "row 8 (line 8): user (column 'theirs') is empty (null)" in text("monitor"), 60,
+            lambda: text("monitor"))
+        until(lambda: page.locator(".lrb.monitor").get_attribute("data-state") == "ready", 20,
+            "what has not begun has not failed")
         page.locator(".lrb.doctor [data-code='bad-rows'] input").check()
-        until(lambda: "2 errors: Train waits" in text("doctor") and "acknowledged=['bad-rows']" in text("code"), 20, lambda: text("doctor"))
+        until(lambda: "2 errors: Train waits" in text("doctor") and "acknowledged=['bad-rows']" in text("code"), 20,
+            lambda: text("doctor"))
 
         # The cut takes the ends of the answers: the doctor blocks, shows the rows, and a longer max_length mends it.
         assert page.locator(".limitword").text_content() == "cut at 24"
         page.get_by_label("Order of the rows").select_option("truncated")
         until(lambda: page.locator(".lrb.rows .tokens .token.truncated").count() > 0, 20, "no cut token is shown")
         page.locator(".lrb.doctor [data-code='answer-cut'] .link").first.click()
-        until(lambda: page.get_by_label("Order of the rows").input_value() == "", 20, "a click on a row does not go there")
+        until(lambda: page.get_by_label("Order of the rows").input_value() == "", 20,
+            "a click on a row does not go there")
         button("Train").click()
         until(lambda: "To start all the same: acknowledged=" in text("monitor"), 60, lambda: text("monitor"))
         for theme in ("light", "dark"):
@@ -81,7 +86,8 @@ def test_from_a_strange_file_to_a_run(any_lab):
         length = page.get_by_role("textbox", name="max length")
         length.fill("256")
         length.press("Enter")
-        until(lambda: page.locator(".lrb.rows .tokens .token.truncated").count() == 0 and "nothing is cut" in text("rows"), 20, "the tokens do not follow max_length")
+        until(lambda: page.locator(".lrb.rows .tokens .token.truncated").count() == 0
+            and "nothing is cut" in text("rows"), 20, "the tokens do not follow max_length")
         until(lambda: "Train waits" not in text("doctor"), 20, lambda: text("doctor"))
         button("Train").click()
         until(lambda: "done" in text("monitor"), 120, lambda: text("monitor"))
@@ -91,7 +97,8 @@ def test_from_a_strange_file_to_a_run(any_lab):
 
         # What strangers wrote stayed text: in panels, preview, card, and in the report as a page of its own.
         assert SCRIPT in "".join(nb.cell(2).locator(".jp-OutputArea").text_content().split()) and SCRIPT in text("samples")
-        assert page.evaluate("document.querySelectorAll('.lrb script, .jp-OutputArea script, .lrb img, .jp-OutputArea img').length") == 0 and not dialogs
+        assert page.evaluate("document.querySelectorAll('.lrb script, .jp-OutputArea script, .lrb img, "
+            ".jp-OutputArea img').length") == 0 and not dialogs
         report = any_lab.browser.new_page()
         report.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
         report.set_content((any_lab.folder/"report.html").read_text())

@@ -36,11 +36,13 @@ box'''
 FOREVER = """with Guard(lambda: print('asked')) as g:
     print('running')
     while True: time.sleep(.02); g.poll()"""
-CELLS = [SETUP, "fit()", "order.append('a'); print('a')", "order.append('b'); print('b')", "print([o for o in order if o != 'stop'])", FOREVER]
+CELLS = [SETUP, "fit()", "order.append('a'); print('a')", "order.append('b'); print('b')",
+    "print([o for o in order if o != 'stop'])", FOREVER]
 
 def text(nb): return nb.page.locator(".box output").inner_text()
 def press(nb, name): nb.page.locator(".box").get_by_role("button", name=name, exact=True).click()
-def wait_text(nb, part): nb.page.wait_for_function("part => document.querySelector('.box output')?.textContent.includes(part)", arg=part)
+def wait_text(nb, part):
+    nb.page.wait_for_function("part => document.querySelector('.box output')?.textContent.includes(part)", arg=part)
 def opened(notebook):
     nb = notebook(CELLS)
     nb.run(0)
@@ -58,7 +60,8 @@ def test_stop_prints_and_queued_cells(notebook):
     nb.wait_idle()
     lines = nb.output(1).split("\n")
     n = len(lines)-1
-    assert lines == [f"line {i}" for i in range(n)]+[f"last {n}"]           # all of them, and the last step is the one before the loop ended
+    # all of them, and the last step is the one before the loop ended
+    assert lines == [f"line {i}" for i in range(n)]+[f"last {n}"]
     assert nb.output(2) == "a" and nb.output(3) == "b"
     nb.run(4)
     nb.wait_output(4, "['fit', 'end', 'a', 'b']")

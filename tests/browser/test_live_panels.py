@@ -19,10 +19,13 @@ VIEWS = LayerMap, Spectrum, Course
 def learning(layers=4, r=16, frames=12, seed=0):
     "Modules and frames of pretended learning: signal that levels off over noise that grows"
     rng = np.random.default_rng(seed)
-    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=192, n=192, r=r, scaling=2.0) for l in range(layers) for k in KINDS]
-    final = np.outer([0.1 + 0.3*m["layer"]/layers + 0.7*(m["kind"] in KINDS[4:]) for m in modules], 0.78**(np.arange(r)*16/r))*rng.uniform(0.7, 1.3, (len(modules), r))
+    modules = [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=192, n=192, r=r, scaling=2.0) for l in range(layers)
+        for k in KINDS]
+    final = np.outer([0.1 + 0.3*m["layer"]/layers + 0.7*(m["kind"] in KINDS[4:]) for m in modules],
+        0.78**(np.arange(r)*16/r))*rng.uniform(0.7, 1.3, (len(modules), r))
     make = lambda t: np.sort(np.tanh(t/100)*final + 0.05*np.sqrt(t/300), 1)[:, ::-1]
-    return modules, [(int(t), make(t), np.full((len(modules), 2), (0.055, 0.085))*np.sqrt(t/300)) for t in np.linspace(300/frames, 300, frames)]
+    return modules, [(int(t), make(t), np.full((len(modules), 2), (0.055, 0.085))*np.sqrt(t/300))
+        for t in np.linspace(300/frames, 300, frames)]
 
 
 def monitor(n=120, **kw):
@@ -47,7 +50,8 @@ def test_loss_has_the_geometry_of_the_still(show):
     m = monitor()
     page = show(m, width=666)
     box = page.evaluate("document.querySelector('svg').viewBox.baseVal.width")
-    still = report.loss_svg(np.frombuffer(m.steps, np.float32), np.frombuffer(m.loss, np.float32), *zip(*m.evals), max_steps=200, width=box)
+    still = report.loss_svg(np.frombuffer(m.steps, np.float32), np.frombuffer(m.loss, np.float32), *zip(*m.evals),
+        max_steps=200, width=box)
     for line, at in (("raw", 0), ("mean", 1), ("held", 2)):
         drawn = points(page.get_attribute(f"[data-line={line}]", "d"))
         assert np.abs(drawn - points(re.findall(r' d="([^"]+)"', still)[at])).max() <= 0.11
@@ -63,16 +67,20 @@ def test_spectrum_and_course_have_the_geometry_of_the_stills(show, band):
     for i, v in enumerate(views):
         width = page.evaluate(f"document.querySelectorAll('svg')[{i}].viewBox.baseVal.width")
         t, s, b = v._course()
-        still = pictures.spectrum_svg(s[-1], b[-1], title=v.selected, width=width) if i == 0 else pictures.course_svg(t, s, b, title=v.selected, shape=(192, 192), width=width)
+        still = pictures.spectrum_svg(s[-1], b[-1], title=v.selected,
+            width=width) if i == 0 else pictures.course_svg(t, s, b, title=v.selected, shape=(192, 192), width=width)
         page_svg = page.locator("svg").nth(i)
         assert page_svg.get_attribute("aria-label") == re.search('aria-label="([^"]+)"', still)[1]
         if i == 0:
-            dots = np.array([[float(c.get_attribute(k)) for k in ("cx", "cy")] for c in page_svg.locator("circle").all()])
+            dots = np.array([[float(c.get_attribute(k)) for k in ("cx", "cy")]
+                for c in page_svg.locator("circle").all()])
             assert np.abs(dots - np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', still), float)).max() <= 0.11
         else:
-            lines = [points(p.get_attribute("d")) for p in page_svg.locator("path[data-i], path.dashed, path.stem:not([data-i])").all()]
+            lines = [points(p.get_attribute("d"))
+                for p in page_svg.locator("path[data-i], path.dashed, path.stem:not([data-i])").all()]
             there = [points(d) for d in re.findall(r' d="(M[^"Z]+)"', still)]
-            assert len(lines) == len(there) == 16 + 4 - (not band) and max(np.abs(a - b).max() for a, b in zip(lines, there)) <= 0.11
+            assert len(lines) == len(there) == 16 + 4 - (not band) and max(np.abs(a - b).max() for a,
+                b in zip(lines, there)) <= 0.11
 
 
 @pytest.mark.parametrize("layers,r", [(4, 16), (2, 1), (3, 64)])
@@ -87,7 +95,8 @@ def test_sentences_are_those_of_python(show, layers, r, metric):
 
 def test_empty_panels_say_so(show):
     page = show(Monitor(), Now(), Samples(), *(v() for v in VIEWS), width=300, columns=3)
-    assert "no step yet" in words(page, ".monitor svg") and words(page, ".layermap .read") == "No modules yet." and "No samples yet" in words(page, ".samples table")
+    assert "no step yet" in words(page, ".monitor svg") and words(page,
+        ".layermap .read") == "No modules yet." and "No samples yet" in words(page, ".samples table")
 
 
 def test_frames_arrive_as_messages_and_stay_after_a_reload(show):
@@ -141,7 +150,9 @@ def test_a_click_shows_at_once_and_python_has_the_last_word(show):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_timeout(40)
-    assert page.evaluate("models[0].sent")[-1] == dict(kind="stop", run="r7") and button.get_attribute("aria-disabled") == "true" and "stopping after this step" in words(page, "[role=status]")
+    assert page.evaluate("models[0].sent")[-1] == dict(kind="stop",
+        run="r7") and button.get_attribute("aria-disabled") == "true" and "stopping after this step" in words(page,
+        "[role=status]")
     receive(page, 0, state="stopped")
     page.wait_for_timeout(40)
     assert buttons(page) == ["Resume", "Train anew"]
@@ -160,7 +171,8 @@ def test_pause_by_keyboard_and_what_is_waited_for(show):
     page.locator(".monitor .buttons button").first.focus()
     page.keyboard.press("Enter")
     assert "pausing, waits for: evaluating 64 rows held out" in now() and buttons(page) == ["Pause", "Stop"]
-    assert page.evaluate("models[0].sent")[-1] == dict(kind="pause", run="r7") and page.evaluate("document.activeElement.textContent") == "Pause"
+    assert page.evaluate("models[0].sent")[-1] == dict(kind="pause",
+        run="r7") and page.evaluate("document.activeElement.textContent") == "Pause"
     receive(page, 0, doing="", state="pausing")
     assert "pausing after this step" in now()
     receive(page, 0, state="paused")
@@ -187,7 +199,8 @@ def test_nothing_jumps_while_numbers_change(show):
     before = heights()
     for k in (40, 80, 120):
         receive(page, 0, **{n: v for n, v in monitor(k).get_state().items() if n in ("steps", "loss", "evals")})
-        now = Now(eval_loss=1/k, tokens_per_second=12345.6*k, time_left=7265, memory=15e9, peak_memory=15.6e9, learning_rate=1e-4/k, exact_match=1.0)
+        now = Now(eval_loss=1/k, tokens_per_second=12345.6*k, time_left=7265, memory=15e9, peak_memory=15.6e9,
+            learning_rate=1e-4/k, exact_match=1.0)
         receive(page, 1, figures=now.figures)
     for i, v in enumerate(views, 2):
         for f in frames[1:]: v.append(*f)
@@ -202,10 +215,12 @@ def test_map_by_keyboard(show):
     page = show(fed(LayerMap, modules, frames, selected="layers.2.up_proj"), width=380)
     chosen = lambda: page.evaluate("models[0].get('selected')")
     for _ in range(2): page.keyboard.press("Tab")
-    for key, name in (("ArrowUp", "layers.3.up_proj"), ("ArrowUp", "layers.3.up_proj"), ("ArrowRight", "layers.3.down_proj"), ("ArrowRight", "layers.3.down_proj"),
-                      ("Home", "layers.3.q_proj"), ("ArrowDown", "layers.2.q_proj"), ("End", "layers.2.down_proj")):
+    for key, name in (("ArrowUp", "layers.3.up_proj"), ("ArrowUp", "layers.3.up_proj"),
+            ("ArrowRight", "layers.3.down_proj"), ("ArrowRight", "layers.3.down_proj"), ("Home", "layers.3.q_proj"),
+            ("ArrowDown", "layers.2.q_proj"), ("End", "layers.2.down_proj")):
         page.keyboard.press(key)
-        assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(name) and words(page, ".peek .mono") == name and chosen() == "layers.2.up_proj"
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(name) and words(page,
+            ".peek .mono") == name and chosen() == "layers.2.up_proj"
     page.keyboard.press("Enter")
     page.wait_for_timeout(30)
     assert chosen() == name and page.locator("[aria-selected]").get_attribute("aria-label").startswith(name)
@@ -220,7 +235,8 @@ def test_map_by_keyboard(show):
 def test_names_that_fit_no_grid_make_a_list(show):
     modules = [dict(name=f"experts.{i}.up", layer=None, kind=None, m=8, n=8, r=2, scaling=1.0) for i in range(30)]
     page = show(fed(LayerMap, modules, [(1, np.outer(np.arange(1, 31), [1, 0.5]))]), width=300)
-    assert page.locator("[role=gridcell]").count() == 30 and words(page, ".read") == "Most: experts.29.up (33.5), least: experts.0.up (1.12)."
+    assert page.locator("[role=gridcell]").count() == 30 and words(page,
+        ".read") == "Most: experts.29.up (33.5), least: experts.0.up (1.12)."
 
 
 def test_values_are_read_by_pointer_and_arrows(show):
@@ -253,15 +269,19 @@ def test_text_from_data_stays_text(show):
     bad = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>'
     modules = [dict(name=bad, layer=0, kind=bad, m=8, n=8, r=2, scaling=1.0)]
     views = [fed(v, modules, [(1, [[2, 1]])]) for v in VIEWS]
-    page = show(Samples(rows=[dict(prompt=bad, target=bad, before=bad, after=bad, before_ok=False, after_ok=False)]*3, checks=[(True, bad)], path=bad), Monitor(message=bad), Now(bad), *views, width=400)
+    page = show(Samples(rows=[dict(prompt=bad, target=bad, before=bad, after=bad, before_ok=False, after_ok=False)]*3,
+        checks=[(True, bad)], path=bad), Monitor(message=bad), Now(bad), *views, width=400)
     page.wait_for_timeout(100)
     assert page.evaluate("window.hit") is None and page.locator("main img").count() == 0 and page.locator("main script").count() == 0
 
 
 def test_samples_mark_right_and_wrong_in_words_too(show):
-    rows = [dict(prompt="p", target="t", before="b", after="t", before_ok=False, after_ok=True), dict(prompt="q", target=None, before="b", after="c", before_ok=None, after_ok=None)]
-    page = show(Samples(rows=rows, checks=[(True, "B is not zero"), (False, "reload equals")], path="runs/a/adapter"), width=600)
-    assert page.get_by_role("img", name="wrong").count() == 1 and page.get_by_role("img", name="right").count() == 1 and page.get_by_role("img", name="does not hold").count() == 1
+    rows = [dict(prompt="p", target="t", before="b", after="t", before_ok=False, after_ok=True),
+        dict(prompt="q", target=None, before="b", after="c", before_ok=None, after_ok=None)]
+    page = show(Samples(rows=rows, checks=[(True, "B is not zero"), (False, "reload equals")], path="runs/a/adapter"),
+        width=600)
+    assert page.get_by_role("img", name="wrong").count() == 1 and page.get_by_role("img",
+        name="right").count() == 1 and page.get_by_role("img", name="does not hold").count() == 1
     page.get_by_role("button", name="copy").click()
     page.wait_for_timeout(60)
     assert page.get_by_role("status").text_content() == "Path copied"
@@ -282,8 +302,9 @@ def test_leaving_cleans_up_and_two_views_share_a_model(show):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_has_contrast(show, theme):
     modules, frames = learning()
-    page = show(monitor(), Now(eval_loss=1.0), Samples(rows=[dict(prompt="p", target="t", before="b", after="t", before_ok=False, after_ok=True)], checks=[(True, "ok")], path="x"),
-                *(fed(v, modules, frames) for v in VIEWS), width=400, columns=3, theme=theme)
+    page = show(monitor(), Now(eval_loss=1.0),
+        Samples(rows=[dict(prompt="p", target="t", before="b", after="t", before_ok=False, after_ok=True)],
+        checks=[(True, "ok")], path="x"), *(fed(v, modules, frames) for v in VIEWS), width=400, columns=3, theme=theme)
     low = page.evaluate("""() => { const rgb = c => { const x = document.createElement('canvas').getContext('2d'); x.fillStyle = c; x.fillRect(0, 0, 1, 1); return [...x.getImageData(0, 0, 1, 1).data].slice(0, 3); };
         const lum = c => { const [r, g, b] = c.map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
         const out = [];
@@ -297,4 +318,5 @@ def test_text_has_contrast(show, theme):
     assert not low
 
 
-def test_state_is_plain(): assert set(state(Monitor())) >= {"state", "steps", "loss"} and plain(b"a") == {"$bytes": "YQ=="}
+def test_state_is_plain():
+    assert set(state(Monitor())) >= {"state", "steps", "loss"} and plain(b"a") == {"$bytes": "YQ=="}

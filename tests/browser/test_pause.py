@@ -13,8 +13,11 @@ import time
 rows = [{{"prompt": f"{{i}} and {{j}} is", "completion": f" {{i + j}}"}} for i in range(8) for j in range(8)]
 recipe = Recipe(model={base!r}, data=rows, r=2, max_steps=120, save_steps=50, eval_steps=30, test_size=4, per_device_train_batch_size=2, gradient_accumulation_steps=1,
     gradient_checkpointing=False, learning_rate=1e-2, lora_dropout=.1, max_length=32)"""
-CELLS = [SETUP, "from loranb.train.run import Run\nrun = Run(recipe, 'paused')\nrun.on(lambda e: time.sleep(.05) if e['type'] == 'step' else None).train()\nprint('ended', run.state)",
-         "import torch; torch.manual_seed(5)\nanswers = run.generate([r['prompt'] for r in rows[:20]], 4)\nprint(len(answers), run.state, run.steps)", "print(run.state, run.steps)", "w = Run(recipe, 'whole').train(); print(w.state)"]
+CELLS = [SETUP, "from loranb.train.run import Run\nrun = Run(recipe, 'paused')\nrun.on(lambda e: time.sleep(.05) if "
+    "e['type'] == 'step' else None).train()\nprint('ended', run.state)",
+    "import torch; torch.manual_seed(5)\nanswers = run.generate([r['prompt'] for r in rows[:20]], "
+    "4)\nprint(len(answers), run.state, run.steps)", "print(run.state, run.steps)",
+    "w = Run(recipe, 'whole').train(); print(w.state)"]
 
 
 def button(nb, name): return nb.page.get_by_role("button", name=name, exact=True)
@@ -35,7 +38,8 @@ def test_pause_sample_and_resume_by_click(lab):
         nb.run(0), nb.run(1)
         monitor = nb.cell(1).locator(".lrb.monitor")
         monitor.wait_for(timeout=120_000)
-        until(lambda: "training" in monitor.inner_text() and "step 5" in monitor.inner_text(), 120, lambda: monitor.inner_text())
+        until(lambda: "training" in monitor.inner_text() and "step 5" in monitor.inner_text(), 120,
+            lambda: monitor.inner_text())
         nb.run(2)  # queued behind the training
         height = monitor.bounding_box()["height"]
         button(nb, "Pause").click()
@@ -63,7 +67,9 @@ def test_pause_sample_and_resume_by_click(lab):
 
 def test_stop_while_the_model_loads(lab):
     base = tiny_base(lab.folder/f"slow-{lab.kernel}")
-    slow = "import loranb.train.run, time\nfrom loranb.train.run import Run\ndef load_base(*args):\n    for i in range(1200): time.sleep(.05)\nloranb.train.run.load_base = load_base\nrun = Run(recipe, 'slow').train()\nprint('ended', run.state, run.steps)"
+    slow = ("import loranb.train.run, time\nfrom loranb.train.run import Run\ndef load_base(*args):\n    for i in "
+        "range(1200): time.sleep(.05)\nloranb.train.run.load_base = load_base\nrun = Run(recipe, "
+        "'slow').train()\nprint('ended', run.state, run.steps)")
     nb = lab.notebook([SETUP.format(base=base), slow.replace("'slow'", f"'slow-run-{lab.kernel}'"), "print('next')"])
     try:
         nb.run(0), nb.run(1), nb.run(2)

@@ -17,13 +17,16 @@ LINK = """names => { for (const name of names) for (const a of models) a.on("cha
 
 def learning(layers=4, r=16, count=15, seed=0):
     "Modules, and frames of pretended learning of which every fifth carries what was measured"
-    rng, modules = np.random.default_rng(seed), [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=192, n=512, r=r, scaling=2.0) for l in range(layers) for k in KINDS]
+    rng, modules = np.random.default_rng(seed), [dict(name=f"layers.{l}.{k}", layer=l, kind=k, m=192, n=512, r=r,
+        scaling=2.0) for l in range(layers) for k in KINDS]
     n = len(modules)
-    final = np.outer([0.1 + 0.1*m["layer"] + 0.5*(m["kind"] in KINDS[4:]) for m in modules], 0.78**(np.arange(r)*16/r))*rng.uniform(0.7, 1.3, (n, r))
+    final = np.outer([0.1 + 0.1*m["layer"] + 0.5*(m["kind"] in KINDS[4:]) for m in modules],
+        0.78**(np.arange(r)*16/r))*rng.uniform(0.7, 1.3, (n, r))
     slope, share, frames = rng.lognormal(0, 1, (n, r))*.03, rng.uniform(.01, .3, n), []
     for i, t in enumerate(np.linspace(20, 300, count).astype(int)):
         s = np.sort(np.tanh(t/100)*final + 0.05*np.sqrt(t/300), 1)[:, ::-1]
-        more = dict(aware=s**1.3, effect=s*slope, share=share*np.tanh(t/100), chance=share/20, relative=np.linalg.norm(s, axis=1)/40, drift=np.full(n, t/1000))
+        more = dict(aware=s**1.3, effect=s*slope, share=share*np.tanh(t/100), chance=share/20,
+            relative=np.linalg.norm(s, axis=1)/40, drift=np.full(n, t/1000))
         frames.append((int(t), s, np.full((n, 2), (0.055, 0.085))*np.sqrt(t/300), more if i % 5 == 2 else {}))
     return modules, frames
 
@@ -61,7 +64,8 @@ def drag(page, slider, share):
 def agree(page, views):
     "Every view says what its Python side says"
     page.wait_for_timeout(60)
-    for v, said in zip(views, page.locator(".read").all_text_contents()): assert v.reading() == said.replace("\xa0", " ")
+    for v, said in zip(views, page.locator(".read").all_text_contents()):
+        assert v.reading() == said.replace("\xa0", " ")
 
 
 def test_the_k_slider(linked):
@@ -70,7 +74,8 @@ def test_the_k_slider(linked):
     spectrum, slider = views[1], page.get_by_label("Cut to rank k")
     figures = lambda: [o.replace("\xa0", " ") for o in page.locator(".cutfigs .v").all_text_contents()]
     k99 = int(slider.input_value())
-    assert k99 == readings.spectrum_figures(spectrum._last()[0])["k99"] and text(page, ".cutrow b") == f"Cut to k = {k99} of 16"
+    assert k99 == readings.spectrum_figures(spectrum._last()[0])["k99"] and text(page,
+        ".cutrow b") == f"Cut to k = {k99} of 16"
     drag(page, slider, 0.2)
     assert page.evaluate("models.map(m => m.get('k'))")[1] == int(slider.input_value()) == 4
     for key, k in (("ArrowRight", 5), ("End", 16), ("Home", 1), ("ArrowUp", 2)):
@@ -79,7 +84,8 @@ def test_the_k_slider(linked):
         spectrum.k, row = k, None
         row = spectrum.frame().iloc[k-1]
         worst = f"{texts.number_text(row.worst)}·‖x‖" if row.worst else "0"
-        assert figures() == [worst, texts.percent_text(row.expected), "not measured", f"{texts.number_text(100*row.share)} %", texts.bytes_text(row.bytes), texts.bytes_text(row.adapter_bytes)]
+        assert figures() == [worst, texts.percent_text(row.expected), "not measured",
+            f"{texts.number_text(100*row.share)} %", texts.bytes_text(row.bytes), texts.bytes_text(row.adapter_bytes)]
         assert text(page, ".spectrum svg text.cut") == f"cut at k = {k}" or k == k99
         agree(page, views)
     receive(page, 1, errors={"layers.2.up_proj": {"2": 0.0312}})
@@ -94,9 +100,11 @@ def test_the_knob_stands_under_its_stem(linked):
     modules, frames = learning()
     for width in 282, 560:
         page, _ = linked(modules, frames, width=width)
-        box, circles = page.get_by_label("Cut to rank k").bounding_box(), [c.bounding_box() for c in page.locator(".spectrum circle.stem, .spectrum circle.quiet").all()]
+        box, circles = page.get_by_label("Cut to rank k").bounding_box(), [c.bounding_box()
+            for c in page.locator(".spectrum circle.stem, .spectrum circle.quiet").all()]
         middle = lambda b: b["x"] + b["width"]/2
-        assert abs(box["x"] + 7.5 - middle(circles[0])) < 1 and abs(box["x"] + box["width"] - 7.5 - middle(circles[-1])) < 1
+        assert abs(box["x"] + 7.5 - middle(circles[0])) < 1 and abs(box["x"] + box["width"] - 7.5
+            - middle(circles[-1])) < 1
 
 
 def test_a_module_chosen_in_the_map(linked):
@@ -115,7 +123,8 @@ def test_every_colour_says_what_python_says(linked, metric):
     page.get_by_label("Colour by").select_option(metric)
     views[0].metric = metric
     agree(page, views)
-    lo, hi, mark = readings.map_scale(modules, views[0].frame()[metric], metric, frames[-1][2], views[0].measured("chance")[0])
+    lo, hi, mark = readings.map_scale(modules, views[0].frame()[metric], metric, frames[-1][2],
+        views[0].measured("chance")[0])
     fmt = readings.map_format(metric)
     assert page.locator(".scale .row span").all_text_contents() == [fmt(lo), fmt(hi)]
     assert (f"would give {fmt(mark)}" in text(page, ".note")) == (mark == mark)
@@ -127,7 +136,9 @@ def test_the_card_of_a_module(linked):
     page.locator("[role=gridcell][aria-label^='layers.3.v_proj']").hover()
     row = layers.frame().set_index("module").loc["layers.3.v_proj"]
     said = text(page, ".peek")
-    for words in ("layers.3.v_proj", "192 × 512", "r 16 · scaling 2", f"size ‖ΔW‖ {texts.number_text(row.norm)}", f"output share {texts.percent_text(row.share)}*", f"* measured at step {frames[12][0]}"): assert words in said
+    for words in ("layers.3.v_proj", "192 × 512", "r 16 · scaling 2", f"size ‖ΔW‖ {texts.number_text(row.norm)}",
+            f"output share {texts.percent_text(row.share)}*", f"* measured at step {frames[12][0]}"):
+        assert words in said
     assert page.locator(".peek .stems").get_attribute("d").count("M") == 16
     page.mouse.move(5, 5)
     assert page.locator(".peek").is_hidden()
@@ -145,7 +156,8 @@ def test_the_time_slider_takes_all_views_back(linked):
     assert len(set(at)) == 1 and at[0] in [f[0] for f in frames[5:10]]
     for v in views: v.at = at[0]
     agree(page, views)
-    assert [e.text_content() for e in page.locator("h3 .when").all()] == [f"step {at[0]}"]*3 and text(page, ".cutfigs").count("expected, step") == 1
+    assert [e.text_content() for e in page.locator("h3 .when").all()] == [f"step {at[0]}"]*3 and text(page,
+        ".cutfigs").count("expected, step") == 1
     slider.press("Home")
     for v in views: v.at = 20
     agree(page, views)
@@ -159,7 +171,8 @@ def test_the_time_slider_takes_all_views_back(linked):
 def test_the_run_is_replayed(linked):
     modules, frames = learning()
     page, views = linked(modules, frames)
-    page.evaluate("() => { window.seen = [[], [], []]; models.forEach((m, i) => m.on('change:at', () => seen[i].push(m.get('at')))); }")
+    page.evaluate("() => { window.seen = [[], [], []]; models.forEach((m, i) => m.on('change:at', () => "
+        "seen[i].push(m.get('at')))); }")
     page.get_by_role("button", name="Replay the run").click()
     page.wait_for_function("seen[2].length > 3")
     page.get_by_role("button", name="Pause").click()
@@ -170,7 +183,8 @@ def test_the_run_is_replayed(linked):
     page.get_by_role("button", name="Replay the run").click()
     page.wait_for_function("seen[0].at(-1) === -1", timeout=15_000)
     page.wait_for_timeout(60)
-    assert page.evaluate("seen[1]") == [*steps[:-1], -1] and page.get_by_role("button", name="Replay the run").count() == 1
+    assert page.evaluate("seen[1]") == [*steps[:-1], -1] and page.get_by_role("button",
+        name="Replay the run").count() == 1
 
 
 def test_a_past_step_stays_while_the_run_goes_on(linked):
@@ -214,7 +228,8 @@ def test_alarms_are_drawn_and_said(linked):
     bad = frames + [(310, np.full((28, 16), np.nan), None, {})]
     page, views = linked(modules, bad)
     agree(page, views)
-    assert "since step 310" in text(page, ".course .read") and text(page, ".course text.alarm") == "not a number" and "diverged" in text(page, ".spectrum .read")
+    assert "since step 310" in text(page, ".course .read") and text(page,
+        ".course text.alarm") == "not a number" and "diverged" in text(page, ".spectrum .read")
     still = [(t, s, b, dict(drift=np.full(28, 0.001))) for t, s, b, _ in frames]
     page, views = linked(modules, still)
     agree(page, views)
@@ -247,14 +262,16 @@ def test_nothing_jumps_while_sliders_move(linked, width):
 
 
 def test_small_modules_and_one_direction(linked):
-    modules = [dict(name="a", layer=None, kind=None, m=4, n=4, r=1, scaling=1.0), dict(name="b", layer=None, kind=None, m=4, n=4, r=2, scaling=1.0)]
+    modules = [dict(name="a", layer=None, kind=None, m=4, n=4, r=1, scaling=1.0),
+        dict(name="b", layer=None, kind=None, m=4, n=4, r=2, scaling=1.0)]
     page, views = linked(modules, [(1, [[1, 0], [2, 1]], None, {}), (30, [[1, 0], [0, 0]], None, {})], selected="a")
     agree(page, views)
     assert page.get_by_label("Cut to rank k").is_disabled() and text(page, ".cutrow b") == "Cut to k = 1 of 1"
     receive(page, 1, selected="b"), receive(page, 2, selected="b")
     for v in views[1:]: v.selected = "b"
     agree(page, views)
-    assert text(page, ".cutrow b") == "Nothing to cut yet" and "B is still zero after 30 steps" in text(page, ".course .read")
+    assert text(page, ".cutrow b") == "Nothing to cut yet" and "B is still zero after 30 steps" in text(page,
+        ".course .read")
 
 
 def test_directions_follow(show):
@@ -267,9 +284,12 @@ def test_directions_follow(show):
     views[1].selected = views[0].selected = "layers.0.k_proj"
     agree(page, views)
     sigma, effect = views[1]._matched()
-    dots = np.array([[float(c.get_attribute(k)) for k in ("cx", "cy")] for c in page.locator(".directions svg circle.stem").all()])
-    still = pictures.directions_svg(modules, sigma, effect, 1, width=page.evaluate("document.querySelector('.directions svg').viewBox.baseVal.width"))
-    assert np.abs(dots - np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', still), float)).max() <= 0.11 and page.locator(".directions .others").get_attribute("d").count("M") == 28*16
+    dots = np.array([[float(c.get_attribute(k)) for k in ("cx", "cy")]
+        for c in page.locator(".directions svg circle.stem").all()])
+    still = pictures.directions_svg(modules, sigma, effect, 1,
+        width=page.evaluate("document.querySelector('.directions svg').viewBox.baseVal.width"))
+    assert np.abs(dots - np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', still),
+        float)).max() <= 0.11 and page.locator(".directions .others").get_attribute("d").count("M") == 28*16
     page.locator(".directions .chart").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator(".directions .unseen").text_content() == f"σ1 = {texts.number_text(float(sigma[1, 0]))}, effect {texts.number_text(float(effect[1, 0]))}"
@@ -296,7 +316,8 @@ def test_a_cut_is_chosen_by_slider_and_keys(show):
     page.wait_for_timeout(60)
     advisor.rule, advisor.point = "energy", 7
     agree(page, [advisor])
-    assert page.evaluate("models[0].get('point')") == 7 and 'rule="energy"' in text(page, ".trim pre") and page.locator(".trim .ring").bounding_box() != ring
+    assert page.evaluate("models[0].get('point')") == 7 and 'rule="energy"' in text(page,
+        ".trim pre") and page.locator(".trim .ring").bounding_box() != ring
     drag(page, slider, 0)
     advisor.point = 0
     agree(page, [advisor])
@@ -314,7 +335,8 @@ for t in range(10, 110, 10):
 for v in views: v.flush(True)
 links = link_views(*views)
 HBox(views)"""
-    nb = notebook([code, "try: time.sleep(600)\nexcept KeyboardInterrupt: pass", "print(views[1].selected, views[2].at, views[0].at, views[1].k)"])
+    nb = notebook([code, "try: time.sleep(600)\nexcept KeyboardInterrupt: pass",
+        "print(views[1].selected, views[2].at, views[0].at, views[1].k)"])
     nb.run(0)
     nb.page.locator(".lrb.course .stem").first.wait_for(timeout=60_000)
     nb.wait_idle()
@@ -323,11 +345,13 @@ HBox(views)"""
     nb.page.get_by_label("Step shown").press("Home")
     slider = nb.page.get_by_label("Cut to rank k")
     slider.press("Home")
-    nb.page.wait_for_function("[...document.querySelectorAll('h3 .when')].every(e => e.textContent === 'step 10') && document.querySelector('.cutrow b').textContent === 'Cut to k = 1 of 4'")
+    nb.page.wait_for_function("[...document.querySelectorAll('h3 .when')].every(e => e.textContent === 'step 10') && "
+        "document.querySelector('.cutrow b').textContent === 'Cut to k = 1 of 4'")
     assert nb.page.locator(".lrb.spectrum .mono").text_content() == "layers.2.o_proj" and nb.waiting(), "the kernel was to be busy"
     nb.interrupt()
     nb.wait_idle()
-    for _ in range(50):  # what the page held back while the kernel was busy is sent when it is idle, perhaps after a cell that was run at once
+    # what the page held back while the kernel was busy is sent when it is idle, perhaps after a cell that was run at once
+    for _ in range(50):
         nb.run(2)
         nb.page.wait_for_timeout(200)
         nb.wait_idle()

@@ -47,7 +47,8 @@ def test_quickstart_studio(lab, tmp_path):
         slider = nb.page.locator(".lrb.rank input[type=range]")
         slider.focus()
         slider.press("ArrowLeft"), slider.press("ArrowRight"), slider.press("ArrowRight")
-        until(lambda: "r 16" in nb.page.locator(".lrb.flow").inner_text(), 10, "the rank slider does not move the recipe")
+        until(lambda: "r 16" in nb.page.locator(".lrb.flow").inner_text(), 10,
+            "the rank slider does not move the recipe")
         assert "r=16" in nb.page.locator(".lrb.code").inner_text()
         slider.press("ArrowLeft")
         until(lambda: "r=8" in nb.page.locator(".lrb.code").inner_text(), 10, "the code does not follow")
@@ -75,7 +76,8 @@ def test_quickstart_studio(lab, tmp_path):
         button(nb, "Train again").wait_for(timeout=180_000)
         nb.wait_idle(60)
         events = [json.loads(l) for l in (run/"events.jsonl").read_text().splitlines()]
-        assert events[-1]["type"] == "done" and [e["step"] for e in events if e["type"] == "step"] == list(range(1, 241))
+        assert events[-1]["type"] == "done" and [e["step"] for e in events if e["type"] == "step"] == list(range(1,
+            241))
         assert all(ok for ok, _ in events[-1]["checks"])
 
         nb.page.locator(".lrb.layermap [tabindex='0']").first.focus()
@@ -84,9 +86,12 @@ def test_quickstart_studio(lab, tmp_path):
         until(lambda: nb.page.locator(".lrb.course").inner_text() != before, 5, "the views are not linked")
         cut = nb.page.locator(".lrb.spectrum .cutfigs").inner_text()
         nb.page.get_by_label("Cut to rank k").press("ArrowLeft")
-        until(lambda: nb.page.locator(".lrb.spectrum .cutfigs").inner_text() != cut, 5, "the cut does not follow its slider")
+        until(lambda: nb.page.locator(".lrb.spectrum .cutfigs").inner_text() != cut, 5,
+            "the cut does not follow its slider")
         nb.page.get_by_label("Step shown").press("Home")
-        until(lambda: "step 1" in nb.page.locator(".lrb.layermap").inner_text() and "step 1" in nb.page.locator(".lrb.spectrum").inner_text(), 5, "the views do not go back in time together")
+        until(lambda: "step 1" in nb.page.locator(".lrb.layermap").inner_text()
+            and "step 1" in nb.page.locator(".lrb.spectrum").inner_text(), 5,
+            "the views do not go back in time together")
         nb.page.get_by_label("Step shown").press("End")
         for question, panel in (("Which directions matter?", ".lrb.directions"), ("Can I shrink it?", ".lrb.trim")):
             nb.page.get_by_role("button", name=question).click()
@@ -101,7 +106,8 @@ def test_quickstart_studio(lab, tmp_path):
                     nb.size(width + 190, int(nb.page.locator(".lrb-studio").first.bounding_box()["height"]) + 300)
                     time.sleep(.4)
                     nb.shot(SHOTS/f"studio-{theme}-{width}.png", ".lrb-studio")
-                    if width == 1180: nb.shot(SHOTS/f"views-{theme}.png", ".lrb-g3"), nb.shot(SHOTS/f"more-{theme}.png", ".lrb-g2e")
+                    if width == 1180:
+                        nb.shot(SHOTS/f"views-{theme}.png", ".lrb-g3"), nb.shot(SHOTS/f"more-{theme}.png", ".lrb-g2e")
         assert not nb.errors, nb.errors
     finally: nb.close()
 
@@ -132,7 +138,9 @@ def test_quickstart_finetune_and_interrupt(lab):
 
 
 def test_stop_button_under_finetune(lab):
-    nb = lab.notebook(["from loranb import Recipe, finetune\nprint('before')", "run = finetune(Recipe(r=4, max_steps=4000, save_steps=0))\nprint('same cell')", "print(run.state, run.steps)", "print('last')"])
+    nb = lab.notebook(["from loranb import Recipe, finetune\nprint('before')",
+        "run = finetune(Recipe(r=4, max_steps=4000, save_steps=0))\nprint('same cell')", "print(run.state, run.steps)",
+        "print('last')"])
     try:
         nb.run(0), nb.run(1), nb.run(2), nb.run(3)
         live = nb.cell(1).locator(".lrb.monitor")

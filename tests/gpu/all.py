@@ -10,7 +10,8 @@ import argparse, datetime, importlib, json, os, pathlib, queue, subprocess, sys,
 
 HERE = pathlib.Path(__file__).parent
 # The module of each stage, and its share of the time in seconds of eight minutes; 15 are for the libraries' import.
-STAGES = dict(first=("first_light", 70), memory=("memory", 125), speed=("speed", 120), limits=("limits", 60), giants=("giants", 30), long=("long_rows", 50))
+STAGES = dict(first=("first_light", 70), memory=("memory", 125), speed=("speed", 120), limits=("limits", 60),
+    giants=("giants", 30), long=("long_rows", 50))
 GRACE = 15  # Seconds that a stage may take longer before its process is ended
 
 
@@ -53,14 +54,17 @@ def tried(check):
     except Exception as e:
         where = traceback.extract_tb(e.__traceback__)[-1]
         drop_frames(e)
-        return dict(ok=False, error=f"{type(e).__name__}: {str(e)[:300]} ({pathlib.Path(where.filename).name}:{where.lineno})")
+        return dict(ok=False, error=f"{type(e).__name__}: {str(e)[:300]} "
+            f"({pathlib.Path(where.filename).name}:{where.lineno})")
 
 
 class Watched:
     "A process that works through stages, and what it says"
     def __init__(self, names, args, root):
-        command = [sys.executable, str(HERE/"all.py"), "--work", *names, "--minutes", str(args.minutes), "--root", str(root), "--out", str(args.out), "--began", args.began]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+        command = [sys.executable, str(HERE/"all.py"), "--work", *names, "--minutes", str(args.minutes), "--root",
+            str(root), "--out", str(args.out), "--began", args.began]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"})
         self.lines = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
 
@@ -90,7 +94,8 @@ def watch(names, args, root):
         worker.process.kill()
         say(stage, told, "took too long and was ended" if alive else f"its process ended ({worker.process.wait()})")
         if file and stage:
-            lost = dict(stage=stage, name="the stage", ok=False, error="took too long" if alive else "its process ended", began=args.began)
+            lost = dict(stage=stage, name="the stage", ok=False, error="took too long" if alive
+                else "its process ended", began=args.began)
             with open(file, "a", encoding="utf-8") as f: f.write(json.dumps(lost) + "\n")
         names = names[names.index(stage) + 1:] if stage else []
     return file
@@ -102,7 +107,8 @@ def say(stage, rows, trouble=""):
     held, wrong = sum(r["ok"] is True for r in rows), [r["name"] for r in rows if r["ok"] is False]
     left = sum(r["ok"] is None for r in rows)
     text = f"{stage}: {held} of {len(rows)} held in {sum(r['seconds'] for r in rows):.0f} s of {STAGES[stage][1]}"
-    text += f"; wrong: {', '.join(wrong)}"*bool(wrong) + f"; {left} left out for want of time"*bool(left) + f"; {trouble}"*bool(trouble)
+    text += (f"; wrong: {', '.join(wrong)}"*bool(wrong) + f"; {left} left out for want of time"*bool(left)
+        + f"; {trouble}"*bool(trouble))
     print(text, flush=True)
 
 
@@ -124,11 +130,15 @@ def write_table(file):
     "The results as a table in Markdown"
     rows = newest(file)
     head = next((r for r in rows if "versions" in r), {})
-    out = [f"{head.get('date')}, {head.get('device')}, " + ", ".join(f"{k} {v}" for k, v in head.get("versions", {}).items()), "", "| stage | check | held | seconds | figures |", "|---"*5 + "|"]
+    out = [f"{head.get('date')}, {head.get('device')}, " + ", ".join(f"{k} {v}" for k,
+        v in head.get("versions", {}).items()), "", "| stage | check | held | seconds | figures |", "|---"*5 + "|"]
     apart = {"stage", "name", "ok", "seconds", "device", "date", "began", "versions"}
     for r in rows:
-        figures = "; ".join(f"{k.replace('_', ' ')}: {short(v)}" for k, v in r.items() if k not in apart and v not in (None, [], {}))
-        out.append(f"| {r['stage']} | {r['name']} | {dict([(True, 'yes'), (False, 'no'), (None, 'left out')])[r['ok']]} | {r.get('seconds', '')} | {figures} |")
+        figures = "; ".join(f"{k.replace('_', ' ')}: {short(v)}" for k, v in r.items() if k not in apart
+            and v not in (None, [], {}))
+        out.append(f"| {r['stage']} | {r['name']} | "
+            f"{dict([(True, 'yes'), (False, 'no'), (None, 'left out')])[r['ok']]} | {r.get('seconds', '')} | "
+            f"{figures} |")
     file.with_suffix(".md").write_text("\n".join(out) + "\n", encoding="utf-8")
     return [f"{r['stage']}: {r['name']}" for r in rows if r["ok"] is False]
 

@@ -15,12 +15,14 @@ from loranb.models.shapes import find_config
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
-SHAPES = {"1B": "meta-llama/Llama-3.2-1B", "3B": "meta-llama/Llama-3.2-3B", "7B": "meta-llama/Llama-2-7b-hf", "8B": "meta-llama/Llama-3.1-8B",
-          "32B": "Qwen/Qwen3-32B", "65B": "huggyllama/llama-65b"}
-TINY = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2, head_dim=32, vocab_size=512,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2)
-BASE = dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8)
-TINY_BASE = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+SHAPES = {"1B": "meta-llama/Llama-3.2-1B", "3B": "meta-llama/Llama-3.2-3B", "7B": "meta-llama/Llama-2-7b-hf",
+    "8B": "meta-llama/Llama-3.1-8B", "32B": "Qwen/Qwen3-32B", "65B": "huggyllama/llama-65b"}
+TINY = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2,
+    head_dim=32, vocab_size=512, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+BASE = dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+    num_key_value_heads=8)
+TINY_BASE = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2)
 
 
 def versions():
@@ -147,7 +149,8 @@ def pace(events, skip=2):
 
 def rows(n, words, answer):
     "Prompts and completions of about so many words"
-    return [{"prompt": "The cat sleeps. "*(words + i % max(1, words//4)), "completion": " Le chat dort."*(answer + i % 4)} for i in range(n)]
+    return [{"prompt": "The cat sleeps. "*(words + i % max(1, words//4)),
+        "completion": " Le chat dort."*(answer + i % 4)} for i in range(n)]
 
 
 def jsonable(o):

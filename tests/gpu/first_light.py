@@ -25,7 +25,8 @@ def policy():
     return dict(ok=right, **found, here=str(compute_dtype("cuda" if CUDA else "cpu")))
 
 
-def fingerprint(run): return hashlib.sha256((run.adapter.path/"adapter_model.safetensors").read_bytes()).hexdigest()[:16]
+def fingerprint(run):
+    return hashlib.sha256((run.adapter.path/"adapter_model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def interrupted(recipe, folder):
@@ -57,8 +58,8 @@ def timed_spectra(model):
 def case(root, quant, dtype):
     "Everything that a run promises, in one type"
     before, folder = used(), root/f"first-{quant}-{dtype}"
-    recipe = Recipe(model=str(base_folder(root)), quant=quant, dtype=dtype, r=16, gradient_accumulation_steps=1, eval_steps=0, spectra_steps=4, test_size=0,
-        save_steps=0, gradient_checkpointing=CUDA, **SIZE)
+    recipe = Recipe(model=str(base_folder(root)), quant=quant, dtype=dtype, r=16, gradient_accumulation_steps=1,
+        eval_steps=0, spectra_steps=4, test_size=0, save_steps=0, gradient_checkpointing=CUDA, **SIZE)
     fresh()
     whole = Run(recipe, folder/"whole").train()
     peak, events, bits = most(), whole.of_type("step"), fingerprint(whole)
@@ -72,16 +73,21 @@ def case(root, quant, dtype):
     whole.release()
     resumed, obeyed = interrupted(recipe, folder/"stopped")
     gap = max(abs(x - y).max()/max(x[0], 1e-30) for x, y in zip(spectra.sigma, Spectra.of(resumed.adapter.path).sigma))
-    same, computed = fingerprint(resumed) == bits, str(resumed.model.get_base_model().loranb_dtype).removeprefix("torch.")
+    same, computed = (fingerprint(resumed) == bits,
+        str(resumed.model.get_base_model().loranb_dtype).removeprefix("torch."))
     resumed.release()
     whole = resumed = None
     after = used()
-    right = {"adapters in float32": trained == {torch.float32}, "loss is finite": all(abs(e["loss"]) < 1e4 for e in events),
-        "loss fell": events[-1]["loss"] < events[0]["loss"], "stop obeyed": obeyed, "proof": all(ok for ok, _ in checks), "reloads equal": again == 0,
-        "spectra within their bound": measured <= max(stated, 1e-6), "memory given back": None if before is None else after - before <= SLACK}
-    return dict(ok=all(v is not False for v in right.values()), wrong=[k for k, v in right.items() if v is False], computed_in=computed,
-        resumed_to_the_same_bits=same, resumed_gap=float(gap), modules=len(spectra), spectra_ms=round(ms, 1), spectra_error=measured,
-        tokens_a_second=pace(events), peak_gb=gb(peak), kept_mb=None if before is None else round((after - before)/1e6, 1))
+    right = {"adapters in float32": trained == {torch.float32},
+        "loss is finite": all(abs(e["loss"]) < 1e4 for e in events),
+        "loss fell": events[-1]["loss"] < events[0]["loss"], "stop obeyed": obeyed,
+        "proof": all(ok for ok, _ in checks), "reloads equal": again == 0,
+        "spectra within their bound": measured <= max(stated, 1e-6), "memory given back": None if before is None
+        else after - before <= SLACK}
+    return dict(ok=all(v is not False for v in right.values()), wrong=[k for k, v in right.items() if v is False],
+        computed_in=computed, resumed_to_the_same_bits=same, resumed_gap=float(gap), modules=len(spectra),
+        spectra_ms=round(ms, 1), spectra_error=measured, tokens_a_second=pace(events), peak_gb=gb(peak),
+        kept_mb=None if before is None else round((after - before)/1e6, 1))
 
 
 def checks(root):

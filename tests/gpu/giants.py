@@ -18,7 +18,8 @@ def trained_65b(root):
     if not memory.fits(c, root): return dict(ok=True, left_out=f"the plan needs more than the {this_gpu()} has")
     began = time.perf_counter()
     row = memory.check(c, root)
-    return dict(row, predicted_gb=gb(row["predicted"]["allocated"]), seconds_in_all=round(time.perf_counter() - began, 1))
+    return dict(row, predicted_gb=gb(row["predicted"]["allocated"]), seconds_in_all=round(time.perf_counter() - began,
+        1))
 
 
 def spectra_of_7b(root):
@@ -30,7 +31,8 @@ def spectra_of_7b(root):
         if "lora_B" in name: torch.nn.init.normal_(p, std=1e-3)
     spectra, ms = timed_spectra(model)
     stated, measured = float(spectra.error.max()), true_error(model, spectra)
-    return dict(ok=measured <= stated <= 1e-3, modules=len(spectra), ms=round(ms, 1), error_stated=stated, error_measured=measured)
+    return dict(ok=measured <= stated <= 1e-3, modules=len(spectra), ms=round(ms, 1), error_stated=stated,
+        error_measured=measured)
 
 
 def checks(root):

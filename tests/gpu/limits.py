@@ -15,12 +15,14 @@ from loranb.core.recipe import Recipe
 from loranb.train.run import Run
 
 T4 = 15*10**9  # Bytes
-SMALL = dict(max_steps=8, max_length=256, per_device_train_batch_size=8) if CUDA else dict(max_steps=3, max_length=96, per_device_train_batch_size=2)
+SMALL = dict(max_steps=8, max_length=256, per_device_train_batch_size=8) if CUDA else dict(max_steps=3, max_length=96,
+    per_device_train_batch_size=2)
 
 
 def recipe(root, **kw):
-    plain = dict(model=str(base_folder(root)), data=rows(64, 8, 2), r=16, quant="nf4", gradient_accumulation_steps=1, eval_steps=0, spectra_steps=0, test_size=0,
-        save_steps=0, acknowledged=["answer-cut", "end-not-learned", "nothing-learned"], **SMALL)
+    plain = dict(model=str(base_folder(root)), data=rows(64, 8, 2), r=16, quant="nf4", gradient_accumulation_steps=1,
+        eval_steps=0, spectra_steps=0, test_size=0, save_steps=0, acknowledged=["answer-cut", "end-not-learned",
+        "nothing-learned"], **SMALL)
     return Recipe(**{**plain, **kw})
 
 
@@ -31,7 +33,8 @@ def trained(recipe, folder):
     events = run.of_type("step")
     right = {"adapters in float32": {p.dtype for p in run.model.parameters() if p.requires_grad} == {torch.float32},
         "loss is finite": all(abs(e["loss"]) < 1e4 for e in events), "proof": all(ok for ok, _ in run.checks)}
-    found = dict(computed_in=str(run.model.get_base_model().loranb_dtype).removeprefix("torch."), tokens_a_second=pace(events), peak_gb=gb(most()))
+    found = dict(computed_in=str(run.model.get_base_model().loranb_dtype).removeprefix("torch."),
+        tokens_a_second=pace(events), peak_gb=gb(most()))
     run.release()
     return dict(found, wrong=[k for k, ok in right.items() if not ok])
 
@@ -50,14 +53,16 @@ def runs_out(recipe, folder, size):
 def survives(root):
     "A batch that does not fit: one sentence, the memory back, and the next, smaller run works"
     before = used()
-    large = dict(per_device_train_batch_size=256, max_length=1024, gradient_checkpointing=False, data=[{"prompt": "a "*900, "completion": " b"*100}]*256) if CUDA else {}
+    large = dict(per_device_train_batch_size=256, max_length=1024, gradient_checkpointing=False,
+        data=[{"prompt": "a "*900, "completion": " b"*100}]*256) if CUDA else {}
     said = runs_out(recipe(root, **large), root/"full", (before or 0) + 4*10**9)
     after = used()
     small = trained(recipe(root, per_device_train_batch_size=1, gradient_accumulation_steps=4), root/"small")
-    right = {"one sentence": bool(said) and "out of memory" in said and "\n" not in said, "memory back within 1 %": None if before is None else after - before <= .01*this_gpu().usable,
+    right = {"one sentence": bool(said) and "out of memory" in said and "\n" not in said,
+        "memory back within 1 %": None if before is None else after - before <= .01*this_gpu().usable,
         "the smaller run works": not small["wrong"]}
-    return dict(ok=all(v is not False for v in right.values()), wrong=[k for k, v in right.items() if v is False], said=said,
-        before_gb=gb(before), after_gb=gb(after))
+    return dict(ok=all(v is not False for v in right.values()), wrong=[k for k, v in right.items() if v is False],
+        said=said, before_gb=gb(before), after_gb=gb(after))
 
 
 def paged(root):
@@ -74,7 +79,9 @@ def paged(root):
 
 def as_t4(root):
     "float16 with a loss scaler in 15 GB; on a CPU the type is float32, since only a card has a scaler"
-    with held_to(T4): found = trained(recipe(root, dtype="float16" if CUDA else "auto", gradient_checkpointing=True, neftune_noise_alpha=5.), root/"t4")
+    with held_to(T4):
+        found = trained(recipe(root, dtype="float16" if CUDA else "auto", gradient_checkpointing=True,
+            neftune_noise_alpha=5.), root/"t4")
     within = found["peak_gb"] is None or found["peak_gb"]*1e9 <= T4
     return dict(ok=within and not found["wrong"], **found)
 
@@ -84,7 +91,8 @@ def option(root, **kw):
     return dict(ok=not found["wrong"], **found)
 
 
-TIGHT = [memory.case("8B", "nf4", 512, 4), memory.case("3B", "none", 1024, 4), memory.case("8B", "none", 512, 1)] if CUDA else memory.TINY_CASES[:1]
+TIGHT = [memory.case("8B", "nf4", 512, 4), memory.case("3B", "none", 1024, 4),
+    memory.case("8B", "none", 512, 1)] if CUDA else memory.TINY_CASES[:1]
 
 
 def fits_as_planned(root, c, gib=15):

@@ -27,14 +27,17 @@ def compiled(root, shape="1B", length=512, rows=8):
     config = config_of(shape)
     if not CUDA: length, rows, config.num_hidden_layers = 64, 2, 2
     config.save_pretrained(root/"config-compiled")
-    recipe = Recipe(model=str(root/"config-compiled"), quant="nf4", r=16, max_length=length, per_device_train_batch_size=rows, gradient_checkpointing=False)
+    recipe = Recipe(model=str(root/"config-compiled"), quant="nf4", r=16, max_length=length,
+        per_device_train_batch_size=rows, gradient_checkpointing=False)
     dtype = torch.bfloat16 if CUDA else torch.float32
     model = attach(make(config, "nf4", dtype), recipe)
     step = memory.Step(model, recipe, dtype, "adamw_torch_fused" if CUDA else "adamw_torch")
     plain = min(steps_of(step, 6)[2:])
-    for layer in find_layers(model.get_base_model())[0]: layer.compile(dynamic=True, backend="inductor" if CUDA else "aot_eager")
+    for layer in find_layers(model.get_base_model())[0]:
+        layer.compile(dynamic=True, backend="inductor" if CUDA else "aot_eager")
     first, *rest = steps_of(step, 6)
-    return dict(ok=True, seconds_of_a_step=dict(plain=plain, compiled=min(rest[1:])), ratio=min(rest[1:])/plain, seconds_to_compile=round(first - plain, 1))
+    return dict(ok=True, seconds_of_a_step=dict(plain=plain, compiled=min(rest[1:])), ratio=min(rest[1:])/plain,
+        seconds_to_compile=round(first - plain, 1))
 
 
 def checks(root):

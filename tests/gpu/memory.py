@@ -26,16 +26,21 @@ def case(shape, quant, max_length, rows, **kw):
 
 WHOLE = dict(gradient_checkpointing=False)
 # No measured peak of these has been published since bitsandbytes keeps 4-bit inputs no more, so they come first.
-UNPUBLISHED = [case("1B", "nf4", 1024, 2, **WHOLE), case("1B", "nf4", 1024, 2, lora_dropout=.05, **WHOLE), case("1B", "nf4", 1304, 1, r=8, target_modules=QV, **WHOLE),
-               case("3B", "nf4", 1024, 1, lora_dropout=.05, **WHOLE), case("8B", "nf4", 1304, 1, r=8, target_modules=QV, lora_dropout=.05, **WHOLE)]
+UNPUBLISHED = [case("1B", "nf4", 1024, 2, **WHOLE), case("1B", "nf4", 1024, 2, lora_dropout=.05, **WHOLE),
+    case("1B", "nf4", 1304, 1, r=8, target_modules=QV, **WHOLE), case("3B", "nf4", 1024, 1, lora_dropout=.05, **WHOLE),
+    case("8B", "nf4", 1304, 1, r=8, target_modules=QV, lora_dropout=.05, **WHOLE)]
 CASES = UNPUBLISHED + [case("1B", q, n, b) for q in ("none", "nf4", "int8") for n, b in ((512, 8), (8192, 1))]
-CASES += [case("1B", "none", 512, 4, optim="adamw_torch", **WHOLE), case("1B", "nf4", 1024, 4, optim="adamw_8bit", evaluate=True)]
-CASES += [case("3B", q, 1024, 4) for q in ("none", "nf4")] + [case("3B", "int8", 512, 2, **WHOLE), case("3B", "none", 2048, 2, optim="adamw_torch_fused", evaluate=True)]
+CASES += [case("1B", "none", 512, 4, optim="adamw_torch", **WHOLE), case("1B", "nf4", 1024, 4, optim="adamw_8bit",
+    evaluate=True)]
+CASES += [case("3B", q, 1024, 4) for q in ("none", "nf4")] + [case("3B", "int8", 512, 2, **WHOLE),
+    case("3B", "none", 2048, 2, optim="adamw_torch_fused", evaluate=True)]
 CASES += [case("8B", q, 2048, 2) for q in ("nf4", "none", "int8")] + [case("8B", "nf4", 8192, 1)]
-CASES += [case("8B", "nf4", 1024, 2, optim="paged_adamw_32bit", evaluate=True, r=64), case("8B", "nf4", 1024, 1, **WHOLE)]
+CASES += [case("8B", "nf4", 1024, 2, optim="paged_adamw_32bit", evaluate=True, r=64),
+    case("8B", "nf4", 1024, 1, **WHOLE)]
 CASES += [case("32B", "nf4", 512, 1), case("32B", "nf4", 2048, 1)]
-TINY_CASES = [case("1B", "none", 96, 1, **WHOLE), case("1B", "nf4", 96, 1, lora_dropout=.05, **WHOLE), case("1B", "int8", 96, 2, **WHOLE), case("1B", "nf4", 96, 1),
-              case("3B", "nf4", 96, 1, r=8, target_modules=QV, evaluate=True)]
+TINY_CASES = [case("1B", "none", 96, 1, **WHOLE), case("1B", "nf4", 96, 1, lora_dropout=.05, **WHOLE),
+    case("1B", "int8", 96, 2, **WHOLE), case("1B", "nf4", 96, 1), case("3B", "nf4", 96, 1, r=8, target_modules=QV,
+    evaluate=True)]
 
 
 class Step:
@@ -43,8 +48,10 @@ class Step:
     def __init__(self, model, recipe, dtype, optim):
         from accelerate import Accelerator
         from transformers import Trainer, TrainingArguments
-        cls, kw = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(output_dir="unused", optim=optim, use_cpu=not CUDA, report_to="none"))
-        self.accelerator = Accelerator(mixed_precision={torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no"), cpu=not CUDA)
+        cls, kw = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(output_dir="unused", optim=optim,
+            use_cpu=not CUDA, report_to="none"))
+        self.accelerator = Accelerator(mixed_precision={torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype,
+            "no"), cpu=not CUDA)
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.model, self.optimizer = self.accelerator.prepare(model.train(), cls(self.trained, **kw))
         self.recipe, self.vocabulary = recipe, model.get_base_model().config.vocab_size
@@ -77,7 +84,8 @@ def profiled(step):
     from torch.profiler import ProfilerActivity, profile
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof: step()
     now = top = 0
-    for e in sorted((e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+    for e in sorted((e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"),
+            key=lambda e: e.start_ns()):
         now += e.nbytes()
         top = max(top, now)
     return top
@@ -94,7 +102,8 @@ def measured(step, evaluate):
     for _ in range(2): step()
     fresh()
     for _ in range(2): step()
-    found = dict(allocated=most(), **taken()) | {f"at_rest_{k}": v for k, v in bytes_held(step.model, step.optimizer.optimizer).items()}
+    found = dict(allocated=most(), **taken()) | {f"at_rest_{k}": v for k,
+        v in bytes_held(step.model, step.optimizer.optimizer).items()}
     if not evaluate: return found
     fresh()
     step.evaluate()
@@ -107,21 +116,24 @@ def predicted(bill):
     if not bill.cuda: return dict(allocated=sum(t.kept.values()) + t.step.peak())
     paged = optimizer_bytes(t.trained, bill.optim) if bill.optim.startswith("paged") else 0
     apart = CONTEXT + paged
-    return dict(allocated=bill.peak - bill.parts["context"] - paged, reserved=bill.peak - apart, evaluation=bill.evaluation - apart)
+    return dict(allocated=bill.peak - bill.parts["context"] - paged, reserved=bill.peak - apart,
+        evaluation=bill.evaluation - apart)
 
 
 def planned(c, root, card):
     "The recipe of a cell and its plan"
     folder = root/f"config-{c['shape']}"
     config_of(c["shape"]).save_pretrained(folder)
-    recipe = Recipe(model=str(folder), gradient_accumulation_steps=1, dtype="auto" if CUDA else "float32", **c["fields"])
+    recipe = Recipe(model=str(folder), gradient_accumulation_steps=1, dtype="auto" if CUDA else "float32",
+        **c["fields"])
     return recipe, plan(recipe, card)
 
 
 def title(c):
     f = c["fields"]
     changed = ", ".join(f"{k}={v}" for k, v in c["changed"].items())
-    return f"{c['shape']} {f['quant']} {f['per_device_train_batch_size']}x{f['max_length']}" + f" ({changed})"*bool(changed)
+    return (f"{c['shape']} {f['quant']} {f['per_device_train_batch_size']}x{f['max_length']}"
+        + f" ({changed})"*bool(changed))
 
 
 def run_cell(c, recipe, bill):

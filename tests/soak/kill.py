@@ -10,12 +10,14 @@ import argparse, hashlib, json, os, random, shutil, signal, sys, tempfile, time
 from pathlib import Path
 
 os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
-WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.utime", "os.link", "shutil.rmtree", "shutil.copyfile", "shutil.copytree"}
+WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.utime", "os.link", "shutil.rmtree",
+    "shutil.copyfile", "shutil.copytree"}
 
 
 class Killer:
     "Ends this process group before the operation `at` on a file below `root`, or counts them all"
-    def __init__(self, root, at=None, half=False): self.root, self.at, self.half, self.n, self.log = str(root), at, half, 0, []
+    def __init__(self, root, at=None, half=False):
+        self.root, self.at, self.half, self.n, self.log = str(root), at, half, 0, []
 
     def did(self, what, path, half=None):
         self.n += 1
@@ -26,11 +28,13 @@ class Killer:
         time.sleep(60)
 
     def audit(self, event, args):
-        if event == "open": wanted = isinstance(args[0], (str, os.PathLike)) and bool(args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if event == "open":
+            wanted = isinstance(args[0], (str, os.PathLike)) and bool(args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         else: wanted = event in WRITES
         if not wanted or not args: return
         path = str(args[0])
-        if not path.startswith("/") and len(args) > 1 and isinstance(args[1], int) and args[1] > 2: path = f"{os.readlink(f'/proc/self/fd/{args[1]}')}/{path}"
+        if not path.startswith("/") and len(args) > 1 and isinstance(args[1], int) and args[1] > 2:
+            path = f"{os.readlink(f'/proc/self/fd/{args[1]}')}/{path}"
         if path.startswith(self.root): self.did(event, path)
 
     def watch(self):
@@ -43,8 +47,12 @@ class Killer:
                 with open(path, "r+b") as f: f.truncate(os.path.getsize(path)//2)
             return half
         def told_fsync(fd): self.did("fsync", os.readlink(f"/proc/self/fd/{fd}")); fsync(fd)
-        def told_save(obj, f, *a, **kw): self.did("torch.save", f, torn(lambda: save(obj, f, *a, **kw), f)); save(obj, f, *a, **kw)
-        def told_tensors(t, f, *a, **kw): self.did("save_file", f, torn(lambda: tensors(t, f, *a, **kw), f)); tensors(t, f, *a, **kw)
+        def told_save(obj, f, *a, **kw):
+            self.did("torch.save", f, torn(lambda: save(obj, f, *a, **kw), f))
+            save(obj, f, *a, **kw)
+        def told_tensors(t, f, *a, **kw):
+            self.did("save_file", f, torn(lambda: tensors(t, f, *a, **kw), f))
+            tensors(t, f, *a, **kw)
         os.fsync, torch.save = told_fsync, told_save
         for m in list(sys.modules.values()):
             for name in ("save_file", "safe_save_file"):
@@ -85,7 +93,8 @@ def story(path):
     "The events that must not depend on being killed, without times and sizes of memory; spectra come when their worker is ready, so the order is not compared"
     from loranb.train.run import Run
     run, drop = Run.open(path), {"seconds", "memory", "memory_peak", "cost"}
-    told = [{k: v for k, v in e.items() if k not in drop} for e in run.events if e["type"] not in ("start", "note", "memory")]
+    told = [{k: v for k, v in e.items() if k not in drop} for e in run.events if e["type"] not in ("start", "note",
+        "memory")]
     return sorted(map(repr, told)), [(s, o.to_arrays()[1].tolist()) for s, o in run.spectra_history], run.state
 
 
@@ -96,23 +105,29 @@ def verify(path, whole, log):
     wrong = []
     if fingerprint(path) != fingerprint(whole): wrong.append("another adapter")
     for name, a, b in zip(("events", "spectra", "state"), story(path), story(whole)):
-        if a != b: wrong.append(f"other {name}: {next((x, y) for x, y in zip(a, b) if x != y) if len(a) == len(b) else (len(a), len(b))}")
+        if a != b:
+            wrong.append(f"other {name}: {next((x, y) for x, y in zip(a, b) if x != y) if len(a) == len(b) else (len(a), len(b))}")
     if bad := [p.name for p in checkpoints(path) if find_damage(p)]: wrong.append(f"damaged checkpoints kept: {bad}")
-    if left := sorted(p.name for p in path.iterdir() if p.name.startswith(".") or p.name.endswith((".new", ".old", ".part")) or p.name == "run.lock"): wrong.append(f"left behind: {left}")
+    if left := sorted(p.name for p in path.iterdir() if p.name.startswith(".")
+            or p.name.endswith((".new", ".old", ".part")) or p.name == "run.lock"):
+        wrong.append(f"left behind: {left}")
     if "Traceback" in log.read_text(): wrong.append(f"an error: {log.read_text()[-600:]}")
     return wrong
 
 
 def soak(root, recipe, kills=100, seed=0, only=None, say=print):
     "Kill and resume; returns how many kills there were and what went wrong"
-    import loranb.train, accelerate, bitsandbytes, datasets, peft.tuners.lora, transformers.trainer  # noqa: what a child would import
+    # noqa: what a child would import
+    import loranb.train, accelerate, bitsandbytes, datasets, peft.tuners.lora, transformers.trainer
     rng, began, bad = random.Random(seed), time.time(), []
     whole, count = root/"whole", root/"count.json"
     assert life(recipe, whole, count=count, log=root/"whole.log") == 0, (root/"whole.log").read_text()
     ops, seconds = json.loads(count.read_text()), time.time() - began
     saves = [i for i, o in enumerate(ops, 1) if o == "os.mkdir .saving"]
-    third = list(range(saves[2] - 1, saves[3] - 1))  # every operation of a checkpoint's writing, with the going of an old one
-    say(f"{len(ops)} operations on files in a run of {recipe.max_steps} steps and {seconds:.1f} s; {len(third)} of them write the third checkpoint")
+    # every operation of a checkpoint's writing, with the going of an old one
+    third = list(range(saves[2] - 1, saves[3] - 1))
+    say(f"{len(ops)} operations on files in a run of {recipe.max_steps} steps and {seconds:.1f} s; {len(third)} of "
+        "them write the third checkpoint")
     plans = [("early", dict(at=rng.randrange(1, saves[0]))) for _ in range(kills//10)]
     n = min(len(third), kills*2//3)
     plans += [("stage", dict(at=third[int((i + seed % 2/2)*len(third)/n)], half=bool(i % 2))) for i in range(n)]
@@ -133,23 +148,30 @@ def soak(root, recipe, kills=100, seed=0, only=None, say=print):
         wrong = verify(path, whole, log) if again == 0 else [f"it did not end: {log.read_text()[-800:]}"]
         if wrong: bad.append((i, kind, how, ops[how["at"] - 1] if "at" in how else "", wrong)); say(f"  {bad[-1]}")
         else: shutil.rmtree(path, ignore_errors=True)
-        if (i + 1) % 10 == 0: say(f"{i + 1} of {len(plans)}: {done} killed, {len(bad)} wrong, {time.time() - began:.0f} s")
+        if (i + 1) % 10 == 0:
+            say(f"{i + 1} of {len(plans)}: {done} killed, {len(bad)} wrong, {time.time() - began:.0f} s")
     return done, bad
 
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--kills", type=int, default=100); p.add_argument("--seed", type=int, default=0); p.add_argument("--only", type=int); p.add_argument("--steps", type=int, default=40)
+    p.add_argument("--kills", type=int, default=100)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--only", type=int)
+    p.add_argument("--steps", type=int, default=40)
     a = p.parse_args()
     sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
     from loranb.core.recipe import Recipe
     from tiny import tiny_base
     root = Path(tempfile.mkdtemp(prefix="loranb-kill-"))
-    if not (pid := os.fork()): tiny_base(root/"base"); os._exit(0)  # the server itself computes nothing, so that it can be forked
+    # the server itself computes nothing, so that it can be forked
+    if not (pid := os.fork()): tiny_base(root/"base"); os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     rows = [{"prompt": f"{i} and {j} is", "completion": f" {i + j}"} for i in range(9) for j in range(9)]
-    recipe = Recipe(model=str(root/"base"), data=rows, r=2, max_steps=a.steps, save_steps=a.steps//4, eval_steps=a.steps//2, spectra_steps=a.steps//8, sample_steps=a.steps//4, test_size=4,
-        per_device_train_batch_size=2, gradient_accumulation_steps=1, gradient_checkpointing=False, learning_rate=1e-2, lora_dropout=.1, max_length=32)
+    recipe = Recipe(model=str(root/"base"), data=rows, r=2, max_steps=a.steps, save_steps=a.steps//4,
+        eval_steps=a.steps//2, spectra_steps=a.steps//8, sample_steps=a.steps//4, test_size=4,
+        per_device_train_batch_size=2, gradient_accumulation_steps=1, gradient_checkpointing=False, learning_rate=1e-2,
+        lora_dropout=.1, max_length=32)
     done, bad = soak(root, recipe, a.kills, a.seed, a.only, say=lambda *o: print(*o, flush=True))
     print(f"{done} kills, {len(bad)} wrong" + (f"; see {root}" if bad else ""))
     if not bad: shutil.rmtree(root)

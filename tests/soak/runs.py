@@ -20,7 +20,8 @@ if __name__ == "__main__":
     from tiny import tiny_base
     root, rss = Path(tempfile.mkdtemp(prefix="loranb-runs-")), []
     rows = [{"prompt": f"{i} and {i} is", "completion": f" {2*i}"} for i in range(12)]
-    recipe = Recipe(model=tiny_base(root/"base"), data=rows, r=2, max_steps=2, save_steps=1, eval_steps=1, spectra_steps=1, test_size=2, per_device_train_batch_size=2, gradient_accumulation_steps=1,
+    recipe = Recipe(model=tiny_base(root/"base"), data=rows, r=2, max_steps=2, save_steps=1, eval_steps=1,
+        spectra_steps=1, test_size=2, per_device_train_batch_size=2, gradient_accumulation_steps=1,
         gradient_checkpointing=False, max_length=32)
     for i in range(n):
         run = Run(recipe, root/f"run-{i}")

@@ -14,7 +14,8 @@ from ...memory.bill import bars_svg
 from ..panel import Panel
 
 # %% ../../../nbs/10_widgets/choose/bill.ipynb #1518a7b8
-SHOWN = ("T4", "L4", "RTX 4090", "A100-40GB", "A100-80GB", "H200")  # Those that are always shown, one of each size that people rent or own
+# Those that are always shown, one of each size that people rent or own
+SHOWN = ("T4", "L4", "RTX 4090", "A100-40GB", "A100-80GB", "H200")
 
 class Bill(Panel, js="bill"):
     "The bill of memory, the cards that it fits, and what to change"
@@ -41,9 +42,11 @@ def show(self: Bill,
     card, own = find_gpu(self.gpu), this_gpu()
     cards = list(dict.fromkeys([*([own] if own else []), *map(find_gpu, SHOWN), card]))
     with self.hold_sync():
-        self.sides = [*(dict(name=n, parts=parts(p), yours=False) for n, p in beside), dict(name=name, parts=parts(plan), yours=True)]
+        self.sides = [*(dict(name=n, parts=parts(p), yours=False) for n, p in beside),
+            dict(name=name, parts=parts(plan), yours=True)]
         self.cards = [dict(name=g.name, usable=g.usable, over=round(plan.peak - g.usable)) for g in cards]
-        self.rungs = [dict(words=r.words, saves=r.saves, peak=r.peak, time=r.lever.time, quality=r.lever.quality, source=r.lever.source, fits=r.peak <= ladder.gpu.usable) for r in ladder.rungs] if ladder else []
+        self.rungs = [dict(words=r.words, saves=r.saves, peak=r.peak, time=r.lever.time, quality=r.lever.quality,
+            source=r.lever.source, fits=r.peak <= ladder.gpu.usable) for r in ladder.rungs] if ladder else []
         room = f"in the {bytes_text(card.usable)} of the {card}"
         self.verdict = ladder.verdict if ladder else f"It fits: {bytes_text(plan.peak)} at the peak, {room}." if plan.peak <= card.usable else f"It does not fit: {bytes_text(plan.peak)} at the peak, {bytes_text(plan.peak - card.usable)} too much {room}."
         self.notes = [list(o) for o in notes]
@@ -54,12 +57,15 @@ def text(self: Bill) -> str:
     "Peak, parts and cards in one line"
     own = next((o for o in self.sides if o["yours"]), None)
     if not own: return "Fit: nothing is planned yet."
-    parts, fits = ", ".join(f"{k} {bytes_text(v)}" for k, v in own["parts"]), [g["name"] for g in self.cards if g["over"] <= 0]
-    return f"Fit: {bytes_text(sum(v for _, v in own['parts']))} at the peak ({parts}). {'Fits ' + ', '.join(fits) if fits else 'Fits none of the cards'}. {self.verdict}"
+    parts, fits = ", ".join(f"{k} {bytes_text(v)}" for k, v in own["parts"]), [g["name"] for g in self.cards
+        if g["over"] <= 0]
+    return (f"Fit: {bytes_text(sum(v for _, v in own['parts']))} at the peak ({parts}). "
+        f"{'Fits ' + ', '.join(fits) if fits else 'Fits none of the cards'}. {self.verdict}")
 
 # %% ../../../nbs/10_widgets/choose/bill.ipynb #88114465
 @patch
 def still(self: Bill) -> str:  # An SVG element
     "The bars on one scale, with the chosen card as a line"
     card = next((g for g in self.cards if g["name"] == self.gpu), dict(usable=None))
-    return bars_svg({o["name"] + " · yours"*o["yours"]: dict(o["parts"]) for o in self.sides}, card["usable"], self.gpu) if self.sides else ""
+    return bars_svg({o["name"] + " · yours"*o["yours"]: dict(o["parts"]) for o in self.sides}, card["usable"],
+        self.gpu) if self.sides else ""

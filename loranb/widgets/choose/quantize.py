@@ -38,7 +38,8 @@ class Quantize(FormPanel, js="quantize"):
     bnb_4bit_use_double_quant = Field(Recipe.bnb_4bit_use_double_quant).tag(sync=True)
     layer = traitlets.Unicode().tag(sync=True)
     histogram = traitlets.List().tag(sync=True)
-    choices = traitlets.Dict({q: dict(bits=b[0], bits_double=b[1], error=None, bytes=0, bytes_double=0, levels=LEVELS[q]) for q, b in _bits.items()}).tag(sync=True)
+    choices = traitlets.Dict({q: dict(bits=b[0], bits_double=b[1], error=None, bytes=0, bytes_double=0,
+        levels=LEVELS[q]) for q, b in _bits.items()}).tag(sync=True)
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #c4e96529
 def _size(
@@ -54,9 +55,11 @@ def _size(
 @patch
 def text(self: Quantize) -> str:
     "Base, code, bits, error and bytes in one line"
-    c, d = self.choices.get(self.quant, {}), "_double" if self.bnb_4bit_use_double_quant and self.quant.endswith("4") else ""
+    c, d = (self.choices.get(self.quant, {}), "_double" if self.bnb_4bit_use_double_quant and self.quant.endswith("4")
+        else "")
     error, size = c.get("error" + d, c.get("error")), c.get("bytes" + d)
-    parts = [f"{self.model}{f' · {count_text(self.params)}' if self.params else ''}: {self.quant}{' + double' if d else ''}"]
+    parts = [f"{self.model}{f' · {count_text(self.params)}' if self.params else ''}: "
+        f"{self.quant}{' + double' if d else ''}"]
     if c: parts.append(f"{c['bits' + d]:.3g} bits a weight")
     if error is not None: parts.append(f"error of {self.layer or 'a layer'} {100*error:.2g} %")
     if size: parts.append(f"frozen base {_size(size, self.choices.get('none', {}).get('bytes') or size)}")
@@ -67,4 +70,5 @@ def text(self: Quantize) -> str:
 def still(self: Quantize) -> str:  # An SVG element
     "The levels over the layer's weights"
     levels, n = self.choices.get(self.quant, {}).get("levels"), len(self.histogram) or 2
-    return levels_svg(levels, (self.histogram or [0, 0], np.linspace(-1, 1, n + 1)), width=280, height=104) if levels else ""
+    return levels_svg(levels, (self.histogram or [0, 0], np.linspace(-1, 1, n + 1)), width=280,
+        height=104) if levels else ""

@@ -50,7 +50,8 @@ def text(self: Rank) -> str:
     names = " ".join(t.get("short") or t["name"] for t in self.chosen()) or str(self.target_modules)
     share = f" · {float(f'{100*self.trained()/self.params:.3g}'):g} %" if self.params else ""
     count = f": {self.trained():,}{share} trained parameters" if self.chosen() else ""
-    return f"{'DoRA, ' if self.use_dora else ''}r {self.r} · α {self.lora_alpha:g} · {'α/√r' if self.use_rslora else 'α/r'} {self.scaling():.3g} on {names}{count}"
+    return (f"{'DoRA, ' if self.use_dora else ''}r {self.r} · α {self.lora_alpha:g} · "
+        f"{'α/√r' if self.use_rslora else 'α/r'} {self.scaling():.3g} on {names}{count}")
 
 # %% ../../../nbs/10_widgets/choose/rank.ipynb #af97723f
 @patch
@@ -63,8 +64,11 @@ def still(self: Rank,
     k = min(tall/max(m, r), (w - 144)/(2*n + max(r, min(m, n)/4)))
     W, H, thin = n*k, m*k, max(1.5, r*k)
     b, a = W + 22, W + 30 + thin
-    box = lambda x, bw, bh, colour, **kw: tag("rect", x=f"{x:.2f}", y=1, width=f"{bw:.2f}", height=f"{bh:.2f}", fill=colour, **kw)
+    box = lambda x, bw, bh, colour, **kw: tag("rect", x=f"{x:.2f}", y=1, width=f"{bw:.2f}", height=f"{bh:.2f}",
+        fill=colour, **kw)
     word = lambda x, y, s, anchor="middle": tag("text", s, x=float(x), y=float(y), text_anchor=anchor, fill_opacity=.75)
-    return svg(w, tall + 18, box(.5, W, H, GREY, fill_opacity=".15", stroke=GREY), box(b, thin, H, WARM), box(a, W, thin, ACCENT),
-        word(W + 11, min(H, tall)/2 + 5, "+"), word(W/2, tall + 16, "W"), word(b + thin/2, tall + 16, "B"), word(a + W/2, tall + 16, "A"),
-        word(a + W + 16, 30, f"{m:,} × {n:,}", "start"), word(a + W + 16, 45, "drawn to scale", "start"), label=f"W of {m:,} by {n:,} beside B and A of rank {r}, to scale")
+    return svg(w, tall + 18, box(.5, W, H, GREY, fill_opacity=".15", stroke=GREY), box(b, thin, H, WARM),
+        box(a, W, thin, ACCENT), word(W + 11, min(H, tall)/2 + 5, "+"), word(W/2, tall + 16, "W"),
+        word(b + thin/2, tall + 16, "B"), word(a + W/2, tall + 16, "A"),
+        word(a + W + 16, 30, f"{m:,} × {n:,}", "start"), word(a + W + 16, 45, "drawn to scale", "start"),
+        label=f"W of {m:,} by {n:,} beside B and A of rank {r}, to scale")

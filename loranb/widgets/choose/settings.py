@@ -58,7 +58,8 @@ def text(self: Settings) -> str:
     n, rows = self.steps(), self.per_device_train_batch_size*self.gradient_accumulation_steps
     length = f"{n:,} steps × {rows:,} rows = {n*rows:,} rows" if n else f"{rows:,} rows a step"
     if n and self.total: length += f", {float(f'{n*rows/self.total:.2g}'):g} passes over {self.total:,}"
-    rise = f"after {self.warmup():,} steps of warm-up" if self.warmup() else f"after {100*self.rise():.2g} % of warm-up" if self.rise() else "from the start"
+    rise = (f"after {self.warmup():,} steps of warm-up" if self.warmup()
+        else f"after {100*self.rise():.2g} % of warm-up" if self.rise() else "from the start")
     return f"{length}; learning rate {self.learning_rate:g}, {self.lr_scheduler_type.split('_')[0]} {rise}"
 
 # %% ../../../nbs/10_widgets/choose/settings.ipynb #9fbde795
@@ -71,7 +72,8 @@ def course(self: Settings,
     if t < up: return t/up
     done = (t - up)/max(1e-9, 1 - up)
     if self.lr_scheduler_type == "inverse_sqrt": return math.sqrt(up/t) if up else 1.
-    return 1 - done if self.lr_scheduler_type in ("linear", "polynomial") else (1 + math.cos(math.pi*done))/2 if self.lr_scheduler_type.startswith("cosine") else 1.
+    return 1 - done if self.lr_scheduler_type in ("linear",
+        "polynomial") else (1 + math.cos(math.pi*done))/2 if self.lr_scheduler_type.startswith("cosine") else 1.
 
 # %% ../../../nbs/10_widgets/choose/settings.ipynb #6b1efdde
 @patch
@@ -80,7 +82,11 @@ def still(self: Settings,
 ) -> str:  # An SVG element
     "The course of the learning rate"
     foot, top, up = 44, 6, self.rise()
-    points = "L".join(f"{1 + t*(w - 2):.1f} {foot - (foot - top)*self.course(t):.1f}" for t in sorted({up, *(i/64 for i in range(65))}))
-    words = [tag("text", "0", x=0, y=58, fill_opacity=.75), tag("text", f"step {self.steps():,}" if self.steps() else "last step", x=w, y=58, text_anchor="end", fill_opacity=.75)]
-    return svg(w, 60, tag("path", d=f"M1 {foot}L{points}L{w - 1} {foot}Z", fill=ACCENT, fill_opacity=".25"), tag("path", d=f"M{points}", fill="none", stroke=ACCENT, stroke_width=1.6),
-        words, label=f"The learning rate, {self.learning_rate:g} at its peak")
+    points = "L".join(f"{1 + t*(w - 2):.1f} {foot - (foot - top)*self.course(t):.1f}"
+        for t in sorted({up, *(i/64 for i in range(65))}))
+    words = [tag("text", "0", x=0, y=58, fill_opacity=.75),
+        tag("text", f"step {self.steps():,}" if self.steps() else "last step", x=w, y=58, text_anchor="end",
+        fill_opacity=.75)]
+    return svg(w, 60, tag("path", d=f"M1 {foot}L{points}L{w - 1} {foot}Z", fill=ACCENT, fill_opacity=".25"),
+        tag("path", d=f"M{points}", fill="none", stroke=ACCENT, stroke_width=1.6), words,
+        label=f"The learning rate, {self.learning_rate:g} at its peak")

@@ -13,9 +13,11 @@ from ...core.html import table_html
 from ..panel import Field, FormPanel
 
 # %% ../../../nbs/10_widgets/data/columns.ipynb #53171ad2
-WORDS = dict(user="user asks", assistant="assistant answers", system="system", messages="the chat itself", prompt="prompt, as it is", completion="completion, as it is", text="plain text", label="label", tools="tools")
+WORDS = dict(user="user asks", assistant="assistant answers", system="system", messages="the chat itself",
+    prompt="prompt, as it is", completion="completion, as it is", text="plain text", label="label", tools="tools")
 
-def _named(data, panel=None): return data if isinstance(data, str) else f"{len(data):,} rows" if hasattr(data, "__len__") else type(data).__name__
+def _named(data, panel=None):
+    return data if isinstance(data, str) else f"{len(data):,} rows" if hasattr(data, "__len__") else type(data).__name__
 
 class Columns(FormPanel, js="columns"):
     "The data set, the format of its rows, and which column is what"
@@ -23,7 +25,8 @@ class Columns(FormPanel, js="columns"):
     columns = Field({}).tag(sync=True)
     datasets = traitlets.List([f"petit/{t}" for t in ("translate", "summarize", "classify", "chat")]).tag(sync=True)
     total = traitlets.Int(0).tag(sync=True)
-    format, note, sound = traitlets.Unicode().tag(sync=True), traitlets.Unicode().tag(sync=True), traitlets.Bool(False).tag(sync=True)
+    format, note, sound = (traitlets.Unicode().tag(sync=True), traitlets.Unicode().tag(sync=True),
+        traitlets.Bool(False).tag(sync=True))
     names, examples = traitlets.List().tag(sync=True), traitlets.List().tag(sync=True)
     roles = traitlets.List([[r, WORDS[r]] for r in WORDS]).tag(sync=True)
     taken = traitlets.Dict().tag(sync=True)
@@ -45,4 +48,5 @@ def text(self: Columns) -> str:
 def still(self: Columns) -> str:  # An HTML element
     "The columns with their roles and first rows"
     roles, seen = self.by_column(), self.examples[:2]
-    return table_html([[name, roles.get(name, "–"), *(e[i] for e in seen)] for i, name in enumerate(self.names)], ("column", "role", "row 1", "row 2")[:2 + len(seen)]) if self.names else ""
+    return table_html([[name, roles.get(name, "–"), *(e[i] for e in seen)] for i, name in enumerate(self.names)],
+        ("column", "role", "row 1", "row 2")[:2 + len(seen)]) if self.names else ""

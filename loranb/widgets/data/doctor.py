@@ -18,7 +18,8 @@ class FindingsPanel(FormPanel, js="doctor"):
     "A list of findings; the errors among them can be acknowledged"
     findings = traitlets.List().tag(sync=True)
     acknowledged = Field([]).tag(sync=True)
-    looked, total, busy = traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True), traitlets.Unicode().tag(sync=True)
+    looked, total, busy = (traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True),
+        traitlets.Unicode().tag(sync=True))
 
 # %% ../../../nbs/10_widgets/data/doctor.ipynb #3e96ce45
 @patch
@@ -28,7 +29,9 @@ def show(self: FindingsPanel,
     total: int,  # Rows that there are
 ):
     "Show what was found"
-    with self.hold_sync(): self.findings, self.looked, self.total, self.busy = [dict(asdict(f), rows=list(f.rows), words=CODES[f.code][0]) for f in findings], looked, total, ""
+    with self.hold_sync():
+        self.findings, self.looked, self.total, self.busy = [dict(asdict(f), rows=list(f.rows), words=CODES[f.code][0])
+            for f in findings], looked, total, ""
 
 # %% ../../../nbs/10_widgets/data/doctor.ipynb #923833e6
 @patch
@@ -40,11 +43,15 @@ def open_errors(self: FindingsPanel) -> list:  # Codes
 def text(self: FindingsPanel) -> str:
     "What was looked at and what was found, in one line"
     if not self.looked: return "no rows yet"
-    seen = f"all {self.total:,} rows" if self.looked >= self.total else f"the first {self.looked:,} of {self.total:,} rows"
-    found = "; ".join(f"{f['severity']}{' (acknowledged)' if f['code'] in self.acknowledged else ''}: {f['code']}, {f['count']:,} rows" for f in self.findings)
+    seen = (f"all {self.total:,} rows" if self.looked >= self.total
+        else f"the first {self.looked:,} of {self.total:,} rows")
+    found = "; ".join(f"{f['severity']}{' (acknowledged)' if f['code'] in self.acknowledged else ''}: {f['code']}, "
+        f"{f['count']:,} rows" for f in self.findings)
     return f"{seen}: {found or 'nothing found'}"
 
 @patch
 def still(self: FindingsPanel) -> str:  # An HTML element
     "The findings as a table"
-    return table_html([[f["severity"], f.get("words", f["code"]), f["count"], ", ".join(f"{n:,}" for n in f["rows"][:3]), f["remedy"]] for f in self.findings], ("", "finding", "rows", "such as", "remedy")) if self.findings else ""
+    return table_html([[f["severity"], f.get("words", f["code"]), f["count"],
+        ", ".join(f"{n:,}" for n in f["rows"][:3]), f["remedy"]] for f in self.findings],
+        ("", "finding", "rows", "such as", "remedy")) if self.findings else ""

@@ -17,10 +17,12 @@ from ..panel import Field, FormPanel
 # %% ../../../nbs/10_widgets/data/rows.ipynb #89bcd5eb
 class RowsPanel(FormPanel, js="lengths rows"):
     "One row of a data set as tokens, and all of them as lengths and shares"
-    train_on, packing, group_by_length = (Field(getattr(Recipe, n)).tag(sync=True) for n in ("train_on", "packing", "group_by_length"))
+    train_on, packing, group_by_length = (Field(getattr(Recipe, n)).tag(sync=True) for n in ("train_on", "packing",
+        "group_by_length"))
     total, row = traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True)
     orders = traitlets.Dict(ORDERS).tag(sync=True)
-    order, place, places = traitlets.Unicode().tag(sync=True), traitlets.Int(0).tag(sync=True), traitlets.Int(0).tag(sync=True)
+    order, place, places = (traitlets.Unicode().tag(sync=True), traitlets.Int(0).tag(sync=True),
+        traitlets.Int(0).tag(sync=True))
     tokens = traitlets.List().tag(sync=True)
     shares, lengths = traitlets.Dict().tag(sync=True), traitlets.Dict().tag(sync=True)
     reading = traitlets.Unicode().tag(sync=True)
@@ -32,7 +34,9 @@ def show(self: RowsPanel,
 ):
     "Show another data set, or the same in other tokens"
     with self.hold_sync():
-        if preview is None: self.total, self.place, self.places, self.row, self.tokens, self.shares, self.lengths, self.reading = 0, 0, 0, 0, [], {}, {}, ""
+        if preview is None:
+            self.total, self.place, self.places, self.row, self.tokens, self.shares, self.lengths, self.reading = (0,
+                0, 0, 0, [], {}, {}, "")
         else:
             self.total, self.shares, self.reading = len(preview.rows), preview.shares(), preview.reading()
             self.lengths = dict(bins := preview.bins(), label=lengths_reading(bins))

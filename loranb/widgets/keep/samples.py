@@ -15,7 +15,8 @@ from ..panel import Panel
 class Samples(Panel, js="chart samples"):
     "Answers before and after training, the checks, and the path of the adapter with a button that copies it"
     rows = List(help="Dictionaries with prompt, target, before, after, before_ok, after_ok").tag(sync=True)
-    checks, path = List(help="Pairs of held? and words").tag(sync=True), Unicode(help="Where the adapter is saved").tag(sync=True)
+    checks, path = (List(help="Pairs of held? and words").tag(sync=True),
+        Unicode(help="Where the adapter is saved").tag(sync=True))
 
 # %% ../../../nbs/10_widgets/keep/samples.ipynb #dfe79889
 @patch
@@ -23,7 +24,8 @@ def text(self:Samples) -> str:
     "How many answers are right before and after, and which checks held"
     judged = [r for r in self.rows if r.get("after_ok") is not None]
     right = lambda key: sum(bool(r.get(key)) for r in judged)
-    first = f"{right('before_ok')} of {len(judged)} samples right before, {right('after_ok')} after." if judged else f"{len(self.rows)} samples."
+    first = (f"{right('before_ok')} of {len(judged)} samples right before, {right('after_ok')} after." if judged
+        else f"{len(self.rows)} samples.")
     failed = [words for ok, words in self.checks if not ok]
     proof = f" Failed: {', '.join(failed)}." if failed else f" {len(self.checks)} checks held." if self.checks else ""
     return f"Keep: {first}{proof}{f' Adapter: {self.path}' if self.path else ''}"
@@ -33,5 +35,6 @@ def text(self:Samples) -> str:
 def still(self:Samples) -> str:
     "The answers as a table"
     mark = lambda ok: {True: " ✓", False: " ✗"}.get(ok, "")
-    rows = [[r["prompt"], r.get("target") or "–", r["before"] + mark(r.get("before_ok")), r["after"] + mark(r.get("after_ok"))] for r in self.rows]
+    rows = [[r["prompt"], r.get("target") or "–", r["before"] + mark(r.get("before_ok")),
+        r["after"] + mark(r.get("after_ok"))] for r in self.rows]
     return table_html(rows, ("prompt", "wanted", "base", "with adapter")) if rows else ""

@@ -30,10 +30,13 @@ class Explorer:
         source=None,  # A run or its folder, or what `Spectra.of` takes: a `PeftModel`, an adapter's folder, file or name on the Hub
         adapter: str = "default",  # Which of its adapters
     ):
-        self.map, self.spectrum, self.course, self.directions, self.trim = LayerMap(), Spectrum(), Course(), Directions(), TrimAdvisor()
-        self.views, self.source, self.adapter, self.functional = (self.map, self.spectrum, self.course, self.directions), None, adapter, None
+        self.map, self.spectrum, self.course, self.directions, self.trim = (LayerMap(), Spectrum(), Course(),
+            Directions(), TrimAdvisor())
+        self.views, self.source, self.adapter, self.functional = (self.map, self.spectrum, self.course,
+            self.directions), None, adapter, None
         link_views(*self.views)
-        self.more = [widgets.ToggleButton(description=v.question, layout=dict(width="auto")) for v in (self.directions, self.trim)]
+        self.more = [widgets.ToggleButton(description=v.question, layout=dict(width="auto")) for v in (self.directions,
+            self.trim)]
         self.below = widgets.VBox()
         for b in self.more: b.observe(lambda c: self.unfold(), "value")
         if source is not None: self.show(source)
@@ -48,10 +51,12 @@ def show(self: Explorer,
     "Show another update"
     self.source = Record.open(source) if _is_run(source) else source
     for v in self.views: v.clear()
-    if not isinstance(self.source, Record): self.append(0, self.source if isinstance(source, Spectra) else Spectra.of(source, self.adapter))
+    if not isinstance(self.source, Record):
+        self.append(0, self.source if isinstance(source, Spectra) else Spectra.of(source, self.adapter))
     else:
         for step, spectra in self.source.spectra_history or [(self.source.steps, self.source.spectra)]:
-            self.append(step, spectra, spectra.noise_band(self.source.learning_rates(step), lr_ratio=self.source.recipe.loraplus_lr_ratio or 1.))
+            self.append(step, spectra, spectra.noise_band(self.source.learning_rates(step),
+                lr_ratio=self.source.recipe.loraplus_lr_ratio or 1.))
     self.sync()
     return self
 
@@ -82,7 +87,8 @@ def parts(self: Explorer) -> list:
     source = self.source
     if isinstance(source, Record): source = source.adapter.path
     if isinstance(source, Spectra): source = source.parts
-    if source is None: raise RecipeError("explorer: there is no adapter yet to be trimmed; it is there when a run has saved one.")
+    if source is None:
+        raise RecipeError("explorer: there is no adapter yet to be trimmed; it is there when a run has saved one.")
     return source if isinstance(source, list) else read_factors(source, self.adapter)
 
 @patch
@@ -91,11 +97,16 @@ def advise(self: Explorer,
 ):
     "Give the trim advisor its curves"
     parts, self.functional, rules = self.parts(), functional, ["energy"] + ["output", "fisher"]*(functional is not None)
-    if isinstance(self.source, Record): self.trim.code = 'run.adapter.trim(parameters={parameters}, rule="{rule}"' + ", functional=functional"*(functional is not None) + ').save("trimmed")'
-    self.trim.total, self.trim.itemsize, self.trim.measured = sum(f.r*(f.m + f.n) for f in parts), parts[0].A.element_size(), []
+    if isinstance(self.source, Record):
+        self.trim.code = ('run.adapter.trim(parameters={parameters}, rule="{rule}"'
+            + ", functional=functional"*(functional is not None) + ').save("trimmed")')
+    self.trim.total, self.trim.itemsize, self.trim.measured = sum(f.r*(f.m + f.n)
+        for f in parts), parts[0].A.element_size(), []
     curves = {rule: trim_rows(trim_curve(parts, functional, rule, _SHARES)) for rule in rules}
     last = curves[rules[-1]]
-    with self.trim.hold_sync(): self.trim.curves, self.trim.rule, self.trim.point = curves, rules[-1], next((i for i, (_, e) in enumerate(last) if e <= .1), len(last) - 1)
+    with self.trim.hold_sync():
+        self.trim.curves, self.trim.rule, self.trim.point = curves, rules[-1], next((i for i, (_, e) in enumerate(last)
+            if e <= .1), len(last) - 1)
 
 # %% ../../../nbs/10_widgets/see/explorer.ipynb #c5be1f4f
 @patch
@@ -108,7 +119,8 @@ def measure(self: Explorer,
     parts, batches, out = self.parts(), list(batches), []
     for rule, curve in self.trim.curves.items():
         for p, _ in curve[::3]:
-            out.append([rule, p, trim(parts, parameters=p, rule=rule, functional=self.functional).measure(model, batches)["kl"]])
+            out.append([rule, p, trim(parts, parameters=p, rule=rule, functional=self.functional).measure(model,
+                batches)["kl"]])
             self.trim.measured = out
 
 # %% ../../../nbs/10_widgets/see/explorer.ipynb #90298a32

@@ -39,13 +39,18 @@ COLUMNS = dict(aware=2, effect=2, share=1, chance=1, relative=1, drift=1)
 class SpectraView(View, StreamPanel):
     "What the views of the spectra share: modules, frames of singular values with their noise, a chosen module and a chosen step"
     modules = List(help="A dictionary for each module: name, layer, kind, m, n, r, scaling").tag(sync=True)
-    steps, frames = List(help="The step of each frame").tag(sync=True), Bytes(help="float32, shape (frames, modules, r)").tag(sync=True)
-    bands, selected = Bytes(help="float32, shape (frames, modules, 2)").tag(sync=True), Unicode(help="A module's name").tag(sync=True)
+    steps, frames = (List(help="The step of each frame").tag(sync=True),
+        Bytes(help="float32, shape (frames, modules, r)").tag(sync=True))
+    bands, selected = (Bytes(help="float32, shape (frames, modules, 2)").tag(sync=True),
+        Unicode(help="A module's name").tag(sync=True))
     at = Int(-1, help="The step that is shown; -1 is the newest").tag(sync=True)
     columns = Dict(help="The steps at which each of the columns below was measured").tag(sync=True)
-    aware, effect = Bytes(help="Data-aware singular values, float32, shape (measured, modules, r)").tag(sync=True), Bytes(help="|sigma_i g_i|, same shape").tag(sync=True)
-    share, relative = Bytes(help="Share of the output energy, float32, shape (measured, modules)").tag(sync=True), Bytes(help="Size against W, same shape").tag(sync=True)
-    chance, drift = Bytes(help="Share of the output that a random update of the same size would have").tag(sync=True), Bytes(help="How far A is from its start, relative, same shape").tag(sync=True)
+    aware, effect = (Bytes(help="Data-aware singular values, float32, shape (measured, modules, r)").tag(sync=True),
+        Bytes(help="|sigma_i g_i|, same shape").tag(sync=True))
+    share, relative = (Bytes(help="Share of the output energy, float32, shape (measured, modules)").tag(sync=True),
+        Bytes(help="Size against W, same shape").tag(sync=True))
+    chance, drift = (Bytes(help="Share of the output that a random update of the same size would have").tag(sync=True),
+        Bytes(help="How far A is from its start, relative, same shape").tag(sync=True))
 
     def __init__(self, modules=(), steps=(), frames=b"", bands=b"", columns=(), **kw):
         self._frames, self._columns = [], {}
@@ -54,7 +59,8 @@ class SpectraView(View, StreamPanel):
         if not len(steps): return
         rows = lambda b, n, *more: np.frombuffer(b, np.float32).reshape(n, len(self.modules), *more)
         self._frames = [*zip(steps, rows(frames, len(steps), -1), rows(bands, len(steps), 2))]
-        self._columns = {n: [*zip(at, rows(given[n], len(at), *[-1]*(COLUMNS[n] - 1)))] for n, at in dict(columns).items()}
+        self._columns = {n: [*zip(at, rows(given[n], len(at), *[-1]*(COLUMNS[n] - 1)))] for n,
+            at in dict(columns).items()}
         self.sync()
 
     @observe("modules")
@@ -66,7 +72,8 @@ class SpectraView(View, StreamPanel):
     @validate("selected")
     def _known(self, proposal):
         names = [m["name"] for m in self.modules]
-        if names and proposal["value"] not in names: raise TraitError(f"No module is named {proposal['value']!r}.{did_you_mean(proposal['value'], names)}")
+        if names and proposal["value"] not in names:
+            raise TraitError(f"No module is named {proposal['value']!r}.{did_you_mean(proposal['value'], names)}")
         return proposal["value"]
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #c503a28d
@@ -84,11 +91,14 @@ def append(self:SpectraView,
     n, r = len(self.modules), max((m["r"] for m in self.modules), default=0)
     sigma = np.asarray(sigma, np.float32)
     band = np.full((n, 2), np.nan, np.float32) if band is None else np.asarray(band, np.float32)
-    if sigma.shape != (n, r) or band.shape != (n, 2): raise ValueError(f"A frame of {n} modules needs sigma {(n, r)} and band {(n, 2)}, not {sigma.shape} and {band.shape}.")
+    if sigma.shape != (n, r) or band.shape != (n, 2):
+        raise ValueError(f"A frame of {n} modules needs sigma {(n, r)} and band {(n, 2)}, not {sigma.shape} and "
+            f"{band.shape}.")
     more = {k: np.asarray(v, np.float32) for k, v in columns.items() if v is not None}
     for k, v in more.items():
         if k not in COLUMNS: raise ValueError(f"A frame has no column {k!r}.{did_you_mean(k, COLUMNS)}")
-        if v.shape != (n, r)[:COLUMNS[k]]: raise ValueError(f"The column {k} of {n} modules needs {(n, r)[:COLUMNS[k]]}, not {v.shape}.")
+        if v.shape != (n, r)[:COLUMNS[k]]:
+            raise ValueError(f"The column {k} of {n} modules needs {(n, r)[:COLUMNS[k]]}, not {v.shape}.")
     more = {k: v for k, v in more.items() if np.isfinite(v).any()}
     self._frames = _thinned([*self._frames, (int(step), sigma, band)], 4_000_000)
     for k, v in more.items(): self._columns[k] = _thinned([*self._columns.get(k, []), (int(step), v)], 2_000_000)
@@ -99,14 +109,19 @@ def _bytes(arrays): return b"".join(np.ascontiguousarray(a).tobytes() for a in a
 
 @patch
 def _message(self:SpectraView, gathered):
-    measured = {k: [(f[0], f[3][k]) for f in gathered if k in f[3]] for k in COLUMNS if any(k in f[3] for f in gathered)}
-    parts = [_bytes(f[i] for f in gathered) for i in (1, 2)] + [_bytes(v for _, v in rows) for rows in measured.values()]
-    return dict(kind="frames", steps=[f[0] for f in gathered], columns={k: [t for t, _ in rows] for k, rows in measured.items()}), parts
+    measured = {k: [(f[0], f[3][k]) for f in gathered if k in f[3]] for k in COLUMNS
+        if any(k in f[3] for f in gathered)}
+    parts = [_bytes(f[i] for f in gathered) for i in (1, 2)] + [_bytes(v for _, v in rows)
+        for rows in measured.values()]
+    return dict(kind="frames", steps=[f[0] for f in gathered],
+        columns={k: [t for t, _ in rows] for k, rows in measured.items()}), parts
 
 @patch
 def _history(self:SpectraView):
-    out = dict(steps=[f[0] for f in self._frames], frames=_bytes(f[1] for f in self._frames), bands=_bytes(f[2] for f in self._frames),
-        columns={k: [t for t, _ in rows] for k, rows in self._columns.items()}, **{k: _bytes(v for _, v in self._columns.get(k, ())) for k in COLUMNS})
+    out = dict(steps=[f[0] for f in self._frames], frames=_bytes(f[1] for f in self._frames),
+        bands=_bytes(f[2] for f in self._frames),
+        columns={k: [t for t, _ in rows] for k, rows in self._columns.items()},
+        **{k: _bytes(v for _, v in self._columns.get(k, ())) for k in COLUMNS})
     self._sync_pace.seconds = 2 + sum(len(v) for v in out.values() if isinstance(v, bytes))/5e5
     return out
 
@@ -130,7 +145,8 @@ def _shown(self:SpectraView):
 def _course(self:SpectraView):
     i = self._index()
     r = self.modules[i]["r"] if i >= 0 else 0
-    return [f[0] for f in self._frames], np.array([f[1][i, :r] for f in self._frames]).reshape(-1, r), np.array([f[2][i] for f in self._frames]).reshape(-1, 2)
+    return [f[0] for f in self._frames], np.array([f[1][i, :r] for f in self._frames]).reshape(-1,
+        r), np.array([f[2][i] for f in self._frames]).reshape(-1, 2)
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #adf4b834
 @patch
@@ -157,10 +173,13 @@ def _of_selected(self:SpectraView, column):
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #6386304f
 class LayerMap(SpectraView, js="chart spectra layermap"):
     "Which layers learned? One figure of every module's update as a map of the model"
-    metric = Enum(["auto", *METRICS], "auto", help="What the colour shows; auto is the output share where it is known, else the size").tag(sync=True)
+    metric = Enum(["auto", *METRICS], "auto",
+        help="What the colour shows; auto is the output share where it is known, else the size").tag(sync=True)
     question = "Which layers learned?"
-    doubt = Unicode("The share of the output was measured on the rows of this run and holds for such rows. Sizes of different modules are hard to compare: an input of small size turns a large update into a "
-        "small change. Whether a map like this should decide where the rank goes is not settled; a probe run with fewer targets is the test.").tag(sync=True)
+    doubt = Unicode("The share of the output was measured on the rows of this run and holds for such rows. Sizes of "
+        "different modules are hard to compare: an input of small size turns a large update into a "
+        "small change. Whether a map like this should decide where the rank goes is not settled; a probe run with "
+        "fewer targets is the test.").tag(sync=True)
 
     def _sigmas(self): return self._frames[self._shown()][1] if self._frames else np.zeros((len(self.modules), 1))
 
@@ -168,10 +187,12 @@ class LayerMap(SpectraView, js="chart spectra layermap"):
         metric = self.metric if self.metric != "auto" else "share" if "share" in self._columns else "norm"
         return metric, self.measured(MEASURED[metric])[0] if metric in MEASURED else None
 
-    def reading(self) -> str: return map_reading(self.modules, self._sigmas(), *self._colour(), self.measured("chance")[0])
+    def reading(self) -> str:
+        return map_reading(self.modules, self._sigmas(), *self._colour(), self.measured("chance")[0])
 
     def still(self) -> str:
-        return model_map(self.modules, self._sigmas(), self.selected, *self._colour(), self._frames[self._shown()][2], self.measured("chance")[0]) if self._frames else ""
+        return model_map(self.modules, self._sigmas(), self.selected, *self._colour(), self._frames[self._shown()][2],
+            self.measured("chance")[0]) if self._frames else ""
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #52ed8962
 @patch
@@ -180,7 +201,8 @@ def frame(self:LayerMap):  # A pandas DataFrame
     import pandas as pd
     s = self._sigmas()
     figures = {m: map_values(s, m, self.measured(MEASURED[m])[0] if m in MEASURED else None) for m in METRICS}
-    return pd.DataFrame(dict(module=[m["name"] for m in self.modules], **{k: [m.get(k) for m in self.modules] for k in ("layer", "kind", "m", "n", "r", "scaling")}, **figures))
+    return pd.DataFrame(dict(module=[m["name"] for m in self.modules],
+        **{k: [m.get(k) for m in self.modules] for k in ("layer", "kind", "m", "n", "r", "scaling")}, **figures))
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #b8143104
 class Spectrum(SpectraView, js="chart spectra spectrum"):
@@ -189,8 +211,10 @@ class Spectrum(SpectraView, js="chart spectra spectrum"):
     itemsize = Int(4, help="Bytes of a number in the file").tag(sync=True)
     errors = Dict(help="Measured error of the update's output by module and k, a share: {module: {k: error}}").tag(sync=True)
     question = "Is my rank too high?"
-    doubt = Unicode("A small singular value is not an unimportant direction: the data may lie along it. A flat spectrum is what noise looks like and no sign that the rank is well used. The worst case is never met in practice; "
-        "the expected error holds for the data that it was measured on, for the best cut as that data sees it. Whether the answers change is for a held-out measurement to say.").tag(sync=True)
+    doubt = Unicode("A small singular value is not an unimportant direction: the data may lie along it. A flat "
+        "spectrum is what noise looks like and no sign that the rank is well used. The worst case is never met in "
+        "practice; " "the expected error holds for the data that it was measured on, for the best cut as that data "
+        "sees it. Whether the answers change is for a held-out measurement to say.").tag(sync=True)
 
     about = property(lambda self: f"{self.selected}: " if self._frames else "")
 
@@ -201,10 +225,12 @@ class Spectrum(SpectraView, js="chart spectra spectrum"):
         return min(self.k or spectrum_figures(sigma)["k99"], len(sigma)) or 1
 
     def reading(self) -> str:
-        return spectrum_reading(*self._last(), self._of_selected("aware"), min(self.k, len(self._last()[0])) or None) if self._frames else "No singular values yet."
+        return spectrum_reading(*self._last(), self._of_selected("aware"), min(self.k, len(self._last()[0]))
+            or None) if self._frames else "No singular values yet."
 
     def still(self) -> str:
-        return spectrum_svg(*self._last(), min(self.k, len(self._last()[0])) or None, self.selected, self._of_selected("aware")) if self._frames else ""
+        return spectrum_svg(*self._last(), min(self.k, len(self._last()[0])) or None, self.selected,
+            self._of_selected("aware")) if self._frames else ""
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #f5f8b48f
 @patch
@@ -216,26 +242,31 @@ def frame(self:Spectrum):  # A pandas DataFrame
     known = {int(k): v for k, v in self.errors.get(self.selected, {}).items()}
     def row(k):
         cut, all_sigmas = trim_figures(sigma, k, aware), self._frames[self._shown()][1]
-        return dict(k=k, sigma=float(sigma[k-1]), aware=None if aware is None else float(aware[k-1]), share=cut["share"], worst=cut["worst"], expected=cut["expected"], measured=known.get(k),
-            bytes=adapter_size([self.modules[i]], [k], self.itemsize), adapter_bytes=adapter_size(self.modules, equal_ranks(all_sigmas, cut["share"]), self.itemsize))
+        return dict(k=k, sigma=float(sigma[k-1]), aware=None if aware is None else float(aware[k-1]),
+            share=cut["share"], worst=cut["worst"], expected=cut["expected"], measured=known.get(k),
+            bytes=adapter_size([self.modules[i]], [k], self.itemsize),
+            adapter_bytes=adapter_size(self.modules, equal_ranks(all_sigmas, cut["share"]), self.itemsize))
     return pd.DataFrame([row(k) for k in range(1, len(sigma) + 1)])
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #4f659f2f
 class Course(SpectraView, js="chart spectra course"):
     "Has it converged? One module's singular values, step by step, and the slider that replays them"
     question = "Has it converged?"
-    doubt = Unicode("Settled singular values do not mean that training is done: directions can turn while their sizes stay. The held-out loss has the last word. That a spike harms is reported by people who stack adapters; "
-        "alone, an adapter with one can be as good as any.").tag(sync=True)
+    doubt = Unicode("Settled singular values do not mean that training is done: directions can turn while their "
+        "sizes stay. The held-out loss has the last word. That a spike harms is reported by people who stack "
+        "adapters; " "alone, an adapter with one can be as good as any.").tag(sync=True)
 
     about = property(lambda self: f"{self.selected}: " if self._frames else "")
 
     def reading(self) -> str:
         now = slice(0, self._shown() + 1)
-        return course_reading(*(o[now] for o in self._course()), self._of_selected("drift")) if self._frames else "Too early to say."
+        return course_reading(*(o[now] for o in self._course()),
+            self._of_selected("drift")) if self._frames else "Too early to say."
 
     def still(self) -> str:
         m = self.modules[self._index()] if self._frames else {}
-        return course_svg(*self._course(), self.selected, (m["m"], m["n"]), self._of_selected("drift"), self._shown()) if self._frames else ""
+        return course_svg(*self._course(), self.selected, (m["m"], m["n"]), self._of_selected("drift"),
+            self._shown()) if self._frames else ""
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #175014f0
 @patch
@@ -244,7 +275,8 @@ def frame(self:Course):  # A pandas DataFrame
     import pandas as pd
     t, s, b = self._course()
     r = s.shape[1]
-    return pd.DataFrame(dict(step=np.repeat(t, r), index=np.tile(np.arange(r), len(t)), sigma=s.ravel(), noise_low=np.repeat(b[:, 0], r), noise_high=np.repeat(b[:, 1], r)))
+    return pd.DataFrame(dict(step=np.repeat(t, r), index=np.tile(np.arange(r), len(t)), sigma=s.ravel(),
+        noise_low=np.repeat(b[:, 0], r), noise_high=np.repeat(b[:, 1], r)))
 
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #3d4db02a
 def link_views(

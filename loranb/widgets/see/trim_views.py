@@ -19,12 +19,15 @@ class Directions(SpectraView, js="chart spectra directions"):
     "Which directions matter? Size and effect on the loss of every direction, the chosen module's in colour"
     question = "Which directions matter?"
     about = property(lambda self: f"{self.selected}: " if self._frames else "")
-    doubt = Unicode("The effect is a first-order estimate on the rows that it was measured on: removing one direction, and only one, a little. Directions in which training has converged have a slope near zero and look inert "
-        "although the model needs them; the squared slope over many batches, which a trim by `fisher` uses, sees them better.").tag(sync=True)
+    doubt = Unicode("The effect is a first-order estimate on the rows that it was measured on: removing one "
+        "direction, and only one, a little. Directions in which training has converged have a slope near zero and "
+        "look inert " "although the model needs them; the squared slope over many batches, which a trim by `fisher` "
+        "uses, sees them better.").tag(sync=True)
 
     def _matched(self):
         if not self._frames: return np.zeros((0, 1)), np.zeros((0, 1))
-        sigma, (effect, steps), all_steps = self._frames[self._shown()][1].copy(), self.measured("effect"), [f[0] for f in self._frames]
+        sigma, (effect, steps), all_steps = self._frames[self._shown()][1].copy(), self.measured("effect"), [f[0]
+            for f in self._frames]
         if effect is None: return sigma, np.full_like(sigma, np.nan)
         for i, t in enumerate(steps):
             if t >= 0: sigma[i] = self._frames[max(0, int(np.searchsorted(all_steps, t, "right")) - 1)][1][i]
@@ -43,7 +46,8 @@ def frame(self:Directions):  # A pandas DataFrame
     r = [m["r"] for m in self.modules] if len(s) else []
     names = np.repeat(np.array([m["name"] for m in self.modules], object)[:len(r)], r)
     pick = lambda v: np.concatenate([row[:k] for row, k in zip(v, r)] or [[]])
-    return pd.DataFrame(dict(module=names, index=np.concatenate([np.arange(k) for k in r] or [[]]).astype(int), sigma=pick(s), effect=pick(e)))
+    return pd.DataFrame(dict(module=names, index=np.concatenate([np.arange(k) for k in r] or [[]]).astype(int),
+        sigma=pick(s), effect=pick(e)))
 
 # %% ../../../nbs/10_widgets/see/trim_views.ipynb #da9518ed
 def trim_rows(
@@ -59,13 +63,18 @@ def trim_rows(
 class TrimAdvisor(View, Panel, js="chart spectra trim"):
     "Can I shrink it? What a cut of the whole adapter keeps, errs and was measured to do"
     curves = Dict(help="By rule: rows of parameters kept and expected error, a share").tag(sync=True)
-    rule, point = Unicode(help="The chosen rule").tag(sync=True), Int(0, help="The chosen row of its curve").tag(sync=True)
-    total, itemsize = Int(1, help="Parameters of the whole adapter").tag(sync=True), Int(4, help="Bytes of a number in the file").tag(sync=True)
+    rule, point = Unicode(help="The chosen rule").tag(sync=True), Int(0,
+        help="The chosen row of its curve").tag(sync=True)
+    total, itemsize = Int(1, help="Parameters of the whole adapter").tag(sync=True), Int(4,
+        help="Bytes of a number in the file").tag(sync=True)
     measured = List(help="Rows of rule, parameters and KL in nats").tag(sync=True)
-    code = Unicode('trim(adapter, parameters={parameters}, rule="{rule}").save("trimmed")', help="The line that writes the cut").tag(sync=True)
+    code = Unicode('trim(adapter, parameters={parameters}, rule="{rule}").save("trimmed")',
+        help="The line that writes the cut").tag(sync=True)
     question = "Can I shrink it?"
-    doubt = Unicode("The expected error is exact for the rows that it was computed on, and counts every module's output alike; how far the answers move depends on what the layers above do with it, so only the measured "
-        "figure speaks of answers, and only on the rows where it was measured. Which rule is best differs from run to run.").tag(sync=True)
+    doubt = Unicode("The expected error is exact for the rows that it was computed on, and counts every module's "
+        "output alike; how far the answers move depends on what the layers above do with it, so only the measured "
+        "figure speaks of answers, and only on the rows where it was measured. Which rule is best differs from run "
+        "to run.").tag(sync=True)
 
     def __init__(self, curves=(), total=None, enough=0.05, **kw):
         curves = {n: trim_rows(c) for n, c in dict(curves).items()}
@@ -76,10 +85,14 @@ class TrimAdvisor(View, Panel, js="chart spectra trim"):
 
     @validate("rule")
     def _known(self, proposal):
-        if proposal["value"] and proposal["value"] not in self.curves: raise TraitError(f"rule={proposal['value']!r} has no curve; there are {', '.join(self.curves)}.")
+        if proposal["value"] and proposal["value"] not in self.curves:
+            raise TraitError(f"rule={proposal['value']!r} has no curve; there are {', '.join(self.curves)}.")
         return proposal["value"]
 
-    def _now(self): return self.curves, self.rule, min(max(self.point, 0), max(len(self.curves.get(self.rule, ())) - 1, 0)), self.total, self.itemsize, [tuple(o) for o in self.measured]
+    def _now(self):
+        return self.curves, self.rule, min(max(self.point, 0),
+            max(len(self.curves.get(self.rule, ())) - 1, 0)), self.total, self.itemsize, [tuple(o)
+            for o in self.measured]
 
     def reading(self) -> str: return trim_reading(*self._now())
 
@@ -90,7 +103,8 @@ class TrimAdvisor(View, Panel, js="chart spectra trim"):
 def line(self:TrimAdvisor) -> str:
     "The line of Python that writes the chosen cut"
     curves, rule, at, *_ = self._now()
-    return self.code.replace("{parameters}", str(curves[rule][at][0])).replace("{rule}", rule) if curves.get(rule) else ""
+    return self.code.replace("{parameters}", str(curves[rule][at][0])).replace("{rule}",
+        rule) if curves.get(rule) else ""
 
 @patch
 def frame(self:TrimAdvisor):  # A pandas DataFrame

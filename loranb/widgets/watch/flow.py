@@ -15,7 +15,8 @@ class Flow(Panel, js="flow"):
     "The state of a run, and one line for each part of it"
     state = traitlets.Unicode("ready").tag(sync=True)
     detail = traitlets.Unicode().tag(sync=True)
-    items = traitlets.List([[k, "–"] for k in ("Base", "Quantize", "Rank", "Data", "Fit", "Train", "See", "Keep")]).tag(sync=True)
+    items = traitlets.List([[k, "–"] for k in ("Base", "Quantize", "Rank", "Data", "Fit", "Train", "See",
+        "Keep")]).tag(sync=True)
     now = traitlets.Int(-1).tag(sync=True)
 
 # %% ../../../nbs/10_widgets/watch/flow.ipynb #3388598d

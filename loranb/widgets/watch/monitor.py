@@ -21,16 +21,22 @@ def _thin(rows, cap): return rows if len(rows) <= cap else _thin(rows[:-1:2] + r
 # %% ../../../nbs/10_widgets/watch/monitor.ipynb #304a0a25
 class Monitor(StreamPanel, js="chart monitor"):
     "The loss of a run as it falls, on the rows it trains on and on held-out ones, with Train, Pause, Stop and Resume"
-    state, doing = Enum(STATES, "ready", help="What the run does").tag(sync=True), Unicode(help="What takes time besides the steps, such as an evaluation").tag(sync=True)
-    step, max_steps = Int(0, help="The newest step").tag(sync=True), Int(0, help="The last step to come, 0 if unknown").tag(sync=True)
-    steps, loss = Bytes(help="Steps as float32, shape (n,)").tag(sync=True), Bytes(help="Training loss as float32, shape (n,)").tag(sync=True)
+    state, doing = (Enum(STATES, "ready", help="What the run does").tag(sync=True),
+        Unicode(help="What takes time besides the steps, such as an evaluation").tag(sync=True))
+    step, max_steps = Int(0, help="The newest step").tag(sync=True), Int(0,
+        help="The last step to come, 0 if unknown").tag(sync=True)
+    steps, loss = (Bytes(help="Steps as float32, shape (n,)").tag(sync=True),
+        Bytes(help="Training loss as float32, shape (n,)").tag(sync=True))
     evals = List(help="Pairs of step and held-out loss").tag(sync=True)
-    message, stop_help = Unicode(help="A line of text below").tag(sync=True), Unicode(help="How to stop when the button cannot get through").tag(sync=True)
-    run_id, buttons = Unicode(help="Sent back with a click on Pause or Stop").tag(sync=True), Bool(True, help="Show the buttons?").tag(sync=True)
+    message, stop_help = (Unicode(help="A line of text below").tag(sync=True),
+        Unicode(help="How to stop when the button cannot get through").tag(sync=True))
+    run_id, buttons = Unicode(help="Sent back with a click on Pause or Stop").tag(sync=True), Bool(True,
+        help="Show the buttons?").tag(sync=True)
 
     def __init__(self, **kw):
         super().__init__(**kw)
-        self._points = [*zip(np.frombuffer(self.steps, np.float32).tolist(), np.frombuffer(self.loss, np.float32).tolist())]
+        self._points = [*zip(np.frombuffer(self.steps, np.float32).tolist(),
+            np.frombuffer(self.loss, np.float32).tolist())]
 
 # %% ../../../nbs/10_widgets/watch/monitor.ipynb #53a27ce0
 @patch
@@ -73,7 +79,8 @@ def clear(self:Monitor):
 def text(self:Monitor) -> str:
     "The state and the newest losses in one line"
     at = self._points[-1][0] if self._points else self.step
-    parts = [f"Train: {self.state}" + (f" ({self.doing})" if self.doing else "")] + ([f"step {at:,.0f}" + (f" of {self.max_steps:,}" if self.max_steps else "")] if at else [])
+    parts = [f"Train: {self.state}" + (f" ({self.doing})" if self.doing else "")] + ([f"step {at:,.0f}"
+        + (f" of {self.max_steps:,}" if self.max_steps else "")] if at else [])
     if self._points: parts.append(f"loss {number_text(self._points[-1][1])}")
     if self.evals: parts.append(f"held-out loss {number_text(self.evals[-1][1])} at step {self.evals[-1][0]:,.0f}")
     return ", ".join(parts) + (f". {self.message}" if self.message else "")
@@ -82,4 +89,5 @@ def text(self:Monitor) -> str:
 @patch
 def still(self:Monitor) -> str:
     "The loss as a still picture"
-    return loss_svg([p[0] for p in self._points], [p[1] for p in self._points], [e[0] for e in self.evals], [e[1] for e in self.evals], self.max_steps) if self._points or self.evals else ""
+    return loss_svg([p[0] for p in self._points], [p[1] for p in self._points], [e[0] for e in self.evals],
+        [e[1] for e in self.evals], self.max_steps) if self._points or self.evals else ""

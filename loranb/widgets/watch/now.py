@@ -23,8 +23,11 @@ def figure_rows(
 ) -> list:  # Pairs of words and value
     "The six figures as they are shown"
     show = lambda v, f: "–" if v is None else f(v)
-    return [["held-out loss", number_text(eval_loss)], ["exact match", show(exact_match, lambda v: f"{100*v:.0f} %")], ["tokens a second", number_text(tokens_per_second)],
-        ["time left", show(time_left, duration_text)], ["memory · peak", _both(memory, peak_memory)], ["learning rate · gradient", number_text(learning_rate) + (f" · {number_text(grad_norm)}" if grad_norm is not None else "")]]
+    return [["held-out loss", number_text(eval_loss)], ["exact match", show(exact_match, lambda v: f"{100*v:.0f} %")],
+        ["tokens a second", number_text(tokens_per_second)], ["time left", show(time_left, duration_text)],
+        ["memory · peak", _both(memory, peak_memory)],
+        ["learning rate · gradient", number_text(learning_rate)
+        + (f" · {number_text(grad_norm)}" if grad_norm is not None else "")]]
 
 def _both(now, peak):
     a, b = bytes_text(now) if now is not None else "–", bytes_text(peak) if peak is not None else ""
@@ -34,7 +37,8 @@ def _both(now, peak):
 class Now(Panel, js="chart now"):
     "Six figures of a run and the sentence that follows from its losses"
     figures = List(figure_rows(), help="Pairs of words and value").tag(sync=True)
-    reading, subtitle = Unicode("Too early to say.", help="One sentence").tag(sync=True), Unicode(help="What is being trained").tag(sync=True)
+    reading, subtitle = Unicode("Too early to say.",
+        help="One sentence").tag(sync=True), Unicode(help="What is being trained").tag(sync=True)
 
     def __init__(self, subtitle="", **known):
         super().__init__(subtitle=subtitle)
@@ -58,4 +62,5 @@ def update(self:Now,
 @patch
 def text(self:Now) -> str:
     "The figures and the sentence in one line"
-    return f"Now: {', '.join(f'{k} {v}' for k, v in self.figures if v != '–') or 'nothing measured yet'}. {self.reading}"
+    return (f"Now: {', '.join(f'{k} {v}' for k, v in self.figures if v != '–') or 'nothing measured yet'}. "
+        f"{self.reading}")
