@@ -122,8 +122,8 @@ def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, w
 
 def test_stop_while_saving_says_what_it_waits_for(whole, tmp_path, monkeypatch):
     import loranb.train.run
-    run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train.run.commit
-    monkeypatch.setattr(loranb.train.run, "commit", lambda *a,
+    run, seen, commit = Run(RECIPE, tmp_path/"run"), {}, loranb.train.run.commit_checkpoint
+    monkeypatch.setattr(loranb.train.run, "commit_checkpoint", lambda *a,
         **kw: (time.sleep(.6), seen.update(state=run.state, doing=run.doing), commit(*a, **kw))[-1])
     leave(run, "saving", seen)
     run.train()

@@ -6,7 +6,7 @@ import pytest, torch
 from loranb.train.measure import drop_frames, bytes_held
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
-from loranb.train.loop import random_states
+from loranb.models.keeping import random_states
 from loranb.train.run import Run
 
 SHORT = Recipe(r=4, max_steps=3, per_device_train_batch_size=4, test_size=4, eval_steps=0, lora_dropout=.1)

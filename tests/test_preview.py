@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from loranb.data import previews
 from loranb.data.batches import best_fit, collate
-from loranb.data.encoding import tokens
-from loranb.data.encoding import prepare
+from loranb.data.encoding import prepare, tokens
 from loranb.data.chips import chips_html, chips_text
 from loranb.data.previews import (ORDERS, Preview, length_bins, lengths_reading, lengths_svg, longest_odds,
     padding_share, preview)
@@ -64,6 +63,19 @@ def test_packing_and_grouping_leave_less_padding_and_the_words_say_it(short):
     other = lambda **k: Preview(recipe.replace(**k), seen.rows, seen.tok, 60)
     assert "packing would leave" in seen.reading() and "Packed, in batches of 4" in other(packing=True).reading() and "Sorted by length" in other(group_by_length=True).reading()
     assert not any(c[1] == "padding" for c in other(packing=True).chips(0))
+
+
+@pytest.mark.parametrize("changes", [dict(), dict(packing=True, max_length=128), dict(test_split="test"),
+    dict(min_length=30), dict(drop_overlong=True, max_length=45), dict(test_size=.3, deduplicate=True)], ids=str)
+def test_a_pass_is_as_long_as_the_trainers(changes):
+    "Rows held out are not in it, nor rows that are left out; packed rows count once"
+    rows = [dict(prompt="word "*(n % 40 + 1), completion=f"answer {n % 150}") for n in range(200)]
+    recipe = Recipe(**{**dict(data=rows, max_length=50, test_size=20), **changes})
+    if "test_split" in changes: recipe = recipe.replace(data="petit/chat", split="train[:90]")
+    seen = preview(recipe, 0)
+    trained = len(prepare(recipe, seen.tok).train)
+    assert seen.sequences() == trained and trained != len(seen.rows)
+    assert abs(preview(recipe, 80).sequences() - trained) <= max(6, .12*trained), "the others are like the first"
 
 
 def test_the_tail_is_the_rest_of_the_row(short):

@@ -1,12 +1,12 @@
 "Quantize, Rank, Rows, Settings, Code and Flow: their traits, refusals and words, without a kernel or a browser"
-import json, math, re
+import json, math, re, tempfile
 from dataclasses import fields
 
 import pytest
 from hypothesis import given, settings, strategies as st
 from loranb.data.previews import preview
-from loranb.core.fields import COLUMNS, RecipeError
-from loranb.core.recipe import Recipe
+from loranb.core.fields import RecipeError
+from loranb.core.recipe import COLUMNS, count_steps, Recipe
 from loranb.widgets.choose.code import Code
 from loranb.widgets.data.columns import Columns
 from loranb.widgets.data.doctor import FindingsPanel
@@ -124,6 +124,22 @@ def test_settings_words():
     assert Settings(max_steps=-1, learning_rate=4e-3,
         per_device_train_batch_size=32).text() == "32 rows a step; learning rate 0.004, cosine after 3 % of warm-up"
     assert Settings(lr_scheduler_type="constant").text().endswith("constant from the start")
+    assert "30 steps × 4 packed rows" in Settings(max_steps=30, per_device_train_batch_size=4, packing=True).text()
+
+
+@given(n=st.integers(1, 300), batch=st.integers(1, 9), more=st.integers(1, 5), epochs=st.sampled_from([.3, 1, 2.5]))
+@settings(max_examples=25)
+def test_steps_are_counted_as_the_trainer_counts(n, batch, more, epochs):
+    import torch
+    from transformers import Trainer, TrainingArguments
+    r = Recipe(max_steps=-1, num_train_epochs=epochs, per_device_train_batch_size=batch,
+        gradient_accumulation_steps=more)
+    with tempfile.TemporaryDirectory() as folder:
+        args = TrainingArguments(output_dir=folder, use_cpu=True, report_to="none", num_train_epochs=epochs,
+            per_device_train_batch_size=batch, gradient_accumulation_steps=more)
+        trainer = Trainer(model=torch.nn.Linear(1, 1), args=args, train_dataset=[0]*n)
+        steps = trainer.set_initial_training_values(args, trainer.get_train_dataloader())[-1]
+    assert steps == count_steps(r, n)
 
 
 @given(steps=st.integers(-1, 10**6).filter(bool), warm=st.one_of(st.floats(0, .99), st.integers(1, 10**6)),

@@ -124,7 +124,7 @@ class Setting:
     default: object  # Its value unless given; a `ByBase` where that depends on the base
     plan: bool  # Does the course of memory in a step depend on it?
     rows: bool  # Must rows be read anew when it changes?
-    tokens: bool  # Must tokens be made anew?
+    tokens: bool  # Must the tokens that are shown be made anew?
     trainer: bool  # Is it an argument of transformers' TrainingArguments?
 
 # %% ../../nbs/01_core/01_fields.ipynb #fb887951

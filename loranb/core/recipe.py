@@ -6,10 +6,10 @@
 __all__ = ['DTYPES', 'SCHEDULES', 'OPTIMS', 'COLUMNS', 'TRAIN_ON', 'TRACKERS', 'QLORA', 'DORA', 'RECIPES', 'OWN', 'SETTINGS',
            'SECTIONS', 'STARTS', 'NOT_OFFERED', 'ELSEWHERE', 'PRESETS', 'FEW', 'is_data', 'is_repository',
            'are_different', 'Recipe', 'default_sources', 'check_field', 'check_together', 'check_names', 'is_short',
-           'short_repr', 'check_recipe']
+           'short_repr', 'check_recipe', 'count_steps']
 
 # %% ../../nbs/01_core/03_recipe.ipynb #8533648a
-import dataclasses, functools, os
+import dataclasses, functools, math, os
 from dataclasses import dataclass
 from pathlib import Path
 import yaml
@@ -112,18 +112,19 @@ class _Data:
     columns: dict = setting({}, _columns, "Roles and the columns they are in, where the guess would be wrong",
         rows=True)
     test_split: str = setting(None, or_none(Rule(is_text, "the name of a split")),
-        "The split that is held out; rows of `split` are drawn unless given")
+        "The split that is held out; rows of `split` are drawn unless given", tokens=True)
     test_size: int | float = setting(64, _held,
-        "Rows held out to measure what was not trained on, a tenth of all at most; or a share of all below 1")
+        "Rows held out to measure what was not trained on, a tenth of all at most; or a share of all below 1",
+        tokens=True)
     deduplicate: bool = setting(False, FLAG, "Train on equal rows once only?", rows=True)
     acknowledged: list = setting([], _codes, "The doctor's findings that shall not stop the run, by their codes")
     max_length: int = setting(ByBase(256, 1024), COUNT, "Tokens of a row at most; the rest is cut", tokens=True)
     labels: list = setting(None, Rule(are_different, "a list of different names"),
         "Of a classifier: the labels in the order of the model's outputs; those of the data unless given", tokens=True,
         plan=True)
-    min_length: int = setting(0, AMOUNT, "Rows of fewer tokens are left out")
+    min_length: int = setting(0, AMOUNT, "Rows of fewer tokens are left out", tokens=True)
     drop_overlong: bool = setting(False, FLAG,
-        "Leave out rows of more than max_length tokens, instead of cutting them?")
+        "Leave out rows of more than max_length tokens, instead of cutting them?", tokens=True)
     train_on: str = setting("assistant", one_of(TRAIN_ON),
         "What is learned: each turn of the assistant (or the completion), its last one alone, or all", tokens=True)
     packing: bool = setting(False, FLAG, "Several short rows in one of max_length, with nothing seen across them?",
@@ -505,3 +506,13 @@ def optimizer(self: Recipe,
     if self.optim != "auto": return self.optim
     if full: return "paged_adamw_32bit"
     return "paged_adamw_8bit" if cuda else "adamw_torch"
+
+# %% ../../nbs/01_core/03_recipe.ipynb #457c66b1
+def count_steps(
+    r,  # A `Recipe`, or what has its fields for batches, passes and steps
+    sequences: int,  # What a pass over the data consists of: rows to train on, or what they are packed into
+) -> int:
+    "Optimizer steps of a whole run"
+    if r.max_steps > 0: return r.max_steps
+    batches = -(-sequences//r.per_device_train_batch_size)
+    return max(1, math.ceil(r.num_train_epochs*-(-batches//r.gradient_accumulation_steps)))

@@ -7,7 +7,7 @@ __all__ = ['BATCH', 'tokens_covering', 'start_tokens', 'Encoder', 'encode_row', 
            'encode_all', 'Data', 'length_mask', 'encoder_of', 'prepare', 'tokens']
 
 # %% ../../nbs/03_data/07_encoding.ipynb #c00675f9
-import hashlib, importlib.util, os, tempfile
+import hashlib, importlib.util
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
+from ..core.disk import whole_file
 from ..models.hub import find_model, load_tokenizer
 from .sources import DataError
 from .rows import find_rows, held_out, Rows, rows_of
@@ -183,16 +184,9 @@ def _write(path, batches):
     "Write record batches so that the file is whole or not there"
     import pyarrow as pa
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-        try:
-            first = next(batches)
-            with pa.ipc.new_stream(f, first.schema) as out:
-                out.write_batch(first)
-                for b in batches: out.write_batch(b)
-        except BaseException:
-            os.unlink(f.name)
-            raise
-    os.replace(f.name, path)
+    first = next(batches)
+    with whole_file(path) as part, pa.ipc.new_stream(str(part), first.schema) as out:
+        for b in chain([first], batches): out.write_batch(b)
 
 # %% ../../nbs/03_data/07_encoding.ipynb #0354529a
 BATCH = 1000  # Rows that are tokenized at once

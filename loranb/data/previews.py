@@ -14,7 +14,7 @@ from ..core.recipe import Recipe
 from ..core.texts import percent_text
 from ..core.html import ACCENT, Html, lin_ticks, Svg, svg, tag, WARM, _line, _text
 from ..models.hub import find_model, load_tokenizer
-from .rows import find_rows, rows_of
+from .rows import find_rows, held_out, rows_of
 from .batches import best_fit, ByLength, Encoded
 from .encoding import BATCH, encode_all, encoder_of
 from .chips import chips_html, chips_of, chips_text
@@ -200,10 +200,21 @@ def padded(self: Preview,
     batches = [l[order[i:i + b]] for i in range(0, len(order), b)]
     return float(1 - l.sum()/sum(o.max()*len(o) for o in batches))
 
+# %% ../../nbs/03_data/10_previews.ipynb #5bfc9c3d
+@patch
+def sequences(self: Preview) -> int:
+    "What a pass over the training data has: rows, or what they are packed into"
+    r, train = self.recipe, held_out(self.rows, self.recipe)[0]
+    mine = np.isin(self.numbers[:len(self.length)], train.numbers)
+    fits = (self.length + self.cut >= r.min_length) & ~((self.cut > 0) & r.drop_overlong)
+    l = self.length[mine & fits & (self.learned > 0)]
+    n = len(best_fit(l, r.max_length)) if r.packing and len(l) else len(l)
+    return round(n*len(train)/max(mine.sum(), 1))
+
 # %% ../../nbs/03_data/10_previews.ipynb #92d81faf
 @patch
-# learned and context of what is trained on, truncated of all tokens, padding of the batches
-def shares(self: Preview) -> dict:
+def shares(self: Preview
+) -> dict:  # learned and context of what is trained on, truncated of all tokens, padding of the batches
     "How much of the tokens is learned, only read, cut off and padding"
     kept, cut, r = int(self.length.sum()), int(self.cut.sum()), self.recipe
     learned = int(self.learned.sum())/max(kept, 1)

@@ -8,6 +8,7 @@ __all__ = ['SPILL', 'PIECE', 'About', 'Rows', 'find_rows', 'rows_of', 'held_out'
 # %% ../../nbs/03_data/03_rows.ipynb #3b107916
 import json, random, re, tempfile, weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
@@ -16,6 +17,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.recipe import check_recipe, Recipe
+from ..core.disk import whole_file
 from .sources import BadRow, DataError, find_source, REPAIRS
 from .formats import Normalizer
 
@@ -123,7 +125,8 @@ PIECE = 8_000_000  # Bytes of rows that are handed to Arrow at once
 class _Writer:
     "Rows on their way into a table"
     def __init__(self, place):
-        self.place, self.rows, self.pieces, self.size, self.total, self.file = place, [], [], 0, 0, None
+        self.place, self.rows, self.pieces, self.size, self.total = place, [], [], 0, 0
+        self.file, self.whole = None, ExitStack()
 
     def add(self, text, n):
         "True where half a character had to be replaced"
@@ -146,7 +149,9 @@ def flush(self: _Writer):
         pa.array(h, pa.uint64())], schema=schema))
     self.total, self.rows, self.size = self.total + self.size, [], 0
     if self.total <= SPILL: return
-    if self.file is None: self.path = self.place(); self.file = pa.ipc.new_stream(f"{self.path}.part", schema)
+    if self.file is None:
+        self.path = self.place()
+        self.file = pa.ipc.new_stream(str(self.whole.enter_context(whole_file(self.path))), schema)
     for b in self.pieces: self.file.write_batch(b)
     self.pieces = []
 
@@ -157,7 +162,8 @@ def table(self: _Writer):
     self.flush()
     if self.file is None: return pa.Table.from_batches(self.pieces)
     self.file.close()
-    return _mapped(Path(f"{self.path}.part").replace(self.path))
+    self.whole.close()
+    return _mapped(self.path)
 
 def _mapped(path):
     import pyarrow as pa

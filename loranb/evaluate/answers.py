@@ -6,13 +6,13 @@
 __all__ = ['undisturbed', 'Plain', 'prompt_ids', 'generate', 'question_and_answer', 'is_right', 'exact_match']
 
 # %% ../../nbs/06_evaluate/01_answers.ipynb #6e68081a
-import contextlib, random
-import numpy as np
+import contextlib
 import torch
 from ..core.fields import RecipeError
 from ..models.quantization import exact_4bit
 from ..models.hub import quiet_libraries
 from ..models.shapes import max_positions
+from ..models.keeping import random_kept
 from ..data.formats import ROLES, row_shape
 from ..data.encoding import start_tokens
 from ..models import petit
@@ -23,13 +23,11 @@ def undisturbed(
     model,  # The model that is looked at
 ):
     "Evaluate a model and leave it, its 4-bit weights and every random generator as they were"
-    training, states = model.training, (random.getstate(), np.random.get_state())
-    with torch.random.fork_rng(), torch.no_grad(), exact_4bit(model), quiet_libraries():
+    training = model.training
+    with random_kept(), torch.no_grad(), exact_4bit(model), quiet_libraries():
         model.eval()
         try: yield
-        finally:
-            model.train(training)
-            random.setstate(states[0]); np.random.set_state(states[1])
+        finally: model.train(training)
 
 # %% ../../nbs/06_evaluate/01_answers.ipynb #71bc4987
 class Plain(str):

@@ -155,8 +155,8 @@ def take_gradients(self: Watch,
 # %% ../../nbs/06_evaluate/04_watch.ipynb #5f3a87b7
 @patch
 @torch.no_grad()
-# Dictionaries: name, m, n, r, scaling, GA, GB (r, r), H (forwards, r, r), rows (rows, 4), tokens (forwards,), K (draws, r, r)
-def sums(self: Watch) -> list:
+def sums(self: Watch
+) -> list:  # Dictionaries: name, m, n, r, scaling, GA, GB (r, r), H (forwards, r, r), rows (rows, 4), tokens (forwards,), K (draws, r, r)
     "What was added up, as float64 arrays"
     numpy = lambda ts, *shape: torch.stack(ts).cpu().numpy() if ts else np.zeros((0, *shape))
     def one(name):

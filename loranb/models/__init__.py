@@ -14,4 +14,5 @@ __getattr__, __dir__, __all__ = hand_on(__name__,
     shapes="find_config layer_outline linear_names max_positions skeleton",
     loading="load_base one_matrix",
     lora="adapted_modules attach load_adapter_on",
-    loss="check_tiles token_loss")
+    loss="check_tiles token_loss",
+    keeping="model_kept random_kept random_states")

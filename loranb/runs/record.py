@@ -42,8 +42,8 @@ def check_folder(
 ):
     "Raise `RecipeError` unless a run can be written there"
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(p.name not in _FIRST and not p.name.startswith(".")
-            for p in path.iterdir()) or (path/"recipe.yaml").exists()):
+    if path.exists() and (not path.is_dir() or any(p.name not in _FIRST and p.suffix != ".part"
+            and not p.name.startswith(".") for p in path.iterdir()) or (path/"recipe.yaml").exists()):
         more = f", or go on with Run.open({str(path)!r}).resume()" if (path/"recipe.yaml").exists() else ""
         raise RecipeError(f"out: {str(path)!r} is in use already. Give another folder{more}.")
     home = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
@@ -55,8 +55,7 @@ def check_folder(
             f"{need/1e6:.0f} MB. Free some space or give another folder.")
 
 # what a run that was killed in its first moment has left
-_FIRST = {"run.lock", "start", "start.new", "run.json", "run.json.part", "data.jsonl", "data.jsonl.part",
-    "recipe.yaml.part"}
+_FIRST = {"run.lock", "start", "start.new", "run.json", "data.jsonl"}
 
 # %% ../../nbs/08_runs/06_record.ipynb #91b90fe5
 RUNNING = ("loading", "training", "pausing", "stopping", "finishing")
@@ -167,8 +166,8 @@ def spectra(self: Record) -> Spectra:
 
 # %% ../../nbs/08_runs/06_record.ipynb #0466c5e5
 @patch(as_prop=True)
-# measured and predicted in bytes, error, device, parts; empty before there is a measurement
-def memory(self: Record) -> dict:
+def memory(self: Record
+) -> dict:  # measured and predicted in bytes, error, device, parts; empty before there is a measurement
     "The peak of the run and what was planned"
     return {k: v for e in self.of_type("memory")[-1:] for k, v in e.items() if k not in ("type", "step")}
 
@@ -333,9 +332,10 @@ def _catch_up(self: Record, seen):
 @patch
 def noise_bands(self: Record,
     step: int = None,  # After this step; the last one unless given
+    spectra: Spectra = None,  # The frame of that step; the newest one unless given
 ) -> np.ndarray:  # (modules, 2) lowest and highest singular value
     "What pure noise in the gradients would have given each module by a step"
-    return self.spectra.noise_band(self.learning_rates(step), lr_ratio=self.recipe.loraplus_lr_ratio or 1.)
+    return (spectra or self.spectra).noise_band(self.learning_rates(step), lr_ratio=self.recipe.loraplus_lr_ratio or 1.)
 
 @patch
 def summary(self: Record) -> dict:  # Words and values

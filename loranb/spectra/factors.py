@@ -10,8 +10,7 @@ import math, re
 from pathlib import Path
 import torch
 from .layouts import AdapterError, difference, Factors, factors_of, MadeFactors, sum_factors
-from loranb.spectra.files import (adapter_files, match_pattern, modules_in, plain_name, read_config, read_tensors,
-    tensor_header)
+from .files import (adapter_files, match_pattern, modules_in, plain_name, read_config, read_tensors, tensor_header)
 
 # %% ../../nbs/05_spectra/03_factors.ipynb #1bde5296
 _TYPES = dict(LORA="LoRA", ADALORA="AdaLoRA", LOHA="LoHa", LOKR="LoKr", VERA="VeRA")

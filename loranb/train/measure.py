@@ -6,12 +6,12 @@
 __all__ = ['bytes_held', 'Peak', 'read_peak', 'compare_with_plan', 'try_longest_batch', 'drop_frames', 'memory_advice']
 
 # %% ../../nbs/09_train/03_measure.ipynb #3cb40d08
-import contextlib, copy, random, traceback
+import contextlib, copy, traceback
 from pathlib import Path
-import numpy as np
 import torch
 from ..core.recipe import Recipe
 from ..core.texts import bytes_text
+from ..models.keeping import model_kept, random_kept
 from ..memory.gpus import find_gpu, this_gpu
 from ..memory.ladder import climb, LEVERS
 from ..memory.plans import plan
@@ -96,24 +96,18 @@ def compare_with_plan(
 
 # %% ../../nbs/09_train/03_measure.ipynb #cc9651ff
 @contextlib.contextmanager
-def _as_it_was(trainer, optimizer, trained):
+def _optimizer_kept(trainer, optimizer):
+    "The optimizer's settings, the loss scaler and the norm of the last step"
     scaler = getattr(trainer.accelerator, "scaler", None)
-    kept, draws, training = [p.detach().cpu().clone() for p in trained], (random.getstate(),
-        np.random.get_state()), trainer.model.training
-    groups, scale = [{k: copy.copy(v) for k, v in g.items() if k != "params"}
-        for g in optimizer.param_groups], scaler and scaler.state_dict()
-    norm = getattr(trainer, "norm", None)
-    with torch.random.fork_rng():
-        try: yield
-        finally:
-            trainer.norm = norm
-            for p, old in zip(trained, kept): p.data.copy_(old); p.grad = None
-            for g, old in zip(optimizer.param_groups, groups):
-                for k in g.keys() - old.keys() - {"params"}: del g[k]
-                g.update(old)
-            if scale: scaler.load_state_dict(scale); scaler._per_optimizer_states.clear()
-            random.setstate(draws[0]); np.random.set_state(draws[1])
-            trainer.model.train(training)
+    groups = [{k: copy.copy(v) for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    scale, norm = scaler and scaler.state_dict(), getattr(trainer, "norm", None)
+    try: yield
+    finally:
+        trainer.norm = norm
+        for g, old in zip(optimizer.param_groups, groups):
+            for k in g.keys() - old.keys() - {"params"}: del g[k]
+            g.update(old)
+        if scale: scaler.load_state_dict(scale); scaler._per_optimizer_states.clear()
 
 def _forget_step(optimizer):
     if not getattr(optimizer, "is_paged", False): return optimizer.state.clear()
@@ -129,10 +123,9 @@ def try_longest_batch(
 ) -> tuple:  # (rows, tokens in each) of the batch
     "Make one step on the longest rows, and undo it"
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
-    trained = [p for p in trainer.model.parameters() if p.requires_grad]
     rows = sorted(trainer.train_dataset, key=lambda r: -len(r.input_ids))[:trainer.args.per_device_train_batch_size]
     fresh, inputs = not any(optimizer.state.values()), trainer._prepare_inputs(trainer.data_collator(rows))
-    with _as_it_was(trainer, optimizer, trained):
+    with random_kept(), model_kept(trainer.model) as trained, _optimizer_kept(trainer, optimizer):
         trainer.model_wrapped.train()
         with trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(trainer.model_wrapped, inputs,

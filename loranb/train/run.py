@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from ..core.fields import RecipeError
-from ..core.recipe import Recipe, short_repr
+from ..core.recipe import count_steps, Recipe, short_repr
 from ..core.disk import find_damage, read_manifest, write_whole
 from ..models.quantization import is_repacked
 from ..models.hub import find_model, load_config, load_tokenizer, quiet_libraries
@@ -23,6 +23,7 @@ from ..models.shapes import check_length, max_positions, skeleton
 from ..models.loading import load_base
 from ..models.lora import adapted_modules, attach, load_adapter_on
 from ..models.loss import check_tiles
+from ..models.keeping import random_states
 from ..data.rows import rows_of
 from ..data.batches import check_packing, collate, Packed
 from ..data.labels import encode_label, label_names
@@ -43,9 +44,7 @@ from .guard import Guard
 from .meter import current_factors, Meter
 from .measure import compare_with_plan, drop_frames, memory_advice, Peak, read_peak, try_longest_batch
 from .failures import check_finite, explain_failure, NotFinite, out_of_memory
-from loranb.train.loop import (
-    bytes_in_use, callback_class, check_schedule, check_trackers, most_bytes_in_use, random_states, StopNow, Trackers,
-    trainer_class)
+from .loop import (bytes_in_use, callback_class, check_schedule, check_trackers, most_bytes_in_use, StopNow, Trackers, trainer_class)
 
 # %% ../../nbs/09_train/06_run.ipynb #6e75de11
 class Run(Record):
@@ -193,8 +192,8 @@ def _on_frame(self: Run, step, sigma, columns):
 @patch
 def _alarm(self: Run, step):
     told = {(e["kind"], name) for e in self.of_type("alarm") for name in e["modules"]}
-    recent, bands = self.spectra_history[-5:], [o.noise_band(self.learning_rates(t),
-        lr_ratio=self.recipe.loraplus_lr_ratio or 1.) for t, o in self.spectra_history[-5:]]
+    recent = self.spectra_history[-5:]
+    bands = [self.noise_bands(t, o) for t, o in recent]
     steps, found, drift = [t for t, _ in recent], {}, recent[-1][1].columns["drift"]
     for i, name in enumerate(self.spectra.names):
         for _, kind, words in course_alarms(steps, [o.sigma[i] for _, o in recent], [b[i] for b in bands],
@@ -533,7 +532,7 @@ def _start(self: Run, checkpoint, broken):
         notes.append(f"the last bits may differ from a run that never stopped: {'; '.join(odd)}")
     self._peak = max((e["memory_peak"] for e in self.of_type("step")), default=0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    self.emit("start", step=step, max_steps=self._total_steps(), modules=len(adapted_modules(model)),
+    self.emit("start", step=step, max_steps=count_steps(self.recipe, len(self._data.train)), modules=len(adapted_modules(model)),
         trainable_parameters=trained)
     if self.findings and not self.of_type("findings"):
         self.emit("findings", step=0, findings=[asdict(f) for f in self.findings])
@@ -544,14 +543,6 @@ def _start(self: Run, checkpoint, broken):
 def _warn(self: Run, text):
     self.emit("note", step=self.steps, message=text)
     if self._view is None: print(f"loranb: {text}", file=sys.stderr)
-
-# %% ../../nbs/09_train/06_run.ipynb #cb94f6b9
-@patch
-def _total_steps(self: Run):
-    r = self.recipe
-    batches = -(-len(self._data.train)//r.per_device_train_batch_size)
-    return r.max_steps if r.max_steps > 0 else max(1,
-        int(np.ceil(r.num_train_epochs*-(-batches//r.gradient_accumulation_steps))))
 
 # %% ../../nbs/09_train/06_run.ipynb #43c0d13d
 @patch

@@ -130,8 +130,7 @@ def _on_eval(self: RunView, e):
 @patch
 def _on_spectra(self: RunView, e):
     spectra = self.run.spectra_history[e["frame"]][1]
-    self.explorer.append(e["step"], spectra, spectra.noise_band(self.run.learning_rates(e["step"]),
-        lr_ratio=self.run.recipe.loraplus_lr_ratio or 1.))
+    self.explorer.append(e["step"], spectra, self.run.noise_bands(e["step"], spectra))
 
 # %% ../../nbs/10_widgets/20_live.ipynb #b3c842d7
 @patch

@@ -141,9 +141,10 @@ def show_data(self: Studio,
         rows = rows_of(r.replace(acknowledged=["bad-rows"])) if again or not self.preview else self.preview.rows
         self.preview = Preview(r, rows, load_tokenizer(find_model(r, weights=False), r.trust_remote_code))
         c.note = f"Not read: {', '.join(rows.about.dropped)}." if rows.about.dropped else ""
-    except RecipeError as e: rows, self.preview, c.sound, c.message, c.note = (), None, False, str(e), ""
+        total = self.preview.sequences()
+    except RecipeError as e: rows, self.preview, c.sound, c.message, c.note, total = (), None, False, str(e), "", 0
     else: c.sound, c.message = True, ""
-    self.settings.total = c.total = len(rows)
+    c.total, self.settings.total = len(rows), total
     self.tokens = float(self.preview.length.sum())*len(rows)/max(len(self.preview.length), 1) if self.preview else 0
     self.rows.show(self.preview)
     self.show_findings()

@@ -3,6 +3,13 @@ const LOW = -6, HIGH = -1, COURSES = ["cosine", "linear", "constant", "constant_
 const OPTIMS = ["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "adafactor", "sgd"];
 // A value that a recipe may have and the list has not, such as a schedule with arguments of its own, is added to the list.
 const choose = (select, v) => { if (![...select.options].some(o => o.value === v)) select.append(h("option", { value: v }, v)); select.value = v; };
+// Optimizer steps of a whole run; the twin of `count_steps` in loranb/core/recipe.py. 0 while the data is not known.
+function countSteps(model) {
+  const given = model.get("max_steps"), total = model.get("total");
+  if (given > 0) return given;
+  const batches = Math.ceil(total / model.get("per_device_train_batch_size"));
+  return total ? Math.max(1, Math.ceil(model.get("num_train_epochs") * Math.ceil(batches / model.get("gradient_accumulation_steps")))) : 0;
+}
 const rate = v => v === null || v === undefined ? "" : v >= .001 ? String(+v.toPrecision(3)) : (+v).toExponential();
 
 function render({ model, el }) {
@@ -22,7 +29,7 @@ function render({ model, el }) {
 
   function draw() {
     const v = model.get("learning_rate"), total = model.get("total"), rows = model.get("per_device_train_batch_size") * model.get("gradient_accumulation_steps"), given = model.get("max_steps");
-    const n = given > 0 ? given : total && rows > 0 ? Math.ceil(Math.ceil(total / rows) * model.get("num_train_epochs")) : 0;
+    const n = countSteps(model), what = model.get("packing") ? "packed rows" : "rows";
     if (v > 0) { slide(range, Math.min(HIGH, Math.max(LOW, Math.log10(v)))); range.setAttribute("aria-valuetext", rate(v)); }
     for (const f of boxes) f.draw();
     steps.box.placeholder = given > 0 ? "" : n ? count(n) : "–";
@@ -30,7 +37,7 @@ function render({ model, el }) {
     choose(course, model.get("lr_scheduler_type")); choose(optim, model.get("optim"));
     const w = model.get("lr_scheduler_type") === "constant" ? 0 : model.get("warmup_steps"), warmup = w < 1 ? Math.ceil(n * w) : w;
     fill(warm, !w ? "no warm-up" : n || w >= 1 ? [`warm-up ${count(warmup)}`, h("span", { class: "wide" }, warmup === 1 ? " step" : " steps")] : `warm-up ${num(100 * w)} %`);
-    line.textContent = !n ? `${count(rows)} rows a step` : `${count(n)} steps × ${count(rows)} rows = ${count(n * rows)} rows${total ? `, ${num(n * rows / total, 2)} ${n * rows === total ? "pass" : "passes"} over ${count(total)}` : ""}`;
+    line.textContent = !n ? `${count(rows)} ${what} a step` : `${count(n)} steps × ${count(rows)} ${what} = ${count(n * rows)} ${what}${total ? `, ${num(n * rows / total, 2)} ${n * rows === total ? "pass" : "passes"} over ${count(total)}` : ""}`;
     wrong.draw(); sketch(n, n ? Math.min(1, warmup / n) : Math.min(w, .9), model.get("lr_scheduler_type"), v);
   }
   function sketch(n, from, course, peak) {
@@ -41,6 +48,6 @@ function render({ model, el }) {
       s("path", { class: "under", d: `M1 ${foot}L${points}L${w - 1} ${foot}Z` }), s("line", { class: "axis", x1: 1, x2: w - 1, y1: foot, y2: foot }), s("path", { class: "over", d: `M${points}` }),
       s("text", { x: 0, y: 58 }, "0"), s("text", { x: w, y: 58, "text-anchor": "end" }, n ? `step ${count(n)}` : "last step")));
   }
-  return redraw(model, ["learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed", "optim", "total", "message"], root, draw);
+  return redraw(model, ["learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed", "optim", "packing", "total", "message"], root, draw);
 }
 export default { render };

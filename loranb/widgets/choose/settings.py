@@ -9,7 +9,7 @@ __all__ = ['Settings']
 import math
 import traitlets
 from fastcore.basics import patch
-from ...core.recipe import Recipe
+from ...core.recipe import count_steps, Recipe
 from ...core.html import ACCENT, svg, tag
 from ..panel import Field, FormPanel
 
@@ -28,15 +28,14 @@ class Settings(FormPanel, js="settings"):
     max_length = Field(_start.max_length).tag(sync=True)
     optim = Field(_start.optim).tag(sync=True)
     seed = Field(_start.seed).tag(sync=True)
-    total = traitlets.Int(0).tag(sync=True)
+    packing = Field(_start.packing).tag(sync=True)
+    total = traitlets.Int(0, help="What a pass over the data has: rows to train on, or what they are packed into").tag(sync=True)
 
 # %% ../../../nbs/10_widgets/choose/settings.ipynb #a9e51ff2
 @patch
 def steps(self: Settings) -> int:  # 0 when it depends on data that is not known yet
     "How many optimizer steps the run takes"
-    if self.max_steps > 0: return self.max_steps
-    rows = self.per_device_train_batch_size*self.gradient_accumulation_steps
-    return math.ceil(math.ceil(self.total/rows)*self.num_train_epochs)
+    return count_steps(self, self.total) if self.total or self.max_steps > 0 else 0
 
 # %% ../../../nbs/10_widgets/choose/settings.ipynb #9843f859
 @patch
@@ -56,7 +55,8 @@ def rise(self: Settings) -> float:  # 0 to 1
 def text(self: Settings) -> str:
     "Steps, rows, passes and learning rate in one line"
     n, rows = self.steps(), self.per_device_train_batch_size*self.gradient_accumulation_steps
-    length = f"{n:,} steps × {rows:,} rows = {n*rows:,} rows" if n else f"{rows:,} rows a step"
+    what = "packed rows" if self.packing else "rows"
+    length = f"{n:,} steps × {rows:,} {what} = {n*rows:,} {what}" if n else f"{rows:,} {what} a step"
     if n and self.total: length += f", {float(f'{n*rows/self.total:.2g}'):g} passes over {self.total:,}"
     rise = (f"after {self.warmup():,} steps of warm-up" if self.warmup()
         else f"after {100*self.rise():.2g} % of warm-up" if self.rise() else "from the start")

@@ -55,8 +55,7 @@ def show(self: Explorer,
         self.append(0, self.source if isinstance(source, Spectra) else Spectra.of(source, self.adapter))
     else:
         for step, spectra in self.source.spectra_history or [(self.source.steps, self.source.spectra)]:
-            self.append(step, spectra, spectra.noise_band(self.source.learning_rates(step),
-                lr_ratio=self.source.recipe.loraplus_lr_ratio or 1.))
+            self.append(step, spectra, self.source.noise_bands(step, spectra))
     self.sync()
     return self
 
