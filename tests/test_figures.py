@@ -16,7 +16,7 @@ from loranb.core.charts import Figure, Plot, band, cells, null_line, dots, line,
 from loranb.spectra.layouts import AdapterError, Factors
 from loranb.spectra.factors import read_factors
 from loranb.evaluate.questions import draw_alignment, draw_amplification, draw_direction_tokens, draw_forgetting, draw_overlap
-from loranb.adapters.budget import draw_rank_budget
+from loranb.adapters.budget import draw_rank_budget, rank_budget
 from loranb.evaluate.watch import measure_directions
 from loranb.core.html import GREY
 from loranb.core.texts import number_text, percent_text
@@ -172,7 +172,7 @@ def test_rank_budget_proposes_what_trim_does(one):
     model, tok = one
     found = measure_directions(Spectra.of(model), model, text(tok)*2)
     f = looks_right(draw_rank_budget(model, functional=found, parameters=.5))
-    assert f.proposal == trim.rank_budget(found, .5)
+    assert f.proposal == rank_budget(found, .5)
     ranks = f.data.drop_duplicates("module").set_index("module").proposed
     assert all(ranks[n] == f.proposal["rank_pattern"].get(n, f.proposal["r"]) for n in found.names)
     used = sum(ranks[o["module"]]*(o["m"] + o["n"]) for o in found.modules)

@@ -16,7 +16,9 @@ from loranb.evaluate.watch import measure_directions
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.spectra.spectra import Spectra
-from loranb.adapters.trimming import choose_directions, keep_directions, rank_budget, residual_bounds, direction_scores, trim, trim_curve, wearing
+from loranb.adapters.budget import rank_budget
+from loranb.adapters.choosing import choose_directions, direction_scores
+from loranb.adapters.trimming import keep_directions, residual_bounds, trim, trim_curve, wearing
 
 def llama():
     torch.manual_seed(0)

@@ -8,7 +8,10 @@ __all__ = []
 # %% ../../nbs/07_adapters/index.ipynb #d2ea8145
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
-    proving="proof reload_difference took_from_base",
-    trimming="Trimmed choose_directions trim trim_curve",
-    budget="draw_rank_budget",
-    adapter="Adapter Merged save_adapter")
+    folder="adapter_card took_from_base write_adapter",
+    proving="proof reload_difference",
+    choosing="choose_directions direction_scores",
+    trimming="Trimmed trim trim_curve",
+    budget="draw_rank_budget rank_budget",
+    merging="Merged merge_adapter",
+    adapter="Adapter save_adapter")

@@ -12,7 +12,7 @@ import numpy as np
 from fastcore.basics import patch
 from .fields import RecipeError
 from .texts import number_text
-from .html import ACCENT, GREY, log_range, log_ticks, Svg, svg, tag, _line, _path, _text
+from .html import ACCENT, GREY, log_range, log_ticks, svg, Svg, tag, _line, _path, _text
 
 # %% ../../nbs/01_core/07_charts.ipynb #948e0376
 def line(

@@ -7,7 +7,7 @@ __all__ = ['COLOURS', 'WORDS', 'legend', 'bars_svg', 'course_of_step']
 
 # %% ../../nbs/04_memory/07_bill.ipynb #8ff355d4
 from ..core.texts import bytes_text
-from ..core.html import svg, Svg, tag
+from ..core.html import Svg, svg, tag
 from .ledger import KINDS
 
 # %% ../../nbs/04_memory/07_bill.ipynb #d8ebeb7a

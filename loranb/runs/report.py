@@ -9,7 +9,7 @@ __all__ = ['smooth', 'loss_reading', 'loss_svg', 'card_html', 'report_html']
 import math
 import numpy as np
 from ..core.texts import number_text
-from ..core.html import (ACCENT, Axes, Html, LEARN, lin_ticks, log_range, Svg, svg, table_html, tag, _line, _path, _text)
+from ..core.html import (ACCENT, Axes, Html, LEARN, lin_ticks, log_range, svg, Svg, table_html, tag, _line, _path, _text)
 from ..spectra.readings import map_reading, spectrum_reading
 from ..spectra.pictures import model_map, multiples_svg, spectrum_svg
 

@@ -9,7 +9,7 @@ __all__ = ['spectrum_svg', 'course_svg', 'map_svg', 'model_map', 'multiples_svg'
 import math
 import numpy as np
 from ..core.texts import number_text
-from ..core.html import (ACCENT, Axes, GREY, LEARN, lin_ticks, log_range, log_ticks, Svg, svg, tag, WARM, _line, _path, _text)
+from ..core.html import (ACCENT, Axes, GREY, LEARN, lin_ticks, log_range, log_ticks, svg, Svg, tag, WARM, _line, _path, _text)
 from .readings import (
     course_alarms, course_reading, directions_reading, map_format, map_reading, map_scale, map_values, METRICS,
     module_grid, noise_rank, spectrum_figures, spectrum_reading, trim_reading)

@@ -11,7 +11,8 @@ from loranb.spectra.factors import read_factors
 from loranb.evaluate.directions import Functional
 from loranb.evaluate.watch import Watch
 from loranb.spectra.spectra import Spectra
-from loranb.adapters.trimming import choose_directions, keep_directions, residual_bounds
+from loranb.adapters.choosing import choose_directions
+from loranb.adapters.trimming import keep_directions, residual_bounds
 
 def timed(f, repeat):
     "Least and median milliseconds of CPU time on one thread"
