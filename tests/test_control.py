@@ -80,7 +80,7 @@ def test_paused_in_an_evaluation(whole, tmp_path, monkeypatch):
         threading.Timer(.1, lambda: (left.update(asked=time.monotonic()), run.pause())).start()
         try: time.sleep(60)
         finally: left["at"] = time.monotonic()
-    monkeypatch.setattr("loranb.train.run.held_out_loss", slow)
+    monkeypatch.setattr("loranb.train.observer.held_out_loss", slow)
     run.train()
     assert run.state == "paused" and run.steps == 4 and left["at"] - left["asked"] < 1 and not [e
         for e in run.of_type("eval") if e["step"] == 4]
@@ -101,8 +101,8 @@ def leave(run, word, seen):
 
 
 @pytest.mark.parametrize("phase,word,where", [("load_base", "loading", "loranb.train.run"),
-    ("prepare", "tokenizing", "loranb.train.run"), ("generate", "answering", "loranb.train.run"),
-    ("held_out_loss", "evaluating", "loranb.train.run"), ("proof", "checking", "loranb.train.run")])
+    ("prepare", "tokenizing", "loranb.train.run"), ("generate", "answering", "loranb.train.observer"),
+    ("held_out_loss", "evaluating", "loranb.train.observer"), ("proof", "checking", "loranb.train.run")])
 def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, where):
     recipe, seen, left = RECIPE.replace(max_steps=1, sample_steps=0), {}, {}
     run, module = Run(recipe, tmp_path/"run"), sys.modules[where]
@@ -317,15 +317,15 @@ def test_no_number_is_ever_saved(tmp_path):
 
 def test_a_worker_that_dies(whole, tmp_path, monkeypatch):
     import loranb.train.run
-    args, collate = Run._training_args, loranb.train.run.collate
-    def with_worker(self):
-        res = args(self)
+    args, collate = loranb.train.run.training_arguments, loranb.train.run.collate
+    def with_worker(*given):
+        res = args(*given)
         res.dataloader_num_workers = 1
         return res
     def deadly(rows, pad):
         if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
         return collate(rows, pad)
-    monkeypatch.setattr(Run, "_training_args", with_worker)
+    monkeypatch.setattr(loranb.train.run, "training_arguments", with_worker)
     monkeypatch.setattr(loranb.train.run, "collate", deadly)
     run = Run(RECIPE, tmp_path/"run")
     with pytest.raises(RecipeError, match="process that prepares the rows has died.*no checkpoint yet"): run.train()

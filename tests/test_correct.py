@@ -126,7 +126,7 @@ def test_loftq_makes_up_for_the_rounding(tiny):
 
 def test_patience_and_the_best(tiny, tmp_path, monkeypatch):
     losses = iter([3., 2., 1., 1.5, 1.2, 1.1, .5])
-    monkeypatch.setattr("loranb.train.run.held_out_loss", lambda *args, **kw: next(losses))
+    monkeypatch.setattr("loranb.train.observer.held_out_loss", lambda *args, **kw: next(losses))
     r = recipe(tiny, "none", max_steps=7, eval_steps=1, lr_scheduler_type="constant", warmup_steps=0,
         early_stopping_patience=2, load_best_model_at_end=True)
     run = Run(r, tmp_path/"run").train()
@@ -142,7 +142,7 @@ def test_patience_and_the_best(tiny, tmp_path, monkeypatch):
 def test_patience_outlives_a_kernel(tiny, tmp_path, monkeypatch):
     "A run that had stopped early, and was lost before it said so, does no further step"
     losses = iter([3., 1., 1.5, 1.2])
-    monkeypatch.setattr("loranb.train.run.held_out_loss", lambda *args, **kw: next(losses))
+    monkeypatch.setattr("loranb.train.observer.held_out_loss", lambda *args, **kw: next(losses))
     run = Run(recipe(tiny, "none", max_steps=7, eval_steps=1, save_steps=1, early_stopping_patience=2), tmp_path/"run")
     monkeypatch.setattr(run, "_end", lambda: (_ for _ in ()).throw(OSError("lost")))
     with pytest.raises(Exception): run.train()

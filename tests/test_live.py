@@ -1,4 +1,6 @@
 """The meter: right values, nothing disturbed, nothing lost"""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from loranb.core.recipe import Recipe
 from loranb.runs.logs import read_frames, write_frame
 from loranb.runs.record import Record
 from loranb.spectra.spectra import Spectra
+from loranb.train.observer import Observer
 from loranb.train.run import Run
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -143,10 +146,12 @@ def test_columns_go_on_after_a_stop_as_if_nothing_had_been(tmp_path):
 def test_alarms_are_told_once(tmp_path):
     run = Run(Recipe(r=2), tmp_path/"run")
     run.path.mkdir()
-    run._modules = [dict(name=f"layers.{i}.q", m=8, n=8, r=2, scaling=1., error=0.) for i in range(3)]
+    observer = object.__new__(Observer)
+    observer.run, observer.meter = run, SimpleNamespace(spent=0.)
+    observer.modules = [dict(name=f"layers.{i}.q", m=8, n=8, r=2, scaling=1., error=0.) for i in range(3)]
     for step in range(10, 60, 10):
         sigma = np.array([[1., .5], [0, 0], [1., .9 if step < 50 else .01]])
-        run._on_frame(step, sigma, dict(drift=np.array([.5, .5, .5])))
+        observer.add_frame(step, sigma, dict(drift=np.array([.5, .5, .5])))
     told = run.of_type("alarm")
     assert [(e["step"], e["kind"], e["modules"]) for e in told] == [(20, "still", ["layers.1.q"]),
         (50, "spike", ["layers.2.q"])]

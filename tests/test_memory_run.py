@@ -7,6 +7,7 @@ from loranb.train.measure import drop_frames, bytes_held
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.models.keeping import random_states
+from loranb.train.observer import Observer
 from loranb.train.run import Run
 
 SHORT = Recipe(r=4, max_steps=3, per_device_train_batch_size=4, test_size=4, eval_steps=0, lora_dropout=.1)
@@ -28,20 +29,20 @@ def test_the_trial_leaves_no_trace(tmp_path):
 
 @pytest.mark.parametrize("optim", ["adamw_8bit", pytest.param("paged_adamw_8bit", marks=pytest.mark.slow)])
 def test_the_trial_puts_everything_back(optim, tmp_path, monkeypatch):
-    seen, real = [], Run._first_try
+    seen, real = [], Observer.try_longest
     def state(run):
-        return [p.detach().clone() for p in run._model.parameters()
+        return [p.detach().clone() for p in run.model.parameters()
             if p.requires_grad], random_states(), repr([{k: v for k, v in g.items() if k != "params"}
-            for g in run._trainer.optimizer.param_groups])
+            for g in run.trainer.optimizer.param_groups])
     def first_try(self):
         before = state(self)
         real(self)
-        after, states = state(self), [v for s in self._trainer.optimizer.state.values() for k,
+        after, states = state(self), [v for s in self.trainer.optimizer.state.values() for k,
             v in s.items() if torch.is_tensor(v) and "qmap" not in k]
         assert all(map(torch.equal, before[0], after[0])) and before[2] == after[2] and before[1][0] == after[1][0] and torch.equal(before[1][2], after[1][2])
-        assert all(p.grad is None for p in self._model.parameters()) and not any(v.any() for v in states)
+        assert all(p.grad is None for p in self.model.parameters()) and not any(v.any() for v in states)
         seen.append(len(states))
-    monkeypatch.setattr(Run, "_first_try", first_try)
+    monkeypatch.setattr(Observer, "try_longest", first_try)
     run = Run(SHORT.replace(optim=optim, max_steps=1), tmp_path/"run")
     run.probing = True
     run.train()
