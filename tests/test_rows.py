@@ -415,12 +415,13 @@ def test_bad_rows_are_left_out_by_who_says_so():
 @pytest.mark.parametrize("kind", ["list", "frame", "dataset", "splits"])
 def test_rows_from_memory_are_kept_with_the_run(kind, tmp_path):
     from datasets import Dataset, DatasetDict
+    from loranb.runs.folder import write_head
     from loranb.runs.record import Record
     raw = [{"q": f"{i}?", "a": i, "id": i} for i in range(60)]
     data = dict(list=raw, frame=pd.DataFrame(raw), dataset=Dataset.from_list(raw),
         splits=DatasetDict(train=Dataset.from_list(raw), dev=Dataset.from_list(raw[:3])))[kind]
     recipe = Recipe(data=data, columns={"user": "q", "assistant": "a"}, test_split="dev" if kind == "splits" else None)
-    Record(recipe, tmp_path/"run").write_head(modules=[])
+    write_head(tmp_path/"run", recipe, modules=[])
     again = Record.open(tmp_path/"run").recipe
     assert [list(p) for p in held_out(rows_of(again), again)] == [list(p) for p in held_out(rows_of(recipe), recipe)]
     assert "data.jsonl" in recipe.to_yaml() and "60 rows" in recipe.to_python() or kind == "splits"

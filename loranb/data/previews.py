@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
 from ..core.texts import percent_text
-from ..core.html import ACCENT, Html, lin_ticks, Svg, svg, tag, WARM, _line, _text
+from ..core.html import ACCENT, Html, lin_ticks, svg, Svg, tag, WARM, _line, _text
 from ..models.hub import find_model, load_tokenizer
 from .rows import find_rows, held_out, rows_of
 from .batches import best_fit, ByLength, Encoded

@@ -35,7 +35,8 @@ from ..adapters.adapter import save_adapter
 from ..runs.lock import active_message, Lock, who_works_in
 from ..runs.checkpoint import checkpoints, commit_checkpoint, newest_whole, rotate_checkpoints, set_aside
 from ..runs.hub import Mirror
-from ..runs.record import check_folder, Record
+from ..runs.folder import check_folder, read_machine, write_head
+from ..runs.record import Record
 from .guard import Guard
 from .meter import Meter
 from .measure import drop_frames, memory_advice
@@ -155,7 +156,7 @@ def _check_first(self: Run):
 @patch
 def _check_rows(self: Run):
     "Are the rows those that the run began with, and are some held out where they are needed?"
-    r, data, began = self.recipe, self._data, self.machine_info().get("rows")
+    r, data, began = self.recipe, self._data, read_machine(self.path).get("rows")
     if self.of_type("start") and began not in (None, data.rows.fingerprint):
         self._data = None
         raise RecipeError(f"data: {short_repr(r.data)} holds other rows than when the run began. Put those back, or "
@@ -330,11 +331,11 @@ def _check_products(self: Run):
 # %% ../../nbs/09_train/09_run.ipynb #df2f8d83
 @patch
 def _start(self: Run, checkpoint, broken):
-    step, before, now = (int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, self.machine_info(),
+    step, before, now = (int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0, read_machine(self.path),
         self.machine())
     self._check_products()
     self._observer = Observer(self, self._model, self._tok, self._data, self._meter)
-    self.write_head(**now, modules=self._observer.modules, rows=self._data.rows.fingerprint)
+    write_head(self.path, self.recipe, **now, modules=self._observer.modules, rows=self._data.rows.fingerprint)
     notes = [f"{p.name} is damaged ({why}) and was moved to {set_aside(p).name}" for p, why in broken]
     if broken: notes.append(f"the run goes on from {checkpoint.name if checkpoint else 'the beginning'}")
     logs = read_manifest(checkpoint)["logs"] if checkpoint else {}
