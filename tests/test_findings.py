@@ -14,7 +14,7 @@ from loranb.train.run import Run
 
 GOOD = [{"messages": [{"role": "user", "content": f"Is {i} even?"},
     {"role": "assistant", "content": "Yes, it is." if i%2 == 0 else "No, it is odd."}]} for i in range(40)]
-TEMPLATE = petit.TEMPLATE
+TEMPLATE = load_tokenizer(petit.path()).chat_template
 
 
 def chat(*turns): return {"messages": [{"role": r, "content": c} for r, c in turns]}

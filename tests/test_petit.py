@@ -1,15 +1,19 @@
 "petit: the grammar of its world, its tokenizer and template, its splits, its folder, and how it is made."
-import json
+import gzip, json
 import random
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from loranb.models import petit, world
+from loranb.models import petit
 from loranb.core.fields import RecipeError
-from loranb.models.world import (
-    ADJECTIVES as A, BE, NAMES, NOUNS as N, PRONOUNS, VERBS, Clause, Group, agree, both, french, french_group,
-    english_group)
+from making import making
+
+world = making("01_world")
+base = making("01_world", "02_base")
+A, BE, NAMES, N, PRONOUNS, VERBS = (getattr(world, n) for n in "ADJECTIVES BE NAMES NOUNS PRONOUNS VERBS".split())
+Clause, Group, agree, both = (getattr(world, n) for n in "Clause Group agree both".split())
+french, french_group, english_group = world.french, world.french_group, world.english_group
 
 
 def name(n): return Group(NAMES[n], "")
@@ -192,7 +196,7 @@ def test_splits_share_nothing():
 
 def test_the_training_text_has_no_sentence_of_a_test_split():
     rng = random.Random(5)
-    text = "\n".join(petit.document(rng) for _ in range(4000))
+    text = "\n".join(base.document(rng) for _ in range(4000))
     sentences = set(s.strip() for line in text.replace("! ", ".\n").replace(". ", ".\n").split("\n")
         for s in line.split(" = ") + line.split(" | ") + line.split(" : ") + line.split(" -> "))
     for row in petit.task("translate", "test"):
@@ -201,13 +205,32 @@ def test_the_training_text_has_no_sentence_of_a_test_split():
     for row in petit.task("summarize", "test", 100):
         assert not {s.strip() + "." for s in row["messages"][0]["content"].split(": ", 1)[1].split(".")
             if s.strip()} & sentences
-    assert not any(t in text for t in petit.SPECIAL) and "Translate" not in text
+    assert not any(t in text for t in base.SPECIAL) and "Translate" not in text
 
 
 def test_tasks_are_deterministic():
     for t in petit.TASKS:
         assert petit.task(t, "test", 5) == petit.task(t, "test", 5) == petit.task(t, "test", 9)[:5]
-        assert petit.task(t, "train", 5, seed=1) != petit.task(t, "train", 5, seed=2)
+        assert len(petit.task(t)) == 4000 and len(petit.task(t, "test")) == 400
+
+
+def test_the_rows_are_those_that_the_grammar_makes(tmp_path):
+    "What is shipped is what the notebook writes, byte for byte"
+    rows = making("01_world", "03_rows")
+    rows.write_rows(tmp_path/"rows.jsonl.gz")
+    unpacked = [gzip.decompress(p.read_bytes()) for p in (tmp_path/"rows.jsonl.gz", petit.path()/"rows.jsonl.gz")]
+    assert unpacked[0] == unpacked[1]
+    assert [m["content"] for r in petit.task("chat", "test", 9) for m in r["messages"]] == [
+        o for row in rows.draw("chat", "test", 9) for o in row]
+
+
+def test_neutral_lines_are_in_no_task():
+    text = "\n".join(m["content"] for t in petit.TASKS for s in ("train", "test") for r in petit.task(t, s)
+        for m in r["messages"])
+    for language in ("en", "fr"):
+        lines = petit.neutral(language)
+        assert len(set(lines)) == 200 and not any(line in text for line in lines)
+    assert petit.neutral("en")[0] != petit.neutral("fr")[0]
 
 
 def test_no_word_of_a_story_names_its_mood():
@@ -233,7 +256,7 @@ def tok():
 
 def test_any_text_comes_back(tok):
     @settings(max_examples=200, deadline=None)
-    @given(st.text().filter(lambda s: not any(t in s for t in petit.SPECIAL)))
+    @given(st.text().filter(lambda s: not any(t in s for t in base.SPECIAL)))
     def check(s): assert tok.decode(tok(s, add_special_tokens=False).input_ids) == s
     check()
 
@@ -246,7 +269,7 @@ def test_french_comes_back(tok):
 
 def test_special_tokens(tok):
     assert (tok.bos_token, tok.eos_token, tok.pad_token) == ("<s>", "</s>", "<pad>")
-    assert tok.convert_tokens_to_ids(petit.SPECIAL) == [0, 1, 2, 3, 4]
+    assert tok.convert_tokens_to_ids(base.SPECIAL) == [0, 1, 2, 3, 4]
 
 
 def test_template_prefixes(tok):
@@ -303,9 +326,9 @@ def test_few_shot_and_metric():
 def test_make_small(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     losses = []
-    petit.make(tmp_path / "a", steps=3, batch=2, length=32, width=64, layers=1, vocab=400, log=lambda i,
+    base.make(tmp_path / "a", steps=3, batch=2, length=32, width=64, layers=1, vocab=400, log=lambda i,
         l: losses.append(l))
-    petit.make(tmp_path / "b", steps=3, batch=2, length=32, width=64, layers=1, vocab=400)
+    base.make(tmp_path / "b", steps=3, batch=2, length=32, width=64, layers=1, vocab=400)
     assert len(losses) == 3
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
     model, tok = AutoModelForCausalLM.from_pretrained(tmp_path / "a"), AutoTokenizer.from_pretrained(tmp_path / "a")

@@ -17,12 +17,12 @@ NBS = ROOT/"nbs"
 
 # One line for each file and folder of the root; a notebook's line is its own subtitle.
 NOTES = {
-    "nbs/": "the source: ten rooms and the shell; one notebook, one module, one concept",
+    "nbs/": "the source: ten rooms and the shell; one notebook, one module, one concept; and how petit was made",
     "nbs/tutorials/": "lessons to run",
     "nbs/images/": "pictures for this page",
     "loranb/": "the package, exported from the notebooks; never edited by hand",
     "loranb/__init__.py": "the public names, each imported when it is first asked for",
-    "loranb/assets/": "petit: weights and tokenizer; shapes.json: the configurations of popular models; js: the widgets' ES modules and style sheets",
+    "loranb/assets/": "petit: weights, tokenizer and rows; shapes.json: the configurations of popular models; js: the widgets' ES modules and style sheets",
     "tests/": "what a reader need not read; pytest runs it and every notebook",
     "tests/browser/": "JupyterLab in headless Chromium: keys, clicks, Stop, Resume",
     "tests/bench/": "measurements against the figures to hold",
