@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 def chat(*turns): return [dict(role=r, content=c) for r, c in zip(turns[::2], turns[1::2])]
 
 
+def ends_learned(tok, row):
+    "Is the last learned token of an `Encoded` row one that ends a turn?"
+    last = next((l for l in reversed(row.labels) if l != -100), None)
+    return last in tok.all_special_ids or last in tok.added_tokens_decoder and tok.added_tokens_decoder[last].special
+
+
 ONE = chat("user", "Hi", "assistant", "Yo")
 MANY = chat("user", "Hi", "assistant", "Yo", "user", "And?", "assistant", "So.")
 SYSTEM = chat("system", "Be kind", "user", "Hi", "assistant", "Yo")

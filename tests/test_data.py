@@ -8,10 +8,12 @@ from loranb.models import petit
 from loranb.models.hub import load_tokenizer
 from loranb.data.chips import chips_html, chips_of
 from loranb.data.batches import collate
-from loranb.data.encoding import Encoder, encode_row, encode_all, ends_learned, prepare
+from loranb.data.encoding import Encoder, encode_row, encode_all, prepare
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.data.rows import find_rows
+
+from templates import ends_learned
 
 TOK = load_tokenizer(petit.path())
 CHATML = ("{% for m in messages %}<user>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt "

@@ -219,9 +219,9 @@ def test_many_layers_cost_what_tracing_them_all_says(monkeypatch):
         for do in (rehearsal.train_step, rehearsal.generation):
             r = recipe("a model", gradient_checkpointing=True, quant="nf4")
             monkeypatch.undo(); rehearsal._shorts.clear()
-            few = rehearsal.dry_run(config, r, torch.bfloat16, do, 2, 48)
+            few = rehearsal.Rehearsal(config, r, torch.bfloat16).run(do, 2, 48)
             monkeypatch.setattr(rehearsal, "keep_distinct_layers", lambda model: list(range(7))); rehearsal._shorts.clear()
-            whole = rehearsal.dry_run(config, r, torch.bfloat16, do, 2, 48)
+            whole = rehearsal.Rehearsal(config, r, torch.bfloat16).run(do, 2, 48)
             assert len(few.use) == 7 and few.base.alive() == whole.base.alive() and few.step.peak() == whole.step.peak() and few.alive == whole.alive, (family, do)
     rehearsal._shorts.clear()
 

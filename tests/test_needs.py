@@ -11,13 +11,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from loranb.models import petit
 from loranb.models.hub import load_tokenizer
 from loranb.data.batches import Encoded, collate
-from loranb.data.encoding import encode_row, ends_learned, prepare, tokens
+from loranb.data.encoding import encode_row, prepare, tokens
 from loranb.spectra.factors import read_factors
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import Recipe
 from loranb.adapters.trimming import trim
 
-from templates import ALL, MANY, ONE
+from templates import ALL, ends_learned, MANY, ONE
 from test_chat import tokenizer
 
 LONG = [dict(role="user", content="the cat sleeps near the old house "*12),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['overlap', 'principal_angles', 'distance', 'inner', 'cosine', 'cancellation', 'relative_size', 'amplification',
-           'base_gain', 'magnitude_direction', 'alignment', 'from_start', 'drift', 'critical_spike', 'outlier',
-           'gaussian_spike', 'intruders', 'forgetting']
+           'base_gain', 'magnitude_direction', 'alignment', 'from_start', 'drift', 'critical_spike', 'intruders',
+           'forgetting']
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #2eb3f5ef
 import math
@@ -266,30 +266,6 @@ def critical_spike(
     first, last = ((3*math.pi*(4*k - 1)/8)**(2/3) for k in (1, min(20, len(sigma))))
     unit = (sigma[0] - sigma[:20][-1])/(last - first) if last > first else 0.
     return _D(sigma[0] + unit, sigma, m, n)**-0.5 if unit > 0 else math.nan
-
-# %% ../../nbs/06_evaluate/06_comparing.ipynb #aa4eb2ac
-def outlier(
-    theta: float,  # Strength of the spike
-    sigma,  # (min(m, n),) singular values of W, descending
-    m: int,  # Rows of W
-    n: int,  # Columns of W
-) -> float:
-    "The largest singular value of W plus a spike in random directions"
-    sigma = torch.as_tensor(sigma, dtype=torch.float64)
-    low, high = sigma[0]*(1 + 1e-12), sigma[0] + theta
-    for _ in range(100):
-        z = (low + high)/2
-        low, high = (z, high) if _D(z, sigma, m, n) > theta**-2 else (low, z)
-    return float(z)
-
-# %% ../../nbs/06_evaluate/06_comparing.ipynb #7cb6235f
-def gaussian_spike(
-    t: float,  # Strength of the spike, in units of sd * sqrt(n)
-    c: float = 1.,  # m/n
-) -> dict:  # threshold, sigma in units of sd * sqrt(n), overlap: squared cosine of the left vectors
-    "What a spike does to a large Gaussian matrix"
-    if t <= c**0.25: return dict(threshold=c**0.25, sigma=1 + math.sqrt(c), overlap=0.)
-    return dict(threshold=c**0.25, sigma=math.sqrt((1 + t*t)*(c + t*t))/t, overlap=1 - c*(1 + t*t)/(t*t*(t*t + c)))
 
 # %% ../../nbs/06_evaluate/06_comparing.ipynb #25a599c0
 def _left(W, k=None):

@@ -15,7 +15,7 @@ from ..core.fields import RecipeError
 from ..core.kinds import QUANTS
 from ..core.recipe import Recipe
 from ..core.texts import number_text
-from ..core.html import ACCENT, Svg, svg, tag, _line, _path
+from ..core.html import ACCENT, svg, Svg, tag, _line, _path
 
 # %% ../../nbs/02_models/02_quantization.ipynb #09552c75
 def _bnb():
