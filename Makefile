@@ -5,6 +5,8 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 bin = .venv/bin
 colab = .venv-colab/bin
+# two processes with one thread each
+pytest = -m pytest -n 2 --dist loadgroup
 pip = -m pip install -qq --disable-pip-version-check
 old = import sys; sys.exit("loranb needs Python 3.11 or newer, for example: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
@@ -15,7 +17,7 @@ demo: .venv/ready  ## fine-tune the built-in base in NF4 and measure it; the las
 	@$(bin)/loranb demo
 
 test: .venv/ready  ## notebooks, tests, and JupyterLab in headless Chromium where it is installed
-	$(bin)/python -m pytest
+	OMP_NUM_THREADS=1 $(bin)/python $(pytest)
 
 lab: .venv/ready  ## JupyterLab on the quickstart
 	$(bin)/jupyter lab nbs/tutorials/quickstart.ipynb
@@ -24,7 +26,7 @@ export: .venv/ready  ## notebooks to modules, notebooks cleaned, README from nbs
 	$(bin)/python tools/export.py
 
 colab: .venv-colab/ready  ## the tests that need no browser, with the versions that Colab has
-	$(colab)/python -m pytest --ignore tests/browser -m "not browser"
+	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser -m "not browser"
 
 clean:  ## remove both environments and what the targets leave behind
 	rm -rf .venv .venv-colab build dist demo runs .hypothesis
@@ -46,7 +48,7 @@ clean:  ## remove both environments and what the targets leave behind
 	@$(colab)/python $(pip) $$(grep ^torch== constraints.txt)
 	@$(colab)/python $(pip) --no-deps -r constraints-colab.txt
 	@$(colab)/python $(pip) --report .venv-colab/report.json -e .
-	@$(colab)/python $(pip) -c constraints.txt hypothesis
+	@$(colab)/python $(pip) -c constraints.txt hypothesis pytest-xdist
 	@touch $@
 
 .PHONY: help demo test lab export colab clean

@@ -15,6 +15,14 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run what takes minutes, as CI=true does")
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of one file share what they have made, so one process runs them all, with `pytest -n 2 --dist loadgroup`;
+    a notebook shares nothing"""
+    for item in items:
+        alone = item.path.name == "test_notebooks.py"
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
+
+
 def pytest_runtest_setup(item):
     slow = item.config.getoption("--slow") or os.environ.get("CI") == "true"
     if item.get_closest_marker("slow") and not slow: pytest.skip("takes minutes; --slow or CI=true runs it")

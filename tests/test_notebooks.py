@@ -1,6 +1,5 @@
 "Every notebook runs from top to bottom in a Jupyter kernel of its own"
 import os, re
-from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -30,13 +29,5 @@ def run(path):
     client.execute(env=env)
 
 
-@pytest.fixture(scope="module")
-def running(request):
-    "The notebooks that were asked for, two at a time"
-    paths = [i.callspec.params["path"] for i in request.session.items if i.path == Path(__file__)
-        and hasattr(i, "callspec")]
-    with ThreadPoolExecutor(2) as pool: yield {p: pool.submit(run, p) for p in paths}
-
-
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(NBS)))
-def test_notebook(path, running): running[path].result()
+def test_notebook(path): run(path)
