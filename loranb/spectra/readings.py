@@ -10,7 +10,7 @@ __all__ = ['METRICS', 'MEASURED', 'modules_of', 'spectrum_figures', 'noise_rank'
 # %% ../../nbs/05_spectra/07_readings.ipynb #ef386917
 import math
 import numpy as np
-from ..core.texts import bytes_text, number_text, percent_text
+from ..core.texts import all_texts, bytes_text, number_text, percent_text, sentence
 from .spectra import Spectra
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #2869be77
@@ -86,21 +86,25 @@ def spectrum_reading(
 ) -> str:  # One to three sentences
     "What one spectrum says about the rank"
     f = spectrum_figures(sigma, band)
-    if not np.isfinite(sigma).all(): return "Singular values are not numbers: the training diverged."
-    if not f["norm"]: return "All singular values are zero: nothing has been learned here yet."
-    carry, k = lambda k: "carry" if k > 1 else "carries", k or f["k99"]
-    text, cut = (f"{f['k90']} of {f['r']} direction{'s' * (f['r'] > 1)} {carry(f['k90'])} 90 % of the update, "
-        f"{f['k99']} {carry(f['k99'])} 99 %.", trim_figures(sigma, k, aware))
-    if k < f["r"]:
-        text += f" Trimmed to r = {k}, it would " + (f"err by at most {number_text(cut['worst'])}·‖x‖" if cut["worst"]
-            else "stay the same")
-    if k < f["r"]:
-        text += ("." if cut["expected"] is None or not cut["worst"]
-            else f", on this data by {percent_text(cut['expected'])} of its output.")
-    if f["noise"] is None: return text
-    if f["noise"] == f["r"]: return text + " All lie within the noise."
-    return text + (f" {f['noise']} lie{'s' if f['noise'] == 1 else ''} within the noise." if f["noise"]
-        else " None lies within the noise.")
+    if not np.isfinite(sigma).all(): return sentence("spectrum.diverged")
+    if not f["norm"]: return sentence("spectrum.zero")
+    said = [sentence("spectrum.energy", **f), *_cut_words(sigma, k or f["k99"], aware), *_noise_words(f)]
+    return " ".join(said)
+
+# %% ../../nbs/05_spectra/07_readings.ipynb #ca8e25e6
+def _cut_words(sigma, k, aware):
+    if k >= len(sigma): return []
+    cut = trim_figures(sigma, k, aware)
+    worst = number_text(cut["worst"])
+    if not cut["worst"]: return [sentence("spectrum.cut_exact", k=k)]
+    if cut["expected"] is None: return [sentence("spectrum.cut", k=k, worst=worst)]
+    return [sentence("spectrum.cut_on_data", k=k, worst=worst, expected=percent_text(cut["expected"]))]
+
+def _noise_words(figures):
+    n = figures["noise"]
+    if n is None: return []
+    if n == figures["r"]: return [sentence("spectrum.all_noise")]
+    return [sentence("spectrum.some_noise", n=n) if n else sentence("spectrum.no_noise")]
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #ec0fb418
 def course_alarms(
@@ -112,27 +116,25 @@ def course_alarms(
     "What went wrong in the course of one module"
     t, s = np.asarray(steps, float), np.asarray(sigmas, float)
     bad = np.flatnonzero(~np.isfinite(s).all(1))
-    if len(bad):
-        return [(t[bad[0]], "nan", f"Singular values are not numbers since step {t[bad[0]]:.0f}: the training "
-            "diverged.")]
+    if len(bad): return [(t[bad[0]], "nan", sentence("spectrum.diverged_since", step=int(t[bad[0]])))]
     if not len(t) or t[-1] < 20: return []
-    if not s[-1].any():
-        return [(t[-1], "still", f"B is still zero after {t[-1]:.0f} steps: nothing is being learned here.")]
+    last = int(t[-1])
+    if not s[-1].any(): return [(t[-1], "still", sentence("course.still_zero", step=last))]
     if drift is not None and drift < 0.01:
-        return [(t[-1], "still", f"A is still at its start after {t[-1]:.0f} steps: it moved by {percent_text(drift)}.")]
+        return [(t[-1], "still", sentence("course.still_start", step=last, drift=percent_text(drift)))]
     return _spikes(t, s, bands)
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #17511fad
 def _spikes(t, s, bands):
     if s.shape[1] < 2: return []
-    top, out = np.zeros(len(t)) if bands is None else np.nan_to_num(np.asarray(bands, float)[:, 1]), []
+    top = np.zeros(len(t)) if bands is None else np.nan_to_num(np.asarray(bands, float)[:, 1])
     q = np.divide(s[:, 0], s[:, 1], out=np.full(len(t), np.nan), where=s[:, 1] > 0)
     for j in range(4, len(t)):
         before = float(np.median(q[j-4:j]))
         if s[j, 0] > top[j] and q[j] > 2*before and q[j] > 3:
-            out.append((t[j], "spike", f"At step {t[j]:.0f} σ1/σ2 jumped from {number_text(before, 2)} to "
-                f"{number_text(float(q[j]), 2)}: one direction took over."))
-    return out[:1]
+            jump = dict(step=int(t[j]), before=number_text(before, 2), after=number_text(float(q[j]), 2))
+            return [(t[j], "spike", sentence("course.spike", **jump))]
+    return []
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #baab9b4e
 def course_reading(
@@ -143,24 +145,28 @@ def course_reading(
 ) -> str:  # One to three sentences
     "What the course of one module's singular values says about convergence"
     s, t = np.asarray(sigmas, float), np.asarray(steps, float)
-    alarm = " ".join(words for *_, words in course_alarms(t, s, bands, drift))
-    if alarm and not (np.isfinite(s).all() and s[-1].any()): return alarm
-    if len(t) < 4 or not s[-1].any(): return "Too early to say."
+    said = [words for *_, words in course_alarms(t, s, bands, drift)]
+    if said and not (np.isfinite(s).all() and s[-1].any()): return said[0]
+    if len(t) < 4 or not s[-1].any(): return sentence("course.early")
     top = float(bands[-1][1]) if bands is not None and np.isfinite(bands[-1][1]) else 0.
-    above, i = s[-1] > top, min(int(np.searchsorted(t, t[-1] - (t[-1]-t[0])/4)), len(t)-2)
-    noise = (f" {(~above).sum()} lie{'s' if (~above).sum() == 1 else ''} within the noise." if (~above).any() and top
-        else "")
-    alarm += " "*bool(alarm)
-    if not above.any(): return f"{alarm}All {len(above)} directions lie within the noise."
-    change = np.divide(s[-1], s[i], out=np.full(len(above), np.inf), where=s[i] > 0)[above] - 1
-    settled, n, since = int((np.abs(change) < 0.05).sum()), len(change), f"since step {t[i]:.0f}"
-    if settled == n:
-        return (f"{alarm}Settled: the {f'{n} directions' if n > 1 else 'direction'} above the noise changed by less "
-            f"than 5 % {since}.{noise}")
-    first = (f"σ1 {'grew' if change[0] > 0 else 'shrank'} by {number_text(100*abs(change[0]), 2)} % {since}"
-        if np.isfinite(change[0]) else f"σ1 appeared {since}")
-    return (f"{alarm}{first}; {settled} of {n} direction{'s' if n > 1 else ''} above the noise "
-        f"{'has' if settled == 1 else 'have'} settled.{noise}")
+    above = s[-1] > top
+    if not above.any(): return " ".join([*said, sentence("course.all_noise", n=len(above))])
+    said.append(_movement(t, s, above))
+    if top and not above.all(): said.append(sentence("spectrum.some_noise", n=int((~above).sum())))
+    return " ".join(said)
+
+# %% ../../nbs/05_spectra/07_readings.ipynb #6d39a386
+def _movement(t, s, above):
+    quarter = int(np.searchsorted(t, t[-1] - (t[-1] - t[0])/4))
+    i = min(quarter, len(t) - 2)
+    grown = np.divide(s[-1], s[i], out=np.full(len(above), np.inf), where=s[i] > 0)
+    change, step = grown[above] - 1, int(t[i])
+    n, settled = len(change), int((np.abs(change) < 0.05).sum())
+    if settled == n: return sentence("course.settled" if n > 1 else "course.settled_one", n=n, step=step)
+    way = "grew" if change[0] > 0 else "shrank"
+    if not np.isfinite(change[0]): way = "appeared"
+    first = sentence(f"course.{way}", step=step, percent=number_text(100*abs(change[0]), 2))
+    return sentence("course.moving", first=first, n=n, settled=settled)
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #c3b35e83
 def module_grid(
@@ -183,12 +189,8 @@ def short_kind(
     return kind.removesuffix("_proj")
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #c3e9c6dd
-METRICS = dict(share="output share", norm="size ‖ΔW‖", relative="size against W", entropy_rank="entropy rank",
-    top_share="top share", sensitivity="sensitivity")
+METRICS = {name.removeprefix("metric."): words for name, words in all_texts().items() if name.startswith("metric.")}
 MEASURED = dict(share="share", relative="relative", sensitivity="effect")
-_words = dict(share=("Changes its output most:", "least:"), norm=("Most:", "least:"),
-    relative=("Largest against its W:", "smallest:"), entropy_rank=("Most directions:", "fewest:"),
-    top_share=("Most in one direction:", "least:"), sensitivity=("The loss feels most:", "least:"))
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #81ebf04a
 def map_values(
@@ -245,34 +247,34 @@ def map_reading(
 ) -> str:  # One or two sentences
     "Which modules learned most and least"
     v, energy = map_values(sigmas, metric, column), np.sum(np.asarray(sigmas, float)**2, 1)
-    if not len(v): return "No modules yet."
-    if not energy.any(): return "B is still zero everywhere: nothing has been learned yet."
+    if not len(v): return sentence("map.none")
+    if not energy.any(): return sentence("map.zero")
     if not np.isfinite(v).any():
-        return (f"Not measured yet: {METRICS[metric]}." if metric in MEASURED
-            else "Singular values are not numbers: the training diverged.")
-    hi, lo, (most, least), fmt = int(np.nanargmax(v)), int(np.nanargmin(v)), _words[metric], map_format(metric)
-    say = lambda words, i: f"{words} {_called(modules, i)} ({fmt(v[i])})"
-    text, noise = f"{say(most, hi)}, {say(least, lo)}.", map_scale(modules, v, metric, chance=chance)[2]
-    if metric == "norm" and _fits(modules): return text + _holders(modules, energy)
-    if metric == "share" and not math.isnan(noise):
-        return f"{text} Random updates of these sizes would give {fmt(noise)}."
-    return text if math.isnan(noise) else f"{text} Noise would give {'up to ' * (metric == 'top_share')}{fmt(noise)}."
+        return sentence("map.unmeasured", metric=METRICS[metric]) if metric in MEASURED else sentence("spectrum.diverged")
+    show, chance = map_format(metric), map_scale(modules, v, metric, chance=chance)[2]
+    called = lambda i: f"{_called(modules, i)} ({show(v[i])})"
+    said = [sentence(f"map.{metric}", most=called(int(np.nanargmax(v))), least=called(int(np.nanargmin(v))))]
+    if metric == "norm": said += _holders(modules, energy) if _fits(modules) else []
+    elif not math.isnan(chance): said.append(sentence(f"map.chance_{metric}", value=show(chance)))
+    return " ".join(said)
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #1f02cf92
 def _fits(modules): return module_grid(modules)[1] != [""]
+
 def _called(modules, i):
-    return f"{short_kind(modules[i]['kind'])} of layer {modules[i]['layer']}" if _fits(modules) else modules[i]["name"]
+    m = modules[i]
+    return sentence("map.module", kind=short_kind(m["kind"]), layer=m["layer"]) if _fits(modules) else m["name"]
 
 def _holders(modules, energy):
     by = {}
     for m, e in zip(modules, energy): by[short_kind(m["kind"])] = by.get(short_kind(m["kind"]), 0) + float(e)
-    if len(by) < 3: return ""
+    if len(by) < 3: return []
     names, total, held = [], sum(by.values()), 0
     for k in sorted(by, key=lambda k: -by[k]):
         names, held = names + [k], held + by[k]
         if held >= 2/3*total: break
-    return (f" The {' and '.join([', '.join(names[:-1])]*(len(names) > 1) + names[-1:])} modules hold "
-        f"{math.floor(100*held/total + 0.5)} % of the energy.")
+    kinds = names[0] if len(names) == 1 else sentence("list.last", first=", ".join(names[:-1]), last=names[-1])
+    return [sentence("map.holders", kinds=kinds, percent=math.floor(100*held/total + 0.5))]
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #63bcc04a
 def directions_reading(
@@ -284,14 +286,13 @@ def directions_reading(
     "Do the large directions matter most?"
     s, e = np.asarray(sigmas, float), np.asarray(effects, float)
     use = (s > 0) & (e >= 0)
-    if not use.any(): return "Not measured yet: the effect of single directions on the loss."
+    if not use.any(): return sentence("directions.unmeasured")
     n = max(1, int(use.sum())//10)
     first = lambda v: set(np.argsort(-np.where(use, v, -1), axis=None, kind="stable")[:n].tolist())
-    text = (f"Of the {n} direction{'s'*(n > 1)} that the loss feels most, {len(first(s) & first(e))} "
-        f"{'are' if n > 1 else 'is'} among the {n} largest.")
+    text = sentence("directions.overlap", n=n, both=len(first(s) & first(e)))
     if selected < 0 or not use[selected].any(): return text
     i = int(np.argmax(np.where(use[selected], e[selected], -1)))
-    return f"{text} In this module it is σ{i+1} that it feels most{', which is also the largest' if i == 0 else ''}."
+    return f"{text} {sentence('directions.own' if i else 'directions.own_largest', i=i + 1)}"
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #07772bf7
 def trim_reading(
@@ -303,12 +304,12 @@ def trim_reading(
     measured=(),  # Rows of (rule, parameters, KL in nats)
 ) -> str:  # One or two sentences
     "What the chosen cut keeps, errs and was measured to do"
-    if not curves.get(rule): return "No cut has been computed yet."
+    if not curves.get(rule): return sentence("trim.none")
     kept, error = curves[rule][at]
-    text = (f"{percent_text(kept/total)} of the parameters, {bytes_text(kept*itemsize)} of "
-        f"{bytes_text(total*itemsize)}, keep the output of the updates to within {percent_text(error)}.")
+    sizes = dict(bytes=bytes_text(kept*itemsize), total=bytes_text(total*itemsize))
+    said = [sentence("trim.kept", share=percent_text(kept/total), error=percent_text(error), **sizes)]
     other = [e for p, e in curves.get("uniform", ()) if p <= kept]
-    if rule != "uniform" and other: text += f" The same rank everywhere would err by {percent_text(min(other))}."
+    if rule != "uniform" and other: said.append(sentence("trim.uniform", error=percent_text(min(other))))
     kl = next((v for name, p, v in measured if name == rule and p == kept), None)
-    return text + (" Not measured at this size." if kl is None
-        else f" Measured: the answers move by {number_text(kl)} nats.")
+    said.append(sentence("trim.unmeasured") if kl is None else sentence("trim.measured", kl=number_text(kl)))
+    return " ".join(said)

@@ -6,13 +6,14 @@
 __all__ = ['asset_text', 'Panel', 'Field', 'FormPanel', 'Throttle', 'StreamPanel', 'grid']
 
 # %% ../../nbs/10_widgets/01_panel.ipynb #b2d72ee0
-import math, time
+import json, math, re, time
 from importlib.resources import files
 import anywidget
 import ipywidgets as widgets
 import traitlets
 from ..core.fields import RecipeError
 from ..core.recipe import check_field, SETTINGS
+from ..core.texts import all_texts
 
 # %% ../../nbs/10_widgets/01_panel.ipynb #c9b0ca81
 def asset_text(
@@ -21,14 +22,21 @@ def asset_text(
     "The text of a JavaScript or CSS file of the package"
     return (files("loranb")/"assets"/"js"/name).read_text(encoding="utf-8")
 
+# %% ../../nbs/10_widgets/01_panel.ipynb #2d2aa52c
+def _texts_of(script):
+    "The texts of the groups that a script asks for, such as `spectrum` in `spectrum.zero`, as its constant TEXTS"
+    groups = set(re.findall(r"""\bsentence\([^)]*?["`](\w+)\.""", script))
+    texts = {name: words for name, words in all_texts().items() if name.split(".")[0] in groups}
+    return f"const TEXTS = {json.dumps(texts, ensure_ascii=False)};\n"
+
 # %% ../../nbs/10_widgets/01_panel.ipynb #5d1f0c3b
 class _Drawn(type(anywidget.AnyWidget)):
     def __new__(meta, name, bases, space, js=None):
         names = ["panel", *js.split()] if js else []
         styles = [n for n in names if (files("loranb")/"assets"/"js"/f"{n}.css").is_file()]
         if js:
-            space |= dict(_esm="".join(asset_text(f"{n}.js") for n in names),
-                _css="".join(asset_text(f"{n}.css") for n in styles))
+            script = "".join(asset_text(f"{n}.js") for n in names)
+            space |= dict(_esm=_texts_of(script) + script, _css="".join(asset_text(f"{n}.css") for n in styles))
         return super().__new__(meta, name, bases, space)
 
     def __init__(cls, name, bases, space, js=None): super().__init__(name, bases, space)

@@ -2,31 +2,36 @@ const MARKS_OF = { nan: "not a number", spike: "spike", still: "nothing learned"
 const median = a => { const b = [...a].sort((x, y) => x - y), i = b.length >> 1; return b.length % 2 ? b[i] : (b[i - 1] + b[i]) / 2; };
 function courseAlarms(t, sigma, band, drift) {
   const bad = sigma.findIndex(v => !finite(v)), n = t.length, last = t[n - 1];
-  if (bad >= 0) return [{ step: t[bad], kind: "nan", words: `Singular values are not numbers since step ${t[bad]}: the training diverged.` }];
+  if (bad >= 0) return [{ step: t[bad], kind: "nan", words: sentence("spectrum.diverged_since", { step: t[bad] }) }];
   if (!n || last < 20) return [];
-  if (!sigma[n - 1].some(v => v)) return [{ step: last, kind: "still", words: `B is still zero after ${last} steps: nothing is being learned here.` }];
-  if (drift !== null && drift < 0.01) return [{ step: last, kind: "still", words: `A is still at its start after ${last} steps: it moved by ${percent(drift)}.` }];
+  if (!sigma[n - 1].some(v => v)) return [{ step: last, kind: "still", words: sentence("course.still_zero", { step: last }) }];
+  if (drift !== null && drift < 0.01) return [{ step: last, kind: "still", words: sentence("course.still_start", { step: last, drift: percent(drift) }) }];
   const q = sigma.map(v => v[1] > 0 ? v[0] / v[1] : NaN);
   for (let j = 4; j < n; j++) {
     const before = finite(q.slice(j - 4, j)) ? median(q.slice(j - 4, j)) : NaN;
     if (sigma[j][0] > (Number.isFinite(band[j][1]) ? band[j][1] : 0) && q[j] > 2 * before && q[j] > 3)
-      return [{ step: t[j], kind: "spike", words: `At step ${t[j]} σ1/σ2 jumped from ${num(before, 2)} to ${num(q[j], 2)}: one direction took over.` }];
+      return [{ step: t[j], kind: "spike", words: sentence("course.spike", { step: t[j], before: num(before, 2), after: num(q[j], 2) }) }];
   }
   return [];
 }
 function courseReading(t, sigma, band, alarms) {
-  const last = sigma[sigma.length - 1] || [], end = band[band.length - 1] || [NaN, NaN];
-  let alarm = alarms.map(a => a.words).join(" ");
-  if (alarm && !(sigma.every(finite) && last.some(v => v))) return alarm;
-  if (t.length < 4 || !last.some(v => v)) return "Too early to say.";
-  if (alarm) alarm += " ";
-  const top = Number.isFinite(end[1]) ? end[1] : 0, above = last.map(v => v > top), n = above.filter(v => v).length, quiet = last.length - n, mark = t[t.length - 1] - (t[t.length - 1] - t[0]) / 4;
-  const i = Math.min(t.findIndex(v => v >= mark), t.length - 2), noise = quiet && top ? ` ${quiet} lie${quiet === 1 ? "s" : ""} within the noise.` : "", since = `since step ${t[i]}`;
-  if (!n) return `${alarm}All ${last.length} directions lie within the noise.`;
-  const change = last.map((v, j) => sigma[i][j] > 0 ? v / sigma[i][j] - 1 : Infinity).filter((_, j) => above[j]), settled = change.filter(c => Math.abs(c) < 0.05).length;
-  if (settled === n) return `${alarm}Settled: the ${n > 1 ? `${n} directions` : "direction"} above the noise changed by less than 5 % ${since}.${noise}`;
-  const first = Number.isFinite(change[0]) ? `σ1 ${change[0] > 0 ? "grew" : "shrank"} by ${num(100 * Math.abs(change[0]), 2)} % ${since}` : `σ1 appeared ${since}`;
-  return `${alarm}${first}; ${settled} of ${n} direction${n > 1 ? "s" : ""} above the noise ${settled === 1 ? "has" : "have"} settled.${noise}`;
+  const last = sigma[sigma.length - 1] || [], end = band[band.length - 1] || [NaN, NaN], said = alarms.map(a => a.words);
+  if (said.length && !(sigma.every(finite) && last.some(v => v))) return said[0];
+  if (t.length < 4 || !last.some(v => v)) return sentence("course.early");
+  const top = Number.isFinite(end[1]) ? end[1] : 0, above = last.map(v => v > top), quiet = above.filter(v => !v).length;
+  if (quiet === last.length) return [...said, sentence("course.all_noise", { n: quiet })].join(" ");
+  said.push(movement(t, sigma, above));
+  if (quiet && top) said.push(sentence("spectrum.some_noise", { n: quiet }));
+  return said.join(" ");
+}
+function movement(t, sigma, above) {
+  const end = t[t.length - 1], mark = end - (end - t[0]) / 4, i = Math.min(t.findIndex(v => v >= mark), t.length - 2), step = t[i];
+  const change = sigma[sigma.length - 1].map((v, j) => sigma[i][j] > 0 ? v / sigma[i][j] - 1 : Infinity).filter((_, j) => above[j]);
+  const n = change.length, settled = change.filter(c => Math.abs(c) < 0.05).length;
+  if (settled === n) return sentence(n > 1 ? "course.settled" : "course.settled_one", { n, step });
+  const way = !Number.isFinite(change[0]) ? "appeared" : change[0] > 0 ? "grew" : "shrank";
+  const first = sentence(`course.${way}`, { step, percent: num(100 * Math.abs(change[0]), 2) });
+  return sentence("course.moving", { first, n, settled });
 }
 // A small curve on the steps of the large one, from `floor` up, with what noise would give.
 function strip(ax, t, values, noise, top, height, floor, words) {

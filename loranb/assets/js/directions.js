@@ -1,9 +1,9 @@
 function directionsReading(sigma, effect, m) {
   const all = sigma.flatMap((s, i) => s.map((v, j) => [v, effect[i][j]])), use = all.map(([v, e]) => v > 0 && e >= 0), total = use.filter(o => o).length;
-  if (!total) return "Not measured yet: the effect of single directions on the loss.";
+  if (!total) return sentence("directions.unmeasured");
   const n = Math.max(1, Math.floor(total / 10)), first = k => new Set(all.map((_, i) => i).sort((a, b) => (use[b] ? all[b][k] : -1) - (use[a] ? all[a][k] : -1)).slice(0, n)), large = first(0), both = [...first(1)].filter(i => large.has(i)).length;
-  const text = `Of the ${n} direction${n > 1 ? "s" : ""} that the loss feels most, ${both} ${n > 1 ? "are" : "is"} among the ${n} largest.`, own = m < 0 ? [] : sigma[m].map((v, j) => v > 0 && effect[m][j] >= 0 ? effect[m][j] : -1), best = own.length ? own.indexOf(most(own)) : -1;
-  return best < 0 || own[best] < 0 ? text : `${text} In this module it is σ${best + 1} that it feels most${best ? "" : ", which is also the largest"}.`;
+  const text = sentence("directions.overlap", { n, both }), own = m < 0 ? [] : sigma[m].map((v, j) => v > 0 && effect[m][j] >= 0 ? effect[m][j] : -1), best = own.length ? own.indexOf(most(own)) : -1;
+  return best < 0 || own[best] < 0 ? text : `${text} ${sentence(best ? "directions.own" : "directions.own_largest", { i: best + 1 })}`;
 }
 const middle = a => { const b = [...a].sort((x, y) => x - y), i = b.length >> 1; return b.length % 2 ? b[i] : (b[i - 1] + b[i]) / 2; };
 function render({ model, el }) {

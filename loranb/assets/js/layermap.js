@@ -1,9 +1,8 @@
 const round = v => Number.isNaN(v) ? "–" : `${Math.round(100 * v)} %`;
-// Each figure: its name, the words above the map, the ends of its sentence, how it is written, and the column that it is read from where it has to be measured.
-const METRICS = { share: ["output share", "The update as a share of the output", "Changes its output most:", "least:", percent, "share"],
-  norm: ["size ‖ΔW‖", "How far each module moved: ‖ΔW‖", "Most:", "least:", num], relative: ["size against W", "How far each moved, against its ‖W‖", "Largest against its W:", "smallest:", percent, "relative"],
-  entropy_rank: ["entropy rank", "How many directions each update uses", "Most directions:", "fewest:", num], top_share: ["top share", "Share of the first direction in each update", "Most in one direction:", "least:", round],
-  sensitivity: ["sensitivity", "What the loss would feel without them", "The loss feels most:", "least:", num, "effect"] };
+// How each figure is written, and the column that it is read from where it has to be measured.
+const METRICS = { share: { show: percent, column: "share" }, norm: { show: num }, relative: { show: percent, column: "relative" },
+  entropy_rank: { show: num }, top_share: { show: round }, sensitivity: { show: num, column: "effect" } };
+const titleOf = metric => sentence(`metric.${metric}`);
 const AUTO = st => st.columns.share && st.columns.share.steps.length ? "share" : "norm";
 // Layers by kinds, the last layer on top; names that do not fit make one column.
 function moduleGrid(modules) {
@@ -14,7 +13,7 @@ function moduleGrid(modules) {
   return { fits: true, rows: layers.map(l => `layer ${l}`), columns: kinds.map(short), place: layers.map(l => kinds.map(k => at.get(`${l} ${k}`) ?? -1)) };
 }
 function valueOf(st, m, t, metric) {
-  const column = METRICS[metric][5], found = column && measured(st, column, m, t), sigma = column ? [] : spectrumOf(st, m, t);
+  const { column } = METRICS[metric], found = column && measured(st, column, m, t), sigma = column ? [] : spectrumOf(st, m, t);
   if (column) return found ? { v: found.values.reduce((a, v) => Number.isFinite(v) ? a + v : a, 0), step: found.step } : { v: NaN };
   return { v: finite(sigma) ? figures(sigma, [NaN, NaN])[metric] : NaN };
 }
@@ -30,32 +29,39 @@ function mapScale(st, t, v, metric) {
   return { lo, hi: most(known([...v, mark]), lo), mark };
 }
 function mapReading(st, t, fits, v, metric, mark) {
-  const modules = st.modules, [title, , up, down, show] = METRICS[metric], sizes = modules.map((_, m) => t < 0 ? 0 : valueOf(st, m, t, "norm").v ** 2), total = sizes.reduce((a, b) => a + b, 0);
-  if (!v.length) return "No modules yet.";
-  if (t < 0 || total === 0) return "B is still zero everywhere: nothing has been learned yet.";
-  if (!known(v).length) return METRICS[metric][5] ? `Not measured yet: ${title}.` : "Singular values are not numbers: the training diverged.";
-  const name = i => `${fits ? `${short(modules[i].kind)} of layer ${modules[i].layer}` : modules[i].name} (${show(v[i])})`;
-  const text = `${up} ${name(v.indexOf(most(known(v))))}, ${down} ${name(v.indexOf(least(known(v))))}.`, by = new Map();
-  if (metric !== "norm" || !fits) return metric === "norm" || Number.isNaN(mark) ? text : metric === "share" ? `${text} Random updates of these sizes would give ${show(mark)}.` : `${text} Noise would give ${metric === "top_share" ? "up to " : ""}${show(mark)}.`;
+  const modules = st.modules, { show, column } = METRICS[metric], sizes = modules.map((_, m) => t < 0 ? 0 : valueOf(st, m, t, "norm").v ** 2), total = sizes.reduce((a, b) => a + b, 0);
+  if (!v.length) return sentence("map.none");
+  if (t < 0 || total === 0) return sentence("map.zero");
+  if (!known(v).length) return column ? sentence("map.unmeasured", { metric: titleOf(metric) }) : sentence("spectrum.diverged");
+  const called = ({ kind, layer, name }) => fits ? sentence("map.module", { kind: short(kind), layer }) : name;
+  const at = value => { const i = v.indexOf(value); return `${called(modules[i])} (${show(v[i])})`; };
+  const said = [sentence(`map.${metric}`, { most: at(most(known(v))), least: at(least(known(v))) })];
+  if (metric === "norm") said.push(...fits ? holders(modules, sizes, total) : []);
+  else if (!Number.isNaN(mark)) said.push(sentence(`map.chance_${metric}`, { value: show(mark) }));
+  return said.join(" ");
+}
+// The kinds of modules that hold two thirds of the energy.
+function holders(modules, sizes, total) {
+  const by = new Map(), kinds = [];
   modules.forEach((m, i) => by.set(short(m.kind || ""), (by.get(short(m.kind || "")) || 0) + sizes[i]));
-  if (by.size < 3) return text;
-  const names = []; let held = 0;
-  for (const [k, e] of [...by].sort((a, b) => b[1] - a[1])) { names.push(k); held += e; if (held >= 2 / 3 * total) break; }
-  return `${text} The ${listed(names)} modules hold ${Math.round(100 * held / total)} % of the energy.`;
+  if (by.size < 3) return [];
+  let held = 0;
+  for (const [k, e] of [...by].sort((a, b) => b[1] - a[1])) { kinds.push(k); held += e; if (held >= 2 / 3 * total) break; }
+  return [sentence("map.holders", { kinds: listed(kinds), percent: Math.round(100 * held / total) })];
 }
 // Everything about one module, beside its cell: path, shape, spectrum, figures.
 function peekAt(st, m, t) {
   const o = st.modules[m], sigma = spectrumOf(st, m, t).map(v => Number.isFinite(v) ? v : 0), band = bandOf(st, m, t), W = 92, H = 30, ax = axes(W, H, [0.5, o.r + 0.5], sigmaRange([...sigma, ...known(band)]), { left: 0, right: 0, top: 2, bottom: 1 });
   const spark = s("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }, Number.isFinite(band[1]) && s("rect", { class: "noise", x: 0, width: W, y: ax.y(band[1]), height: ax.y(band[0]) - ax.y(band[1]) }),
     s("path", { class: "stems", d: sigma.map((v, i) => v > 0 ? `M${ax.x(i + 1).toFixed(1)} ${H}V${ax.y(v).toFixed(1)}` : "").join(""), "stroke-width": Math.max(0.8, Math.min(3, 60 / o.r)) }));
-  const rows = Object.entries(METRICS).map(([k, d]) => [d[0], valueOf(st, m, t, k), d[4]]).filter(([, f]) => Number.isFinite(f.v)), old = rows.map(([, f]) => f.step).filter(v => v !== undefined && v !== st.steps[t]);
+  const rows = Object.entries(METRICS).map(([k, { show }]) => [titleOf(k), valueOf(st, m, t, k), show]).filter(([, f]) => Number.isFinite(f.v)), old = rows.map(([, f]) => f.step).filter(v => v !== undefined && v !== st.steps[t]);
   return [h("div", { class: "mono" }, o.name), h("div", { class: "row" }, h("span", {}, `${o.m} × ${o.n}`, h("br"), `r ${o.r} · scaling ${num(o.scaling)}`), spark),
     h("div", { class: "facts" }, rows.map(([name, f, show]) => h("span", {}, `${name} `, h("b", {}, show(f.v).replace(" %", "\u00a0%")), f.step !== undefined && f.step !== st.steps[t] && "*"))), old.length > 0 && h("div", {}, `* measured at step ${[...new Set(old)].map(count).join(", ")}`)];
 }
 function render({ model, el }) {
   const { root, body, subline, at: when } = asks(el, model, "Which layers learned?", "layermap");
   const grid = h("div", { class: "map", role: "grid", "aria-label": "Modules by layer" }), lo = h("span", {}), hi = h("span", {}), note = h("div", { class: "tiny note" }), tick = h("i", {}), read = h("p", { class: "read" });
-  const options = Object.entries(METRICS).map(([k, m]) => h("option", { value: k }, m[0])), metrics = h("select", { "aria-label": "Colour by", onchange: e => set(model, "metric", e.target.value) }, options);
+  const options = Object.keys(METRICS).map(k => h("option", { value: k }, titleOf(k))), metrics = h("select", { "aria-label": "Colour by", onchange: e => set(model, "metric", e.target.value) }, options);
   const peek = h("div", { class: "peek", id: id("peek"), hidden: true });
   body.append(grid, h("div", { class: "row tiny scale" }, h("div", {}, h("div", { class: "ramp", role: "presentation" }, tick), h("div", { class: "row" }, lo, hi)), metrics), note, h("div", { class: "reading" }, read), peek);
   let cells = [], drawn = [], place = [], built = null, at = -1, here = -1, stay = { st: null, t: -1 };
@@ -95,13 +101,13 @@ function render({ model, el }) {
   let g = { fits: false };
   function draw(st, m, t) {
     if (built !== st.modules) g = build(st);
-    const asked = model.get("metric") || "auto", metric = asked === "auto" ? AUTO(st) : asked, show = METRICS[metric][4], column = METRICS[metric][5];
+    const asked = model.get("metric") || "auto", metric = asked === "auto" ? AUTO(st) : asked, { show, column } = METRICS[metric];
     const found = st.modules.map((_, i) => t < 0 ? { v: NaN } : valueOf(st, i, t, metric)), v = found.map(f => f.v), ends = mapScale(st, t, v, metric), n = st.steps.length - 1;
     // While an earlier step is shown, the colours keep the scale of the newest, so that the map fills as it did.
     if (t >= 0 && t < n) ends.hi = mapScale(st, n, [...v, ...st.modules.map((_, i) => valueOf(st, i, n, metric).v)], metric).hi;
     const part = o => ends.hi > ends.lo ? Math.min(1, Math.max(0, (o - ends.lo) / (ends.hi - ends.lo))) : 0;
-    say(subline, METRICS[metric][1]); when(st, t); metrics.value = metric; stay = { st, t };
-    options.forEach(o => { const need = METRICS[o.value][5]; o.disabled = !!need && !st.columns[need] && o.value !== metric; });
+    say(subline, sentence(`map.above_${metric}`)); when(st, t); metrics.value = metric; stay = { st, t };
+    options.forEach(o => { const need = METRICS[o.value].column; o.disabled = !!need && !st.columns[need] && o.value !== metric; });
     v.forEach((o, i) => {
       const text = t < 0 ? "–" : show(o), shade = Number.isFinite(o) ? (7 + 93 * part(o)).toFixed(0) : "none";
       if (drawn[i] === shade + text) return;

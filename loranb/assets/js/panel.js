@@ -47,6 +47,8 @@ function redraw(model, names, root, draw) {
   draw();
   return Object.assign(() => { cancelAnimationFrame(asked); for (const n of names) model.off(`change:${n}`, ask); size.disconnect(); unfollow(); }, { ask });
 }
+// A sentence of assets/texts, as `sentence` of loranb/core/texts.py makes it; Python puts the TEXTS of this panel before its script.
+const sentence = (name, values = {}) => TEXTS[name].replace(/\{(\w+)(?:\|([^|}]*)\|([^}]*))?\}/g, (_, value, one, other) => one === undefined ? values[value] : values[value] === 1 ? one : other);
 const set = (model, name, value) => { model.set(name, value); model.save_changes(); };
 // Several traits in one message. What a person did anew takes back the complaint about what they did before.
 const give = (model, values) => { for (const [k, v] of Object.entries(values)) model.set(k, v); if (model.get("message")) model.set("message", ""); model.save_changes(); };

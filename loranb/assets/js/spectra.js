@@ -1,6 +1,6 @@
 // What the views of the spectra share: the frames with what was measured, and the figures and sentences of loranb/readings.py.
 const short = kind => kind.replace(/_proj$/, "");
-const listed = a => a.length > 1 ? `${a.slice(0, -1).join(", ")} and ${a[a.length - 1]}` : a[0];
+const listed = a => a.length > 1 ? sentence("list.last", { first: a.slice(0, -1).join(", "), last: a[a.length - 1] }) : a[0];
 const percent = v => v === null || Number.isNaN(v) ? "–" : `${num(100 * v, 2)} %`;
 const bytes = n => { for (const [unit, letter] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) if (n >= unit) return `${num(n / unit)} ${letter}`; return `${num(n)} B`; };
 const COLUMNS = { aware: 2, effect: 2, share: 1, chance: 1, relative: 1, drift: 1 };
@@ -78,13 +78,21 @@ const adapterSize = (modules, ranks, itemsize) => modules.reduce((a, o, i) => a 
 
 function spectrumReading(sigma, band, aware, asked) {
   const f = figures(sigma, band);
-  if (!finite(sigma)) return "Singular values are not numbers: the training diverged.";
-  if (!f.norm) return "All singular values are zero: nothing has been learned here yet.";
-  const carry = k => k > 1 ? "carry" : "carries", k = asked || f.k99, cut = trimFigures(sigma, k, aware);
-  let text = `${f.k90} of ${f.r} direction${f.r > 1 ? "s" : ""} ${carry(f.k90)} 90 % of the update, ${f.k99} ${carry(f.k99)} 99 %.`;
-  if (k < f.r) text += ` Trimmed to r = ${k}, it would ${cut.worst ? `err by at most ${num(cut.worst)}·‖x‖` : "stay the same"}${cut.expected === null || !cut.worst ? "." : `, on this data by ${percent(cut.expected)} of its output.`}`;
-  if (f.noise === null) return text;
-  return text + (f.noise === f.r ? " All lie within the noise." : f.noise ? ` ${f.noise} lie${f.noise === 1 ? "s" : ""} within the noise.` : " None lies within the noise.");
+  if (!finite(sigma)) return sentence("spectrum.diverged");
+  if (!f.norm) return sentence("spectrum.zero");
+  return [sentence("spectrum.energy", f), ...cutWords(sigma, asked || f.k99, aware), ...noiseWords(f)].join(" ");
+}
+function cutWords(sigma, k, aware) {
+  if (k >= sigma.length) return [];
+  const cut = trimFigures(sigma, k, aware), worst = num(cut.worst);
+  if (!cut.worst) return [sentence("spectrum.cut_exact", { k })];
+  if (cut.expected === null) return [sentence("spectrum.cut", { k, worst })];
+  return [sentence("spectrum.cut_on_data", { k, worst, expected: percent(cut.expected) })];
+}
+function noiseWords({ r, noise: n }) {
+  if (n === null) return [];
+  if (n === r) return [sentence("spectrum.all_noise")];
+  return [n ? sentence("spectrum.some_noise", { n }) : sentence("spectrum.no_noise")];
 }
 // A card with a question, and behind its "?" what the answer does not prove.
 function asks(el, model, title, cls) {

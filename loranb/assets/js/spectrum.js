@@ -25,7 +25,7 @@ function render({ model, el }) {
     const n = Math.max(sigma.length, 1), known = f.noise !== null, ax = axes(W, H, [0.5, n + 0.5], sigmaRange([...sigma, ...scaled, ...(known ? band : [])]), { top: 22, bottom: 70 }), gap = ax.x(2) - ax.x(1);
     const ticks = [], part = Math.max(1, Math.ceil((n - 1) / (W / 40))), k = asked || f.k99 || 1;
     for (let i = 1; i <= sigma.length; i += part) ticks.push(i);
-    const reading = sigma.length ? spectrumReading(all, band, aware && aware.values, asked) : "No singular values yet.", at = ax.x(k + 0.5), left = k > n / 2;
+    const reading = sigma.length ? spectrumReading(all, band, aware && aware.values, asked) : sentence("spectrum.none"), at = ax.x(k + 0.5), left = k > n / 2;
     const marks = [["k90", f.k90, `90 %: ${f.k90}`], ["k99", f.k99, `99 %: ${f.k99}`], ["rank", f.entropy_rank, `entropy rank ${num(f.entropy_rank)}`]];
     fill(subline, "Singular values of BA · ", h("span", { class: "mono" }, name || "no module"));
     when(st, t);

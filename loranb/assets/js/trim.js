@@ -1,9 +1,11 @@
 function trimReading(curves, rule, at, total, itemsize, found) {
   const rows = curves[rule] || [];
-  if (!rows.length) return "No cut has been computed yet.";
+  if (!rows.length) return sentence("trim.none");
   const [kept, error] = rows[at], other = (curves.uniform || []).filter(o => o[0] <= kept).map(o => o[1]), kl = found.find(o => o[0] === rule && o[1] === kept);
-  return `${percent(kept / total)} of the parameters, ${bytes(kept * itemsize)} of ${bytes(total * itemsize)}, keep the output of the updates to within ${percent(error)}.`
-    + (rule !== "uniform" && other.length ? ` The same rank everywhere would err by ${percent(least(other))}.` : "") + (kl ? ` Measured: the answers move by ${num(kl[2])} nats.` : " Not measured at this size.");
+  const said = [sentence("trim.kept", { share: percent(kept / total), bytes: bytes(kept * itemsize), total: bytes(total * itemsize), error: percent(error) })];
+  if (rule !== "uniform" && other.length) said.push(sentence("trim.uniform", { error: percent(least(other)) }));
+  said.push(kl ? sentence("trim.measured", { kl: num(kl[2]) }) : sentence("trim.unmeasured"));
+  return said.join(" ");
 }
 function render({ model, el }) {
   const H = 284, { root, body, subline } = asks(el, model, "Can I shrink it?", "trim"), read = h("p", { class: "read" });
