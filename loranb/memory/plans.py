@@ -189,8 +189,6 @@ def moment(self: Plan) -> str:
     return self.found[1]
 
 # %% ../../nbs/04_memory/08_plans.ipynb #40f5082b
-_plans = {}
-
 def plan(
     recipe: Recipe,  # What would be run
     gpu=None,  # A card: its name, or a `GPU`; the one of this machine unless given
@@ -199,11 +197,7 @@ def plan(
     "The bill of memory of a recipe"
     check_recipe(recipe)
     card = this_gpu() if gpu is None else find_gpu(gpu)
-    key = _text(recipe, [n for n in SETTINGS if n != "data"]), card, full, _where(recipe)
-    if key not in _plans:
-        while len(_plans) > 255: _plans.pop(next(iter(_plans)))
-        _plans[key] = Plan(recipe, card, full)
-    return _plans[key]
+    return Plan(recipe, card, full)
 
 # %% ../../nbs/04_memory/08_plans.ipynb #76b4023f
 def _meant(plan, gpu, asked):
