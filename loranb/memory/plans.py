@@ -22,7 +22,7 @@ from .ledger import join_ledgers, KINDS, Ledger, replay, served_bytes
 from .rehearsal import evaluation, generation, Rehearsal, train_step
 from .cuda import CONTEXT, cublas_workspaces, cuda_world
 from .ladder import climb, Ladder
-from .bill import bars_svg, course_of_step, WORDS
+from .bill import bars_svg, course_of_step, KIND_NAMES
 
 # %% ../../nbs/04_memory/08_plans.ipynb #a95ae376
 def _states(shape, optim, item):
@@ -271,7 +271,7 @@ def disk(self: Plan) -> int:
 def frame(self: Plan):
     "The bill as a table: bytes and share by kind"
     import pandas as pd
-    rows = pd.Series({WORDS[k]: v for k, v in self.parts.items() if v}, name="bytes").to_frame()
+    rows = pd.Series({KIND_NAMES[k]: v for k, v in self.parts.items() if v}, name="bytes").to_frame()
     return rows.assign(share=rows["bytes"]/self.peak)
 
 def _course(plan):
@@ -311,7 +311,7 @@ def verdict(self: Plan) -> str:
 
 @patch
 def __repr__(self: Plan):
-    lines = [f"{WORDS[k]:<32}{bytes_text(v):>10}" for k, v in self.parts.items() if v]
+    lines = [f"{KIND_NAMES[k]:<32}{bytes_text(v):>10}" for k, v in self.parts.items() if v]
     return "\n".join([self.verdict, *lines])
 
 @patch

@@ -20,7 +20,7 @@ from ...evaluate.directions import Functional
 from ...adapters.trimming import trim, trim_curve
 from ...runs.record import Record
 from ..panel import grid
-from .spectra_views import COLUMNS, Course, LayerMap, link_views, Spectrum
+from .spectra_views import MEASURED_COLUMNS, Course, LayerMap, link_views, Spectrum
 from .trim_views import Directions, trim_rows, TrimAdvisor
 
 # %% ../../../nbs/10_widgets/see/explorer.ipynb #bc6fde86
@@ -68,7 +68,7 @@ def append(self: Explorer,
     "Add a frame to every view"
     if [m["name"] for m in self.map.modules] != spectra.names:
         for v in self.views: v.modules = modules_of(spectra)
-    columns = {k: spectra.columns[k] for k in COLUMNS if k in spectra.columns}
+    columns = {k: spectra.columns[k] for k in MEASURED_COLUMNS if k in spectra.columns}
     for v in self.views: v.append(step, spectra.to_arrays()[1], band, **columns)
 
 # %% ../../../nbs/10_widgets/see/explorer.ipynb #b3c26234
