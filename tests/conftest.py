@@ -1,5 +1,7 @@
 "Which tests run where: those that take minutes or a GPU say in plain sight why they are left out"
 import os, signal
+from collections import Counter
+from itertools import chain
 
 import pytest
 from hypothesis import settings
@@ -29,3 +31,12 @@ def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu"):
         import torch
         if not torch.cuda.is_available(): pytest.skip("needs a CUDA device")
+
+
+def pytest_terminal_summary(terminalreporter):
+    "Where the minutes went: seconds by file, so that a suite that grows is seen to grow"
+    cost = Counter()
+    for r in chain.from_iterable(terminalreporter.stats.values()):
+        if hasattr(r, "duration"): cost[r.nodeid.partition("::")[0]] += r.duration
+    terminalreporter.section("seconds by file")
+    for name, seconds in cost.most_common(): terminalreporter.line(f"{seconds:6.0f}  {name}")
