@@ -1839,6 +1839,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'loranb/widgets/choose/quantize.py'),
                                                 'loranb.widgets.choose.quantize.Quantize.text': ( '10_widgets/choose/quantize.html#quantize.text',
                                                                                                   'loranb/widgets/choose/quantize.py'),
+                                                'loranb.widgets.choose.quantize._before_a_base': ( '10_widgets/choose/quantize.html#_before_a_base',
+                                                                                                   'loranb/widgets/choose/quantize.py'),
                                                 'loranb.widgets.choose.quantize._size': ( '10_widgets/choose/quantize.html#_size',
                                                                                           'loranb/widgets/choose/quantize.py'),
                                                 'loranb.widgets.choose.quantize.nf4': ( '10_widgets/choose/quantize.html#nf4',

@@ -22,7 +22,7 @@ NOTES = {
     "nbs/images/": "pictures for this page",
     "loranb/": "the package, exported from the notebooks; never edited by hand",
     "loranb/__init__.py": "the public names, each imported when it is first asked for",
-    "loranb/assets/": "petit: weights, tokenizer and rows; shapes.json: the configurations of popular models; js: the widgets' ES modules and style sheets",
+    "loranb/assets/": "petit: weights, tokenizer and rows; shapes.json: the configurations of popular models; gpus.csv: cards; texts: the words of readings and panels; js: the widgets' ES modules and style sheets",
     "tests/": "what a reader need not read; pytest runs it and every notebook",
     "tests/browser/": "JupyterLab in headless Chromium: keys, clicks, Stop, Resume",
     "tests/bench/": "measurements against the figures to hold",

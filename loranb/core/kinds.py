@@ -16,7 +16,6 @@ class Quant:
     label: str  # In panels and tables
     bits: int  # Of a weight, without its share of a constant
     way: str  # What training on such a base is called
-    stored_as: str = ""  # The class of bitsandbytes' weight
     loader: tuple = ()  # Arguments of transformers' BitsAndBytesConfig
     trains_dora: bool = True  # Can PEFT train DoRA on it?
 
@@ -28,9 +27,9 @@ class Quant:
 # %% ../../nbs/01_core/02_kinds.ipynb #adf180bd
 _rows = (
     Quant("none", "16 bits", 16, "LoRA"),
-    Quant("int8", "int8", 8, "LoRA on int8", "Int8Params", (("load_in_8bit", True),), trains_dora=False),
-    Quant("fp4", "FP4", 4, "QLoRA", "Params4bit", (("load_in_4bit", True), ("bnb_4bit_quant_type", "fp4"))),
-    Quant("nf4", "NF4", 4, "QLoRA", "Params4bit", (("load_in_4bit", True), ("bnb_4bit_quant_type", "nf4"))))
+    Quant("int8", "int8", 8, "LoRA on int8", (("load_in_8bit", True),), trains_dora=False),
+    Quant("fp4", "FP4", 4, "QLoRA", (("load_in_4bit", True), ("bnb_4bit_quant_type", "fp4"))),
+    Quant("nf4", "NF4", 4, "QLoRA", (("load_in_4bit", True), ("bnb_4bit_quant_type", "nf4"))))
 QUANTS = {row.name: row for row in _rows}
 
 # %% ../../nbs/01_core/02_kinds.ipynb #fe5753f2

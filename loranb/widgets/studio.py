@@ -274,12 +274,11 @@ def _room(self: Studio):
 def show_flow(self: Studio):
     "Renew the strip that sums everything up"
     r, m, run = self.recipe, self.live.monitor, self.run
-    names = {"none": "16 bits", "int8": "int8", "fp4": "FP4", "nf4": "NF4"}
     double = " + double" if r.bnb_4bit_use_double_quant and r.quantization.in_blocks else ""
     steps = run.of_type("step") if run else []
     kept = "adapter saved" if run and run.of_type("save") else "not saved"
     self.flow.items = [["Base", f"{r.model.split('/')[-1]} · {count_text(self.rank.params)}"],
-        ["Quantize", names[r.quant] + double], ["Rank", f"r {r.r} · α {r.lora_alpha:g}"],
+        ["Quantize", r.quantization.label + double], ["Rank", f"r {r.r} · α {r.lora_alpha:g}"],
         ["Data", f"{self.columns.total:,} rows {'✗' if not self.columns.sound or self.doctor.open_errors() else '✓'}"],
         ["Fit", self._room()], ["Train", f"loss {number_text(steps[-1]['loss'])}" if steps else m.state],
         ["See", f"{len(self.live.map.modules)} modules" if self.live.map.modules else "–"], ["Keep", kept]]

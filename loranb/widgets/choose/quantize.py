@@ -10,9 +10,10 @@ from statistics import NormalDist
 import numpy as np
 import traitlets
 from fastcore.basics import patch
+from ...core.kinds import QUANTS
 from ...core.recipe import Recipe
 from ...core.texts import count_text
-from ...models.quantization import levels_svg
+from ...models.quantization import bits_per_weight, levels_svg
 from ..panel import Field, FormPanel
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #9a5ce6c9
@@ -25,8 +26,11 @@ def nf4() -> list:  # 16 numbers in [-1, 1], ascending
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #76b82dd7
 _half = [0.0052, 1/6, 1/4, 1/3, 1/2, 2/3, 1]
-LEVELS = dict(none=[], int8=[], fp4=[-v for v in reversed(_half)] + [0., 0.] + _half, nf4=nf4())
-_bits = dict(none=(16, 16), int8=(8, 8), fp4=(4.5, 4 + 65/512), nf4=(4.5, 4 + 65/512))
+LEVELS = dict(fp4=[-v for v in reversed(_half)] + [0., 0.] + _half, nf4=nf4())
+
+def _before_a_base(quant):
+    bits = dict(bits=bits_per_weight(quant, False), bits_double=bits_per_weight(quant, True))
+    return dict(bits, error=None, bytes=0, bytes_double=0, levels=LEVELS.get(quant, []))
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #a04a3ed9
 class Quantize(FormPanel, js="quantize"):
@@ -38,8 +42,7 @@ class Quantize(FormPanel, js="quantize"):
     bnb_4bit_use_double_quant = Field(Recipe.bnb_4bit_use_double_quant).tag(sync=True)
     layer = traitlets.Unicode().tag(sync=True)
     histogram = traitlets.List().tag(sync=True)
-    choices = traitlets.Dict({q: dict(bits=b[0], bits_double=b[1], error=None, bytes=0, bytes_double=0,
-        levels=LEVELS[q]) for q, b in _bits.items()}).tag(sync=True)
+    choices = traitlets.Dict({q: _before_a_base(q) for q in QUANTS}).tag(sync=True)
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #c4e96529
 def _size(
@@ -55,8 +58,8 @@ def _size(
 @patch
 def text(self: Quantize) -> str:
     "Base, code, bits, error and bytes in one line"
-    c, d = (self.choices.get(self.quant, {}), "_double" if self.bnb_4bit_use_double_quant and self.quant.endswith("4")
-        else "")
+    c = self.choices.get(self.quant, {})
+    d = "_double" if self.bnb_4bit_use_double_quant and QUANTS[self.quant].in_blocks else ""
     error, size = c.get("error" + d, c.get("error")), c.get("bytes" + d)
     parts = [f"{self.model}{f' · {count_text(self.params)}' if self.params else ''}: "
         f"{self.quant}{' + double' if d else ''}"]
