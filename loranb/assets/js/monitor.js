@@ -103,7 +103,7 @@ function render({ model, el }) {
     root.dataset.state = now;
     const work = RUNNING.includes(now) && model.get("doing"), waits = ["pausing", "stopping"].includes(now);
     say(state, work && waits ? sentence(`monitor.waits_${now}`) : sentence(`monitor.state_${now}`));
-    say(doing, work ? waits ? `, ${sentence("monitor.waits_for", { work })}` : `: ${work}` : "");
+    say(doing, work ? waits ? `, ${sentence("monitor.waiting_for", { work })}` : `: ${work}` : "");
     say(steps, step || max ? ` · ${sentence(max ? "common.step_of" : "common.step", { step: count(step), last: count(max) })}` : "");
     const running = RUNNING.includes(now), text = model.get("message") || running && model.get("buttons") && model.get("stop_help") || "";
     say(note, text); note.classList.toggle("quiet", now !== "failed" && now !== "ready");

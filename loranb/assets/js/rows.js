@@ -17,7 +17,7 @@ function letters(text) {
 }
 
 const SHARES = ["learned", "context", "truncated", "padding"], TRAIN_ON = ["assistant", "last", "all"];
-const told = kind => sentence(`rows.kind_${kind.replace("-", "_")}`);
+const told = kind => sentence(`rows.kind_${kind}`);
 
 function render({ model, el }) {
   const { root, body } = card(el, { title: sentence("rows.title"), sub: sentence("rows.question"), cls: "rows" });
