@@ -5,16 +5,24 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from loranb.data.chips import LOOKS
 from loranb.data.previews import preview
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import COLUMNS, count_steps, Recipe
 from loranb.core.texts import all_texts
 from loranb.spectra.readings import METRICS
+from loranb.widgets.choose.bill import Bill
 from loranb.widgets.choose.code import Code
 from loranb.widgets.data.columns import Columns
 from loranb.widgets.data.doctor import FindingsPanel
+from loranb.widgets.keep.samples import Samples
+from loranb.widgets.see.spectra_views import Course, LayerMap, Spectrum
+from loranb.widgets.see.trim_views import Directions, TrimAdvisor
 from loranb.widgets.watch.flow import Flow
-from loranb.widgets.panel import Field, Panel, asset_text
+from loranb.widgets.watch.log import Log
+from loranb.widgets.watch.monitor import Monitor, STATES
+from loranb.widgets.watch.now import Now
+from loranb.widgets.panel import Field, asset_text
 from loranb.widgets.choose.quantize import LEVELS, Quantize
 from loranb.widgets.choose.rank import Rank
 from loranb.widgets.data.rows import RowsPanel
@@ -190,16 +198,15 @@ def test_every_panel_is_small_and_shows_itself_without_javascript():
 
 
 PACKAGE = Path(__file__).parents[1]/"loranb"
-# What a name whose whole second part is made may end in; elsewhere a made part is one word, or a metric.
-MADE = {"map": [*METRICS], "metric": [*METRICS], "course": ["appeared", "grew", "shrank"]}
-HOLE = "|".join(["[a-z0-9-]+", *METRICS])
-
-
-def named(parts):
-    "The names that a name made of fixed parts, with one made part between two of them, may be"
-    if len(parts) == 2 and parts[0].endswith(".") and not parts[1]: return {parts[0] + o for o in MADE[parts[0][:-1]]}
-    pattern = f"(?:{HOLE})".join(map(re.escape, parts))
-    return {o for o in all_texts() if re.fullmatch(pattern, o)} or {"…".join(parts)}
+RUNS = [*STATES, "starting", "skipping"]  # the states of a run, and what a click makes of them at once
+# What a made name may end in, by its beginning.
+MADE = {"map.": METRICS, "map.above_": METRICS, "map.chance_": ["share", "entropy_rank", "top_share"], "metric.": METRICS,
+    "course.": ["appeared", "grew", "shrank"], "course.mark_": ["nan", "spike", "still"],
+    "spectrum.figure_": ["worst", "expected", "measured", "energy", "module", "adapter"],
+    "doctor.sign_": ["error", "warning", "note"], "rows.kind_": LOOKS, "rows.on_": ["assistant", "last", "all"],
+    "monitor.state_": RUNS, "monitor.waits_": ["pausing", "stopping"],
+    "monitor.button_": ["train", "starting", "pause", "stop", "skip", "resume", "anew", "again"],
+    "monitor.loss_": ["train", "held"], "monitor.said_": ["train", "held"], "monitor.column_": ["step", "train", "held"]}
 
 
 def after(code, at):
@@ -228,8 +235,8 @@ def asked_in_js(script):
     "Pairs of the names that a call of `sentence` may ask for and the values that it gives, None where they are not spelled out"
     for call in re.finditer(r"\bsentence(?=\()", script):
         name, *values = listed(script[call.end():after(script, call.end())])
-        names = {o for whole in re.findall(r'"(\w+\.[\w-]+)"', name) for o in named([whole])}
-        for made in re.findall(r"`(\w+\.[^`]*)`", name): names |= named(re.split(r"\$\{[^}]*\}", made))
+        names = {*re.findall(r'"(\w+\.\w+)"', name)}
+        for start in re.findall(r"`([\w.]+)\$\{\w+(?:\.\w+)*\}`", name): names |= {start + o for o in MADE[start]}
         keys = {re.match(r"\w*", o)[0] for o in listed(values[0]) if o} if values and values[0][0] == "{" else None
         yield names, keys if values else set()
 
@@ -241,8 +248,8 @@ def asked_in_python(code):
         first, names = call.args[0], set()
         choices = [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]
         for o in choices:
-            parts = o.values if isinstance(o, ast.JoinedStr) else [o]
-            names |= named("".join(p.value if isinstance(p, ast.Constant) else "\0" for p in parts).split("\0"))
+            if isinstance(o, ast.Constant): names.add(o.value)
+            else: names |= {o.values[0].value + end for end in MADE[o.values[0].value]}
         yield names, None if any(k.arg is None for k in call.keywords) else {k.arg for k in call.keywords}
 
 
@@ -267,10 +274,7 @@ def test_every_sentence_is_asked_for():
     assert not set(all_texts()) - {o for _, names, _ in asked() for o in names}
 
 
-def test_a_panel_gets_the_texts_that_its_script_asks_for():
-    def below(cls): return [cls, *(o for sub in cls.__subclasses__() for o in below(sub))]
-    drawn = {cls for cls in below(Panel) if cls._esm.startswith("const TEXTS")}
-    assert drawn >= {*PANELS}
-    for cls in drawn:
-        texts, script = cls._esm.split(";\n", 1)
-        assert {o for names, _ in asked_in_js(script) for o in names} <= {*json.loads(texts.removeprefix("const TEXTS = "))}
+@pytest.mark.parametrize("cls", [*PANELS, Bill, Course, Directions, LayerMap, Log, Monitor, Now, Samples, Spectrum, TrimAdvisor])
+def test_a_panel_gets_the_texts_that_its_script_asks_for(cls):
+    texts, script = cls()._esm.split(";\n", 1)
+    assert {o for names, _ in asked_in_js(script) for o in names} <= {*json.loads(texts.removeprefix("const TEXTS = "))}

@@ -56,9 +56,10 @@ def rise(self: Settings) -> float:  # 0 to 1
 def text(self: Settings) -> str:
     "Steps, rows, passes and learning rate in one line"
     n, rows = self.steps(), self.per_device_train_batch_size*self.gradient_accumulation_steps
-    what = "packed" if self.packing else "rows"
-    length = (sentence(f"settings.{what}_seen", steps=f"{n:,}", rows=f"{rows:,}", all=f"{n*rows:,}") if n
-        else sentence(f"settings.{what}_a_step", rows=f"{rows:,}"))
+    seen = sentence("settings.packed_seen" if self.packing else "settings.rows_seen", steps=f"{n:,}", rows=f"{rows:,}",
+        all=f"{n*rows:,}")
+    a_step = sentence("settings.packed_a_step" if self.packing else "settings.rows_a_step", rows=f"{rows:,}")
+    length = seen if n else a_step
     if n and self.total:
         passes = n*rows/self.total
         about = f"{float(f'{passes:.2g}'):g}"
