@@ -1,16 +1,27 @@
-"Quantize, Rank, Rows, Settings, Code and Flow: their traits, refusals and words, without a kernel or a browser"
-import json, math, re, tempfile
+"Quantize, Rank, Rows, Settings, Code and Flow: their traits, refusals and words, without a kernel or a browser; the words of all panels"
+import ast, json, math, re, tempfile
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from loranb.data.chips import LOOKS
 from loranb.data.previews import preview
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import COLUMNS, count_steps, Recipe
+from loranb.core.texts import all_texts
+from loranb.spectra.readings import METRICS
+from loranb.widgets.choose.bill import Bill
 from loranb.widgets.choose.code import Code
 from loranb.widgets.data.columns import Columns
 from loranb.widgets.data.doctor import FindingsPanel
+from loranb.widgets.keep.samples import Samples
+from loranb.widgets.see.spectra_views import Course, LayerMap, Spectrum
+from loranb.widgets.see.trim_views import Directions, TrimAdvisor
 from loranb.widgets.watch.flow import Flow
+from loranb.widgets.watch.log import Log
+from loranb.widgets.watch.monitor import Monitor, STATES
+from loranb.widgets.watch.now import Now
 from loranb.widgets.panel import Field, asset_text
 from loranb.widgets.choose.quantize import LEVELS, Quantize
 from loranb.widgets.choose.rank import Rank
@@ -184,3 +195,86 @@ def test_every_panel_is_small_and_shows_itself_without_javascript():
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         assert data["text/plain"] == cls().text() and "application/vnd.jupyter.widget-view+json" in data
         json.dumps({k: v for k, v in cls().get_state().items() if k[0] != "_" and k not in ("layout", "comm")})
+
+
+PACKAGE = Path(__file__).parents[1]/"loranb"
+RUNS = [*STATES, "starting", "skipping"]  # the states of a run, and what a click makes of them at once
+# What a made name may end in, by its beginning.
+MADE = {"map.": METRICS, "map.above_": METRICS, "map.chance_": ["share", "entropy_rank", "top_share"], "metric.": METRICS,
+    "course.": ["appeared", "grew", "shrank"], "course.mark_": ["nan", "spike", "still"],
+    "spectrum.figure_": ["worst", "expected", "measured", "energy", "module", "adapter"],
+    "doctor.sign_": ["error", "warning", "note"], "rows.kind_": LOOKS, "rows.on_": ["assistant", "last", "all"],
+    "monitor.state_": RUNS, "monitor.waits_": ["pausing", "stopping"],
+    "monitor.button_": ["train", "starting", "pause", "stop", "skip", "resume", "anew", "again"],
+    "monitor.loss_": ["train", "held"], "monitor.said_": ["train", "held"], "monitor.column_": ["step", "train", "held"]}
+
+
+def after(code, at):
+    "Where the bracket, string or template of JavaScript that begins at `at` is over"
+    if code[at] in "\"'": return re.compile(rf"(?:\\.|[^{code[at]}\\])*.").match(code, at + 1).end()
+    end, template = {"(": ")", "[": "]", "{": "}", "`": "`"}[code[at]], code[at] == "`"
+    at += 1
+    while code[at] != end:
+        inner = code.startswith("${", at) if template else code[at] in "([{`\"'"
+        at = after(code, at + template) if inner else at + 1
+    return at + 1
+
+
+def listed(code):
+    "What stands between the commas of a bracket of JavaScript"
+    out, at = [""], 1
+    while at < len(code) - 1:
+        end = after(code, at) if code[at] in "([{`\"'" else at + 1
+        if code[at] == ",": out.append("")
+        else: out[-1] += code[at:end]
+        at = end
+    return [o.strip() for o in out]
+
+
+def asked_in_js(script):
+    "Pairs of the names that a call of `sentence` may ask for and the values that it gives, None where they are not spelled out"
+    for call in re.finditer(r"\bsentence(?=\()", script):
+        name, *values = listed(script[call.end():after(script, call.end())])
+        names = {*re.findall(r'"(\w+\.\w+)"', name)}
+        for start in re.findall(r"`([\w.]+)\$\{\w+(?:\.\w+)*\}`", name): names |= {start + o for o in MADE[start]}
+        keys = {re.match(r"\w*", o)[0] for o in listed(values[0]) if o} if values and values[0][0] == "{" else None
+        yield names, keys if values else set()
+
+
+def asked_in_python(code):
+    "The same of a module"
+    for call in ast.walk(ast.parse(code)):
+        if not isinstance(call, ast.Call) or getattr(call.func, "id", "") != "sentence": continue
+        first, names = call.args[0], set()
+        choices = [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]
+        for o in choices:
+            if isinstance(o, ast.Constant): names.add(o.value)
+            else: names |= {o.values[0].value + end for end in MADE[o.values[0].value]}
+        yield names, None if any(k.arg is None for k in call.keywords) else {k.arg for k in call.keywords}
+
+
+def asked():
+    "All calls of `sentence` in the package: file, names, values"
+    for path in sorted(PACKAGE.rglob("*.[jp][sy]")):
+        find = asked_in_js if path.suffix == ".js" else asked_in_python
+        for names, given in find(path.read_text(encoding="utf-8")): yield path.name, names, given
+
+
+def test_every_sentence_is_there_and_gets_its_values():
+    calls = [*asked()]
+    assert len(calls) > 300 and all(names for _, names, _ in calls)
+    for file, names, given in calls:
+        for name in names:
+            assert name in all_texts(), (file, name)
+            needed = set(re.findall(r"\{(\w+)", all_texts()[name]))
+            assert given is None or needed <= given, (file, name, needed - given)
+
+
+def test_every_sentence_is_asked_for():
+    assert not set(all_texts()) - {o for _, names, _ in asked() for o in names}
+
+
+@pytest.mark.parametrize("cls", [*PANELS, Bill, Course, Directions, LayerMap, Log, Monitor, Now, Samples, Spectrum, TrimAdvisor])
+def test_a_panel_gets_the_texts_that_its_script_asks_for(cls):
+    texts, script = cls()._esm.split(";\n", 1)
+    assert {o for names, _ in asked_in_js(script) for o in names} <= {*json.loads(texts.removeprefix("const TEXTS = "))}

@@ -67,7 +67,7 @@ def all_texts() -> dict:  # Templates by name
 
 # %% ../../nbs/01_core/04_texts.ipynb #b9fd5e03
 def sentence(
-    name: str,  # A name of `all_texts`
+    name: str, /,  # A name of `all_texts`
     **values,  # What the template asks for, by its names
 ) -> str:  # Ready to be shown
     "One sentence with its values, each count with the form of the word that it asks for"

@@ -11,7 +11,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
-from ..core.texts import percent_text
+from ..core.texts import percent_text, sentence
 from ..core.html import ACCENT, Html, lin_ticks, svg, Svg, tag, WARM, _line, _text
 from ..models.hub import find_model, load_tokenizer
 from .rows import find_rows, held_out, rows_of
@@ -51,7 +51,8 @@ def lengths_svg(
         (a, b) in enumerate(zip(kept, cut))]
     kids += [_line(1, foot, width - 1, foot, stroke_opacity=".3"),
         *(_text(x(t), height - 6, f"{t:,}", "middle" if t else "start") for t in lin_ticks(end) if t < .8*end),
-        _text(width, height - 6, f"{end:,}{' and more' if bins['open'] else ''} tokens", "end")]
+        _text(width, height - 6, sentence("lengths.end_and_more" if bins["open"] else "lengths.end",
+        end=f"{end:,}"), "end")]
     return svg(width, height, kids, _cut_mark(bins, x, end, width, foot), label=lengths_reading(bins))
 
 # %% ../../nbs/03_data/10_previews.ipynb #7219974f
@@ -61,14 +62,15 @@ def _cut_mark(bins, x, end, width, foot):
     if limit >= end: return [_text(width, 10, f"cut at {limit:,}, beyond the right edge", "end")]
     at, left = x(limit), limit > end/2
     return [_line(at, 2, at, foot, WARM, stroke_width=1.6, stroke_dasharray="5 4"),
-        _text(at + (-6 if left else 6), 10, f"cut at {limit:,}", "end" if left else None, fill_opacity=1)]
+        _text(at + (-6 if left else 6), 10, sentence("lengths.cut", limit=f"{limit:,}"), "end" if left
+        else None, fill_opacity=1)]
 
 def lengths_reading(
     bins: dict,  # What `length_bins` returned
 ) -> str:  # A sentence
     "What the histogram of the lengths says"
     rows, cut = sum(bins["kept"]) + sum(bins["cut"]), sum(bins["cut"])
-    if not rows: return "No row yet."
+    if not rows: return sentence("lengths.none")
     return f"{rows:,} rows of up to {bins['longest']:,} tokens" + (f", {cut:,} of them cut at {bins['limit']:,}."
         if cut else ", none of them cut.")
 

@@ -8,7 +8,7 @@ __all__ = ['smooth', 'loss_reading', 'loss_svg', 'card_html', 'report_html']
 # %% ../../nbs/08_runs/06_report.ipynb #cb64b18d
 import math
 import numpy as np
-from ..core.texts import number_text
+from ..core.texts import number_text, sentence
 from ..core.html import (ACCENT, Axes, Html, LEARN, lin_ticks, log_range, svg, Svg, table_html, tag, _line, _path, _text)
 from ..spectra.readings import map_reading, spectrum_reading
 from ..spectra.pictures import model_map, multiples_svg, spectrum_svg
@@ -88,13 +88,15 @@ def loss_svg(
     if len(te): marks.append(tag("path", d=_path(ax.x(te), ax.y(ye)), fill="none", stroke=LEARN, stroke_width=2))
     marks += [tag("circle", cx=float(ax.x(a)), cy=float(ax.y(b)), r=3.5 if a == te[-1] else 2.2, fill=LEARN) for a,
         b in zip(te, ye)]
-    ends = [(n, v[-1], c) for n, v, c in (("train", line, ACCENT), ("held out", ye, LEARN)) if len(v)]
+    ends = [(n, v[-1], c) for n, v, c in (("train", line, ACCENT), ("held", ye, LEARN)) if len(v)]
     for (n, v, c), at in zip(ends, _spread([ax.y(v) for _, v, _ in ends], 14, ax.y0-2) if ends else ()):
         marks += [_line(ax.x1+9, at, ax.x1+19, at, c, stroke_width=2), tag("circle", cx=float(ax.x1+14), cy=float(at),
-            r=3, fill=c) if n == "held out" else None, _text(ax.x1+23, at+4, f"{n} {number_text(v)}", fill_opacity=1)]
-    said = ", ".join(f"{n} loss {number_text(v)}" for n, v, _ in ends) or "no step yet"
+            r=3, fill=c) if n == "held" else None, _text(ax.x1+23, at+4, sentence(f"monitor.loss_{n}",
+            loss=number_text(v)), fill_opacity=1)]
+    said = (", ".join(sentence(f"monitor.said_{n}", loss=number_text(v)) for n, v, _ in ends)
+        or sentence("common.no_step"))
     return svg(width, height, ax.grid(lin_ticks(last) if ends or last > 1 else []), marks,
-        None if ends else _text(width/2, height*0.4, said, "middle"), label=f"Loss by step: {said}")
+        None if ends else _text(width/2, height*0.4, said, "middle"), label=sentence("monitor.picture", losses=said))
 
 # %% ../../nbs/08_runs/06_report.ipynb #af45cd89
 def _block(head, *kids, grow):
@@ -122,7 +124,7 @@ def card_html(
         grow="3 1 500px")]
     if figures: parts.append(_block("Figures", table_html(figures), grow="1 1 200px"))
     if sigmas is not None:
-        parts.append(_block("Which layers learned?", model_map(modules, sigmas), _say(map_reading(modules, sigmas)),
+        parts.append(_block(sentence("map.question"), model_map(modules, sigmas), _say(map_reading(modules, sigmas)),
             grow="1 1 340px"))
     if sigma is not None:
         parts.append(_block(tag("span", "Singular values of BA · ", tag("code", module)),
@@ -184,7 +186,7 @@ def _spectra_sections(modules, s, bands):
     band = None if b is None else b[best]
     r = modules[best].get("r", s.shape[1])
     name = modules[best]["name"]
-    pair = [tag("div", tag("h2", "Which layers learned?"), model_map(modules, s), _read(map_reading(modules, s))),
+    pair = [tag("div", tag("h2", sentence("map.question")), model_map(modules, s), _read(map_reading(modules, s))),
         tag("div", tag("h2", f"The module that moved most: {name}"), spectrum_svg(s[best, :r], band, title=name),
         _read(spectrum_reading(s[best, :r], band)))]
     return [tag("section", tag("div", pair, class_="two")),

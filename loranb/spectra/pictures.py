@@ -8,7 +8,7 @@ __all__ = ['spectrum_svg', 'course_svg', 'map_svg', 'model_map', 'multiples_svg'
 # %% ../../nbs/05_spectra/08_pictures.ipynb #3d97e508
 import math
 import numpy as np
-from ..core.texts import number_text
+from ..core.texts import number_text, sentence
 from ..core.html import (ACCENT, Axes, GREY, LEARN, lin_ticks, log_range, log_ticks, svg, Svg, tag, WARM, _line, _path, _text)
 from .readings import (
     course_alarms, course_reading, directions_reading, map_format, map_reading, map_scale, map_values, METRICS,
@@ -22,7 +22,7 @@ def _sigma_range(sigma, bands):
 
 def _noise_key(x, y):
     return [tag("rect", x=float(x), y=float(y-8), width=14, height=9, fill=GREY, fill_opacity=".25"),
-        _text(x+19, y, "what noise would give")]
+        _text(x+19, y, sentence("common.noise"))]
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #b5504a40
 def _glyph(kind, x, y, colour="currentColor", a=4):
@@ -36,7 +36,7 @@ def _glyph(kind, x, y, colour="currentColor", a=4):
 def _rank_marks(ax, f, y):
     places = [(kind, at + .5, word) for kind, at, word in (("k90", f["k90"], f"90 %: {f['k90']}"),
         ("k99", f["k99"], f"99 %: {f['k99']}"),
-        ("rank", f["entropy_rank"], f"entropy rank {number_text(f['entropy_rank'])}"))]
+        ("rank", f["entropy_rank"], f"{METRICS['entropy_rank']} {number_text(f['entropy_rank'])}"))]
     return [o for i, (kind, at, word) in enumerate(places) for o in (_glyph(kind, float(ax.x(at)), ax.y0+7),
         _glyph(kind, 8 + 67.*i, y-4), _text(17 + 67.*i, y, word))]
 
@@ -51,7 +51,7 @@ def spectrum_svg(
 ) -> Svg:  # The picture
     "Singular values as stems, with the noise band and the rank that would have been enough"
     s, f = np.nan_to_num(np.asarray(sigma, float), posinf=0), spectrum_figures(sigma, band)
-    n, at, known = len(s), k or f["k99"], f["noise"] is not None
+    n, at, known, name = len(s), k or f["k99"], f["noise"] is not None, title or sentence("common.one_update")
     a = [] if aware is None or not np.nansum(aware) else np.asarray(aware,
         float)*f["norm"]/math.sqrt(np.nansum(np.square(aware)))
     ax = Axes(width, height, (0.5, n+0.5), _sigma_range([*s, *a], band if known else ()), top=22, bottom=70)
@@ -67,16 +67,16 @@ def spectrum_svg(
             tag("circle", cx=float(ax.x(i)), cy=float(ax.y(v)), r=min(4.5, gap*.4), fill=c)]
     kids += [_glyph("aware", float(ax.x(i)), float(ax.y(v)), LEARN, min(4., gap*.4)) for i,
         v in enumerate(a, 1) if v > 0]
-    if len(a): kids += [_glyph("aware", 160., height-28., LEARN), _text(169, height-24, "as data sees it")]
+    if len(a): kids += [_glyph("aware", 160., height-28., LEARN), _text(169, height-24, sentence("spectrum.aware"))]
     if not f["norm"]:
-        return svg(width, height, kids, label=f"Singular values of {title or 'one update'}. "
-            f"{spectrum_reading(sigma, band)}")
-    x, left, word = (float(ax.x(at+.5)), at > n/2, f"99 % of the energy: k = {at}" if at == f["k99"]
-        else f"cut at k = {at}")
+        return svg(width, height, kids, label=sentence("spectrum.picture", name=name,
+            reading=spectrum_reading(sigma, band)))
+    x, left = float(ax.x(at+.5)), at > n/2
+    word = sentence("spectrum.cut_here_99" if at == f["k99"] else "spectrum.cut_here", k=at)
     kids += [*_rank_marks(ax, f, height-5), _line(x, 6, x, ax.y0, WARM, stroke_width=1.6, stroke_dasharray="5 4"),
         _text(x+(-6 if left else 6), 14, word, "end" if left else None, fill_opacity=1)]
-    return svg(width, height, kids, label=f"Singular values of {title or 'one update'}. "
-        f"{spectrum_reading(sigma, band, aware, k)}")
+    return svg(width, height, kids, label=sentence("spectrum.picture", name=name,
+        reading=spectrum_reading(sigma, band, aware, k)))
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #65cffd30
 def _strip(t, v, noise, ax, top, height, floor, words):
@@ -94,10 +94,10 @@ def _strips(t, s, b, at, shape, ax):
     f = [spectrum_figures(o) for o in s]
     rank, norm = (np.array([o[k] if o["norm"] else np.nan for o in f]) for k in ("entropy_rank", "norm"))
     null, noise = noise_rank(*shape, s.shape[1]) if shape else math.nan, math.sqrt(s.shape[1])*b.mean(1)
-    said = lambda v: "" if math.isnan(v) else f" · noise {number_text(v)}"
+    said = lambda v: "" if math.isnan(v) else f" · {sentence('course.noise', value=number_text(v))}"
     return [*_strip(t, rank, np.full(len(t), null), ax, 230, 22, 1,
-        f"entropy rank {number_text(rank[at])}{said(null)}"),
-        *_strip(t, norm, noise, ax, 274, 22, 0, f"size ‖ΔW‖ {number_text(norm[at])}{said(noise[at])}")]
+        f"{METRICS['entropy_rank']} {number_text(rank[at])}{said(null)}"),
+        *_strip(t, norm, noise, ax, 274, 22, 0, f"{METRICS['norm']} {number_text(norm[at])}{said(noise[at])}")]
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #10bbd1bf
 def _course_lines(t, s, ax, top):
@@ -141,10 +141,10 @@ def course_svg(
     for step, kind, _ in course_alarms(t[now], s[now], b[now], drift):
         x, left = float(ax.x(step)), step > last/2
         kids += [_line(x, 2, x, ax.y0, WARM, stroke_width=1.6, stroke_dasharray="2 3"),
-            _text(x+(-5 if left else 5), 10, {"nan": "not a number", "spike": "spike",
-            "still": "nothing learned"}[kind], "end" if left else None, fill=WARM, fill_opacity=1)]
-    return svg(width, height, kids, label=f"Singular values of {title or 'one update'} by step. "
-        f"{course_reading(t[now], s[now], b[now], drift)}")
+            _text(x+(-5 if left else 5), 10, sentence(f"course.mark_{kind}"), "end" if left else None, fill=WARM,
+            fill_opacity=1)]
+    return svg(width, height, kids, label=sentence("course.picture",
+        name=title or sentence("common.one_update"), reading=course_reading(t[now], s[now], b[now], drift)))
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #4d243b77
 def map_svg(
@@ -249,22 +249,22 @@ def directions_svg(
     ax = Axes(width, height, np.log10(xlim), ylim, left=48, bottom=44)
     x, y = ax.x(np.log10(np.clip(np.where(use, s, xlim[0]), *xlim))), ax.y(np.where(use, e, ylim[0]))
     kids = ax.grid(()) + [_text(ax.x(math.log10(t)), height-28, number_text(t), "middle")
-        for t in log_ticks(*xlim)] + [_text(ax.x1, height-10, "singular value σ", "end"),
-        _text(2, 8, "effect on the loss |σ·g|")]
+        for t in log_ticks(*xlim)] + [_text(ax.x1, height-10, sentence("directions.size"), "end"),
+        _text(2, 8, sentence("directions.effect"))]
     if use.any():
         g = float(np.median(e[use]/s[use]))
         ends = np.clip(np.array(xlim), ylim[0]/g, ylim[1]/g)
         kids.append(_line(ax.x(np.log10(ends[0])), ax.y(g*ends[0]), ax.x(np.log10(ends[1])), ax.y(g*ends[1]), GREY,
             stroke_width=1.3, stroke_dasharray="5 4"))
         kids += [_line(2, height-14, 18, height-14, GREY, stroke_width=1.3, stroke_dasharray="5 4"),
-            _text(24, height-10, "if only size mattered")]
+            _text(24, height-10, sentence("directions.only_size"))]
     kids.append(tag("path", d=_dots(x[use], y[use]), stroke=GREY, stroke_width=3.5, stroke_linecap="round",
         stroke_opacity=".45", fill="none"))
     if selected >= 0:
         for i in np.flatnonzero(use[selected]):
             kids.append(tag("circle", cx=float(x[selected, i]), cy=float(y[selected, i]), r=4.5, fill=ACCENT))
-    return svg(width, height, kids, label=f"Size and effect of {int(use.sum())} directions. "
-        f"{directions_reading(modules, s, e, selected)}")
+    return svg(width, height, kids, label=sentence("directions.picture", n=int(use.sum()),
+        reading=directions_reading(modules, s, e, selected)))
 
 # %% ../../nbs/05_spectra/08_pictures.ipynb #5cb117c5
 def trim_svg(
@@ -281,7 +281,7 @@ def trim_svg(
     ax = Axes(width, height, (0, 100), _sigma_range(np.concatenate([p[:, 1] for p in points.values()] or [[]]), ()),
         left=48, right=22, top=20, bottom=height-150)
     kids = ax.grid(()) + [_text(ax.x(v), 166, f"{v} %", "middle") for v in (0, 25, 50, 75, 100)] + [_text(2, 10,
-        "expected error, %"), _text(2, 206, "measured, nats")]
+        sentence("trim.error")), _text(2, 206, sentence("trim.distance"))]
     for n in sorted((n for n in points if (points[n][:, 1] > 0).any()), key=lambda n: (n == rule, n == "uniform")):
         look = dict(stroke=ACCENT, stroke_width=2) if n == rule else dict(stroke=GREY, stroke_width=1.5,
             stroke_dasharray="5 4" if n == "uniform" else None, stroke_opacity=None if n == "uniform" else ".6")
@@ -289,7 +289,7 @@ def trim_svg(
             **look))
     own, kl = [(p, v) for n, p, v in measured if n == rule], [v for *_, v in measured]
     low = Axes(width, height, (0, 100), _sigma_range(kl, ()), left=48, right=22, top=214, bottom=26)
-    kids += low.grid(()) if kl else [_text(ax.x(50), 238, "not measured", "middle")]
+    kids += low.grid(()) if kl else [_text(ax.x(50), 238, sentence("common.not_measured"), "middle")]
     kids += [tag("circle", cx=float(low.x(100*p/total)), cy=float(low.y(v)), r=4, fill=LEARN if n == rule else GREY)
         for n, p, v in sorted(measured, key=lambda o: o[0] == rule)]
     if rule in points and len(points[rule]):
@@ -299,6 +299,6 @@ def trim_svg(
     kids += [_line(2, height-9, 18, height-9, ACCENT, stroke_width=2), _text(24, height-5, rule)]
     if "uniform" in points and rule != "uniform":
         kids += [_line(84, height-9, 100, height-9, GREY, stroke_width=1.5, stroke_dasharray="5 4"),
-            _text(106, height-5, "same rank everywhere")]
-    return svg(width, height, kids, label="Expected error by the parameters kept. "
-        f"{trim_reading(curves, rule, at, total, itemsize, measured)}")
+            _text(106, height-5, sentence("trim.same_rank"))]
+    return svg(width, height, kids, label=sentence("trim.picture",
+        reading=trim_reading(curves, rule, at, total, itemsize, measured)))

@@ -178,7 +178,7 @@ def module_grid(
         return [m["name"] for m in modules], [""], np.arange(len(modules))[:, None]
     layers, kinds = sorted({l for l, _ in pairs}, reverse=True), list(dict.fromkeys(k for _, k in pairs))
     place = {p: i for i, p in enumerate(pairs)}
-    return [f"layer {l}" for l in layers], [short_kind(k)
+    return [sentence("map.layer", layer=l) for l in layers], [short_kind(k)
         for k in kinds], np.array([[place.get((l, k), -1) for k in kinds] for l in layers])
 
 # %% ../../nbs/05_spectra/07_readings.ipynb #9e87d7b9

@@ -4,38 +4,43 @@ const total = parts => parts.reduce((sum, p) => sum + p[1], 0);
 const BAR = 17, ROW = 37;
 
 function render({ model, el }) {
-  const { root, body } = card(el, { title: "Fit", sub: "Will it fit, and where does memory go?", cls: "bill" });
+  const { root, body } = card(el, { title: sentence("bill.title"), sub: sentence("bill.question"), cls: "bill" });
   const picture = h("div", { class: "bars" }), parts = h("ul", { class: "parts" }), read = h("p", { class: "read", "aria-live": "polite" }), notes = h("dl", { class: "notes" });
-  const other = pick(model, "gpu", "names", { label: "The card to fit: a name such as T4 or RTX 4090", before: "card" }), chips = h("fieldset", { class: "cards" });
-  const ladder = h("ol", { class: "ladder", tabindex: 0, "aria-label": "What to change so that it fits" }), wrong = complaint(model, [other.box]);
+  const other = pick(model, "gpu", "names", { label: sentence("bill.card_to_fit"), before: sentence("bill.card") }), chips = h("fieldset", { class: "cards" });
+  const ladder = h("ol", { class: "ladder", tabindex: 0, "aria-label": sentence("bill.ladder") }), wrong = complaint(model, [other.box]);
   body.append(h("div", { class: "sides" }, h("div", {}, picture, parts, notes), h("div", {}, h("div", { class: "which" }, other.root, chips), read, ladder, wrong.root)));
 
+  const fitWords = g => g.over <= 0 ? sentence("bill.fits") : sentence("bill.short", { size: size(g.over) });
   let shown = "", buttons = [];
   function drawCards() {
     const gpus = model.get("cards") || [], key = JSON.stringify(gpus.map(g => g.name));
     if (key !== shown) {
       shown = key;
       buttons = gpus.map(g => h("button", { type: "button", class: "chip", onclick: () => give(model, { gpu: g.name }) }));
-      fill(chips, h("legend", { class: "hide" }, "Cards that it fits"), h("div", { class: "chips" }, buttons));
+      fill(chips, h("legend", { class: "hide" }, sentence("bill.cards")), h("div", { class: "chips" }, buttons));
     }
     gpus.forEach((g, i) => {
-      const fits = g.over <= 0, words = fits ? "fits" : `${size(g.over)} short`;
+      const fits = g.over <= 0;
       fill(buttons[i], h("span", { "aria-hidden": "true" }, fits ? "✓" : "✗"), `${g.name} ${num(g.usable / 1e9)}`);
-      buttons[i].className = `chip ${fits ? "on" : "off"}`; buttons[i].title = `${g.name}, ${size(g.usable)} usable: ${words}`;
+      buttons[i].className = `chip ${fits ? "on" : "off"}`; buttons[i].title = sentence("bill.room_and_fit", { name: g.name, size: size(g.usable), words: fitWords(g) });
       buttons[i].setAttribute("aria-pressed", String(g.name === model.get("gpu"))); buttons[i].setAttribute("aria-label", buttons[i].title);
     });
     const at = gpus.find(g => g.name === model.get("gpu"));
-    other.draw(at ? (at.over <= 0 ? "fits" : `${size(at.over)} short`) : "");
+    other.draw(at ? fitWords(at) : "");
+  }
+  function rung(o, i) {
+    const take = h("button", { type: "button", "aria-label": sentence("bill.change_this", { words: o.words }), onclick: () => model.send({ kind: "take", step: i }) }, sentence("bill.change"));
+    const saves = sentence(o.fits ? "bill.saves_and_fits" : "bill.saves", { saved: size(o.saves), peak: size(o.peak) });
+    const price = sentence("bill.price", { time: o.time, quality: o.quality, source: o.source });
+    return h("li", {}, take, h("div", {}, h("code", {}, o.words), h("div", { class: "tiny" }, saves), h("div", { class: "tiny why", title: o.source }, price)));
   }
   let rungs;
   function drawLadder() {
     const steps = model.get("rungs") || [], key = JSON.stringify(steps);
     if (key === rungs) return;
     rungs = key;
-    fill(ladder, steps.map((o, i) => h("li", {}, h("button", { type: "button", "aria-label": `Change ${o.words}`, onclick: () => model.send({ kind: "take", step: i }) }, "change"),
-      h("div", {}, h("code", {}, o.words), h("div", { class: "tiny" }, `saves ${size(o.saves)}, ${size(o.peak)} then${o.fits ? ", and it fits" : ""}`),
-        h("div", { class: "tiny why", title: o.source }, `time: ${o.time}; quality: ${o.quality} (${o.source})`)))));
-    if (!steps.length) fill(ladder, h("li", {}, h("span", { class: "tiny" }, "No step to take.")));
+    fill(ladder, steps.map(rung));
+    if (!steps.length) fill(ladder, h("li", {}, h("span", { class: "tiny" }, sentence("bill.no_rung"))));
   }
   function draw() {
     const sides = model.get("sides") || [], yours = sides.find(o => o.yours) || { parts: [] };
@@ -51,7 +56,7 @@ function render({ model, el }) {
     sides.forEach((o, i) => {
       const y = i * ROW, g = s("g", { class: o.yours ? "chosen" : "beside" });
       let left = 0;
-      g.append(s("text", { x: 0, y: y + 12, class: o.yours ? "strong" : "" }, o.yours ? `${o.name} · yours` : o.name), s("text", { x: w, y: y + 12, "text-anchor": "end", class: o.yours ? "strong" : "" }, size(total(o.parts))));
+      g.append(s("text", { x: 0, y: y + 12, class: o.yours ? "strong" : "" }, o.yours ? sentence("bill.yours", { name: o.name }) : o.name), s("text", { x: w, y: y + 12, "text-anchor": "end", class: o.yours ? "strong" : "" }, size(total(o.parts))));
       for (const [name, bytes] of o.parts) {
         const width = x(bytes);
         if (width > .2) g.append(s("rect", { class: `p-${name}`, x: left, y: y + 17, width: Math.max(width - .7, .3), height: BAR }, s("title", {}, `${name}: ${size(bytes)}`)));
@@ -63,12 +68,12 @@ function render({ model, el }) {
     for (const g of [...gpus].sort((a, b) => a.usable - b.usable)) {
       if (g.usable > most) continue;
       const px = x(g.usable), own = g === at;
-      nodes.push(s("path", { class: own ? "room chosen" : "room", d: sides.map((o, i) => `M${px} ${i * ROW + 15}v${BAR + 4}`).join("") + `M${px} ${foot - 2}v3` }, s("title", {}, `${g.name}: ${size(g.usable)} usable`)));
+      nodes.push(s("path", { class: own ? "room chosen" : "room", d: sides.map((o, i) => `M${px} ${i * ROW + 15}v${BAR + 4}`).join("") + `M${px} ${foot - 2}v3` }, s("title", {}, sentence("bill.room", { name: g.name, size: size(g.usable) }))));
       const room = 7 * g.name.length / 2, middle = Math.min(Math.max(px, room), w - room);
       if (middle - room > end || own) { nodes.push(s("text", { class: own ? "strong" : "", x: middle, y: foot + 13, "text-anchor": "middle" }, g.name)); end = middle + room; }
     }
-    const words = sides.map(o => `${o.name} ${size(total(o.parts))}`).join(", ");
-    fill(picture, s("svg", { viewBox: `0 0 ${w} ${foot + 18}`, height: foot + 18, role: "img", "aria-label": `Peak of memory: ${words}` }, nodes));
+    const peaks = sides.map(o => `${o.name} ${size(total(o.parts))}`).join(", ");
+    fill(picture, s("svg", { viewBox: `0 0 ${w} ${foot + 18}`, height: foot + 18, role: "img", "aria-label": sentence("bill.picture", { peaks }) }, nodes));
   }
   const stop = redraw(model, ["sides", "cards", "gpu", "names", "rungs", "verdict", "notes", "message"], root, draw), seen = new ResizeObserver(stop.ask);
   seen.observe(picture);

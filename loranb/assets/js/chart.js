@@ -48,7 +48,7 @@ function sigmaRange(values) {
   for (const v of values) if (v > 0 && Number.isFinite(v)) { if (v < lo) lo = v; if (v > hi) hi = v; }
   return hi ? logRange(Math.max(lo / 1.3, hi / 1e4), hi * 1.1) : [0.1, 1];
 }
-const noiseKey = (x, y) => [s("rect", { class: "noise", x, y: y - 8, width: 14, height: 9 }), label(x + 19, y, "what noise would give")];
+const noiseKey = (x, y) => [s("rect", { class: "noise", x, y: y - 8, width: 14, height: 9 }), label(x + 19, y, sentence("common.noise"))];
 // Numbers out of a trait or a message that holds float32 bytes.
 const floats = v => !v ? new Float32Array() : new Float32Array(v.buffer ? v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength) : v);
 // Text that changes only when it differs, so that nothing flickers and a screen reader is not told twice.
@@ -59,7 +59,7 @@ const tell = (node, text) => say(node, text.replaceAll(" %", "\u00a0%"));
 // `near(x, y)` turns pixels into a place, `move(place, dx, dy)` steps from one place to the next, undefined being none.
 function chart(height, name, { near, move, read }) {
   const svg = s("svg", { role: "img", height }), over = s("g", { class: "over", "aria-hidden": "true" });
-  const said = h("span", { class: "unseen", "aria-live": "polite" }), root = h("div", { class: "chart", tabindex: 0, role: "group", "aria-label": `${name}. Arrow keys read its values.` }, svg, said);
+  const said = h("span", { class: "unseen", "aria-live": "polite" }), root = h("div", { class: "chart", tabindex: 0, role: "group", "aria-label": sentence("common.arrow_keys", { name }) }, svg, said);
   let place, ax = null, byKey = false;
   const mark = () => {
     const got = ax && place !== undefined ? read(place, ax) : undefined;

@@ -30,18 +30,20 @@ function render({ model, el }) {
     onkeydown: e => { if (e.key === "ArrowRight" || e.key === "ArrowLeft") { e.preventDefault(); choose(KINDS[1 - i]); tabs[1 - i].focus(); } } }, k));
   const said = h("span", { class: "said", "aria-live": "polite" });
   const button = h("button", { type: "button", class: "copy", onclick: async () => {
-    said.textContent = await copy(model.get(kind), root) ? "copied" : "press Ctrl+C";
-    if (said.textContent !== "copied") getSelection().selectAllChildren(pre);
+    const copied = await copy(model.get(kind), root);
+    said.textContent = sentence(copied ? "common.copied" : "common.press_keys");
+    if (!copied) getSelection().selectAllChildren(pre);
     clearTimeout(timer); timer = setTimeout(() => { said.textContent = ""; }, 2000);
-  } }, "copy");
-  const { root, body } = card(el, { title: "Code", sub: "What this cell does, in words you can keep", cls: "code", extra: h("div", { class: "tools" }, said, h("div", { role: "tablist", "aria-label": "Language", class: "tabs" }, tabs), button) });
+  } }, sentence("common.copy"));
+  const tools = h("div", { class: "tools" }, said, h("div", { role: "tablist", "aria-label": sentence("code.language"), class: "tabs" }, tabs), button);
+  const { root, body } = card(el, { title: sentence("code.title"), sub: sentence("code.about"), cls: "code", extra: tools });
   body.className = "body"; body.append(pre);
   function draw() {
     for (const t of tabs) { const on = t.textContent === kind; t.setAttribute("aria-selected", String(on)); t.tabIndex = on ? 0 : -1; }
     pre.setAttribute("aria-labelledby", `${name}-${kind}`);
     const text = model.get(kind) || "";
     button.disabled = !text;
-    fill(pre, text ? coloured(text, kind) : h("span", { class: "rem" }, "# nothing yet"));
+    fill(pre, text ? coloured(text, kind) : h("span", { class: "rem" }, sentence("code.none")));
   }
   const stop = redraw(model, KINDS, root, draw);
   return () => { clearTimeout(timer); stop(); };

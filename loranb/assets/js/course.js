@@ -1,4 +1,3 @@
-const MARKS_OF = { nan: "not a number", spike: "spike", still: "nothing learned" };
 const median = a => { const b = [...a].sort((x, y) => x - y), i = b.length >> 1; return b.length % 2 ? b[i] : (b[i - 1] + b[i]) / 2; };
 function courseAlarms(t, sigma, band, drift) {
   const bad = sigma.findIndex(v => !finite(v)), n = t.length, last = t[n - 1];
@@ -40,11 +39,11 @@ function strip(ax, t, values, noise, top, height, floor, words) {
   return [label(2, top - 5, words), s("line", { class: "rule", x1: ax.x0, x2: ax.x1, y1: top + height, y2: top + height }), ...line(noise, "quiet dashed", 1.3), ...line(values, "stem", 1.8)];
 }
 function render({ model, el }) {
-  const H = 300, { root, body, subline, at: when } = asks(el, model, "Has it converged?", "course"), read = h("p", { class: "read" });
+  const H = 300, { root, body, subline, at: when } = asks(el, model, sentence("course.question"), "course"), read = h("p", { class: "read" });
   let t = [], sigma = [], band = [], timer = 0;
   const nearestStep = at => { let best = 0; t.forEach((v, i) => { if (Math.abs(v - at) < Math.abs(t[best] - at)) best = i; }); return best; };
   const clamp = (v, n) => Math.min(Math.max(v, 0), n - 1);
-  const plot = chart(H, "Singular values by step", {
+  const plot = chart(H, sentence("course.chart"), {
     near: (x, y, ax) => {
       if (!t.length) return;
       const j = nearestStep((x - ax.x0) / (ax.x1 - ax.x0) * ax.xlim[1]), far = sigma[j].map(v => Math.abs(ax.y(v) - y));
@@ -54,14 +53,18 @@ function render({ model, el }) {
     read: (p, ax) => {
       if (!t.length) return;
       const j = nearestStep(p.step), i = Math.min(p.i, sigma[j].length - 1), x = ax.x(t[j]), v = sigma[j][i];
-      return { x, text: `σ${i + 1} = ${num(v)} at step ${count(t[j])}`, marks: [s("path", { d: line(ax, i), fill: "none", stroke: "var(--ink)", "stroke-width": 1.6 }), s("circle", { fill: "var(--accent)", cx: x, cy: ax.y(v), r: 5 })] };
+      return { x, text: sentence("course.value", { i: i + 1, value: num(v), step: count(t[j]) }), marks: [s("path", { d: line(ax, i), fill: "none", stroke: "var(--ink)", "stroke-width": 1.6 }), s("circle", { fill: "var(--accent)", cx: x, cy: ax.y(v), r: 5 })] };
     } });
   const line = (ax, i) => path(t.map((o, j) => [ax.x(o), sigma[j][i]]).filter(p => p[1] > 0).map(([x, v]) => [x, ax.y(v)]));
   // The slider over the frames; its right end follows the run. Replaying takes about eight seconds.
   const go = i => set(model, "at", i >= t.length - 1 ? -1 : t[i]), now = () => shown({ steps: t }, model.get("at") ?? -1);
   const icon = s("path", { fill: "currentColor" }), button = h("button", { type: "button", class: "play" }, s("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, icon));
-  const range = h("input", { type: "range", min: 0, step: 1, "aria-label": "Step shown", oninput: e => { pause(); go(+e.target.value); } }), where = h("span", { class: "tiny where" });
-  const look = () => { icon.setAttribute("d", timer ? "M2 1h3v10h-3zM7 1h3v10h-3z" : "M2 1l9 5l-9 5z"); button.setAttribute("aria-label", timer ? "Pause" : "Replay the run"); button.title = timer ? "Pause" : "Replay the run"; };
+  const range = h("input", { type: "range", min: 0, step: 1, "aria-label": sentence("course.slider"), oninput: e => { pause(); go(+e.target.value); } }), where = h("span", { class: "tiny where" });
+  const look = () => {
+    const words = sentence(timer ? "course.pause" : "course.replay");
+    icon.setAttribute("d", timer ? "M2 1h3v10h-3zM7 1h3v10h-3z" : "M2 1l9 5l-9 5z");
+    button.setAttribute("aria-label", words); button.title = words;
+  };
   const pause = () => { clearTimeout(timer); timer = 0; look(); };
   const tick = () => {
     const i = now() + 1;
@@ -87,21 +90,21 @@ function render({ model, el }) {
       const v = sigma[sigma.length - 1][i], y = ax.y(v);
       if (v > top && used.every(u => Math.abs(u - y) >= 11)) { names.push(label(ax.x1 + 4, y + 4, `σ${i + 1}`)); used.push(y); }
     }
-    fill(subline, "Step by step · ", h("span", { class: "mono" }, name || "no module"));
+    fill(subline, `${sentence("course.sub")} · `, h("span", { class: "mono" }, name || sentence("common.no_module")));
     when(st, shownAt);
-    plot.draw(ax, `Singular values of ${name || "one update"} by step. ${reading}`, ax.grid(t.length ? linTicks(last, 3) : [], H - 184),
+    plot.draw(ax, sentence("course.picture", { name: name || sentence("common.one_update"), reading }), ax.grid(t.length ? linTicks(last, 3) : [], H - 184),
       known.length > 0 && [s("path", { class: "noise", d: path([...edge(1), ...edge(0).reverse()]) + "Z" }), ...noiseKey(2, 204)], lines, names, t.length > 0 && strips(st.modules[m], ax, shownAt),
       shownAt < t.length - 1 && [...[[0, ax.y0], [228, 25], [272, 25]].map(([y, height]) => s("rect", { class: "later", x: ax.x(t[shownAt]), y, width: Math.max(0, ax.x1 - ax.x(t[shownAt])) + 1, height })), s("line", { class: "hair", x1: ax.x(t[shownAt]), x2: ax.x(t[shownAt]), y1: ax.y1, y2: H - 4 })],
-      alarms.map(a => { const x = ax.x(a.step), left = a.step > last / 2; return [s("line", { class: "alarm", x1: x, x2: x, y1: 2, y2: ax.y0 }), label(x + (left ? -5 : 5), 10, MARKS_OF[a.kind], { class: "alarm", "text-anchor": left ? "end" : "start" })]; }).flat(),
-      !lines.length && label(W / 2, 90, "no spectrum yet", { class: "empty", "text-anchor": "middle" }));
+      alarms.map(a => { const x = ax.x(a.step), left = a.step > last / 2; return [s("line", { class: "alarm", x1: x, x2: x, y1: 2, y2: ax.y0 }), label(x + (left ? -5 : 5), 10, sentence(`course.mark_${a.kind}`), { class: "alarm", "text-anchor": left ? "end" : "start" })]; }).flat(),
+      !lines.length && label(W / 2, 90, sentence("common.no_spectrum"), { class: "empty", "text-anchor": "middle" }));
     tell(read, reading); read.classList.toggle("alarm", alarms.length > 0);
     range.max = Math.max(1, t.length - 1); range.disabled = button.disabled = t.length < 2; slide(range, Math.max(shownAt, 0));
-    say(where, t.length ? `step ${count(t[shownAt])} of ${count(last)}` : "no step yet"); range.setAttribute("aria-valuetext", where.textContent);
+    say(where, t.length ? sentence("common.step_of", { step: count(t[shownAt]), last: count(last) }) : sentence("common.no_step")); range.setAttribute("aria-valuetext", where.textContent);
   }
   function strips(o, ax, at) {
     const all = sigma.map(v => figures(v, [NaN, NaN])), rank = all.map(f => f.norm ? f.entropy_rank : NaN), norm = all.map(f => f.norm || NaN), noise = band.map(b => Math.sqrt(o.r) * (b[0] + b[1]) / 2);
-    const said = v => Number.isFinite(v) ? ` · noise ${num(v)}` : "";
-    return [...strip(ax, t, rank, t.map(() => noiseRank(o)), 230, 22, 1, `entropy rank ${num(rank[at])}${said(noiseRank(o))}`), ...strip(ax, t, norm, noise, 274, 22, 0, `size ‖ΔW‖ ${num(norm[at])}${said(noise[at])}`)];
+    const said = (metric, value, noise) => `${sentence(`metric.${metric}`)} ${num(value)}${Number.isFinite(noise) ? ` · ${sentence("course.noise", { value: num(noise) })}` : ""}`;
+    return [...strip(ax, t, rank, t.map(() => noiseRank(o)), 230, 22, 1, said("entropy_rank", rank[at], noiseRank(o))), ...strip(ax, t, norm, noise, 274, 22, 0, said("norm", norm[at], noise[at]))];
   }
   const stop = follow(model, [], root, draw);
   return () => { pause(); stop(); };

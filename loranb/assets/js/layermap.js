@@ -10,7 +10,7 @@ function moduleGrid(modules) {
   if (modules.some(m => none(m.layer) || none(m.kind)) || new Set(modules.map(key)).size < modules.length || kinds.length > 12)
     return { fits: false, rows: modules.map(m => m.name), columns: [""], place: modules.map((_, i) => [i]) };
   const layers = [...new Set(modules.map(m => m.layer))].sort((a, b) => b - a), at = new Map(modules.map((m, i) => [key(m), i]));
-  return { fits: true, rows: layers.map(l => `layer ${l}`), columns: kinds.map(short), place: layers.map(l => kinds.map(k => at.get(`${l} ${k}`) ?? -1)) };
+  return { fits: true, rows: layers.map(layer => sentence("map.layer", { layer })), columns: kinds.map(short), place: layers.map(l => kinds.map(k => at.get(`${l} ${k}`) ?? -1)) };
 }
 function valueOf(st, m, t, metric) {
   const { column } = METRICS[metric], found = column && measured(st, column, m, t), sigma = column ? [] : spectrumOf(st, m, t);
@@ -55,13 +55,13 @@ function peekAt(st, m, t) {
   const spark = s("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }, Number.isFinite(band[1]) && s("rect", { class: "noise", x: 0, width: W, y: ax.y(band[1]), height: ax.y(band[0]) - ax.y(band[1]) }),
     s("path", { class: "stems", d: sigma.map((v, i) => v > 0 ? `M${ax.x(i + 1).toFixed(1)} ${H}V${ax.y(v).toFixed(1)}` : "").join(""), "stroke-width": Math.max(0.8, Math.min(3, 60 / o.r)) }));
   const rows = Object.entries(METRICS).map(([k, { show }]) => [titleOf(k), valueOf(st, m, t, k), show]).filter(([, f]) => Number.isFinite(f.v)), old = rows.map(([, f]) => f.step).filter(v => v !== undefined && v !== st.steps[t]);
-  return [h("div", { class: "mono" }, o.name), h("div", { class: "row" }, h("span", {}, `${o.m} × ${o.n}`, h("br"), `r ${o.r} · scaling ${num(o.scaling)}`), spark),
-    h("div", { class: "facts" }, rows.map(([name, f, show]) => h("span", {}, `${name} `, h("b", {}, show(f.v).replace(" %", "\u00a0%")), f.step !== undefined && f.step !== st.steps[t] && "*"))), old.length > 0 && h("div", {}, `* measured at step ${[...new Set(old)].map(count).join(", ")}`)];
+  return [h("div", { class: "mono" }, o.name), h("div", { class: "row" }, h("span", {}, `${o.m} × ${o.n}`, h("br"), `r ${o.r} · ${sentence("map.scaling", { scaling: num(o.scaling) })}`), spark),
+    h("div", { class: "facts" }, rows.map(([name, f, show]) => h("span", {}, `${name} `, h("b", {}, show(f.v).replace(" %", "\u00a0%")), f.step !== undefined && f.step !== st.steps[t] && "*"))), old.length > 0 && h("div", {}, `* ${sentence("map.measured_at", { steps: [...new Set(old)].map(count).join(", ") })}`)];
 }
 function render({ model, el }) {
-  const { root, body, subline, at: when } = asks(el, model, "Which layers learned?", "layermap");
-  const grid = h("div", { class: "map", role: "grid", "aria-label": "Modules by layer" }), lo = h("span", {}), hi = h("span", {}), note = h("div", { class: "tiny note" }), tick = h("i", {}), read = h("p", { class: "read" });
-  const options = Object.keys(METRICS).map(k => h("option", { value: k }, titleOf(k))), metrics = h("select", { "aria-label": "Colour by", onchange: e => set(model, "metric", e.target.value) }, options);
+  const { root, body, subline, at: when } = asks(el, model, sentence("map.question"), "layermap");
+  const grid = h("div", { class: "map", role: "grid", "aria-label": sentence("map.grid") }), lo = h("span", {}), hi = h("span", {}), note = h("div", { class: "tiny note" }), tick = h("i", {}), read = h("p", { class: "read" });
+  const options = Object.keys(METRICS).map(k => h("option", { value: k }, titleOf(k))), metrics = h("select", { "aria-label": sentence("map.colour"), onchange: e => set(model, "metric", e.target.value) }, options);
   const peek = h("div", { class: "peek", id: id("peek"), hidden: true });
   body.append(grid, h("div", { class: "row tiny scale" }, h("div", {}, h("div", { class: "ramp", role: "presentation" }, tick), h("div", { class: "row" }, lo, hi)), metrics), note, h("div", { class: "reading" }, read), peek);
   let cells = [], drawn = [], place = [], built = null, at = -1, here = -1, stay = { st: null, t: -1 };
@@ -93,7 +93,7 @@ function render({ model, el }) {
     ({ place } = g); built = st.modules; cells = []; drawn = []; at = -1; hide();
     grid.classList.toggle("list", !g.fits); grid.classList.toggle("dense", tall < 11);
     grid.style.gridTemplateColumns = g.fits ? `max-content repeat(${g.columns.length}, minmax(0, 40px))` : "minmax(0, 1fr) 40px";
-    fill(grid, g.fits && h("div", { role: "row", class: "head" }, h("span", { role: "columnheader", class: "unseen" }, "layer"), h("span", { "aria-hidden": "true" }), g.columns.map(c => h("span", { role: "columnheader" }, c))),
+    fill(grid, g.fits && h("div", { role: "row", class: "head" }, h("span", { role: "columnheader", class: "unseen" }, sentence("map.layers")), h("span", { "aria-hidden": "true" }), g.columns.map(c => h("span", { role: "columnheader" }, c))),
       g.rows.map((r, i) => h("div", { role: "row" }, h("span", { role: "rowheader", title: g.fits ? null : r, style: `height:${tall}px;line-height:${tall}px` }, i % every === 0 ? r : ""),
         place[i].map(m => m < 0 ? h("span", { role: "gridcell" }) : cells[m] = h("div", { role: "gridcell", tabindex: -1, class: "cell", style: `height:${tall}px`, onclick: () => choose(m) }, h("i", {}))))));
     return g;
@@ -123,7 +123,9 @@ function render({ model, el }) {
     }
     const steps = known(found.map(f => f.step)), from = steps.length ? most(steps) : NaN;
     say(lo, t < 0 ? "" : show(ends.lo)); say(hi, t < 0 ? "" : show(ends.hi)); tick.hidden = !Number.isFinite(ends.mark) || t < 0; tick.style.left = `${100 * part(ends.mark)}%`;
-    say(note, tick.hidden ? column && steps.length && from !== st.steps[t] ? `measured at step ${count(from)}` : "" : `▏ ${metric === "share" ? "random updates" : "noise"} would give ${show(ends.mark)}`);
+    const late = column && steps.length && from !== st.steps[t];
+    if (!tick.hidden) say(note, `▏ ${sentence(metric === "share" ? "map.mark_chance" : "map.mark_noise", { value: show(ends.mark) })}`);
+    else say(note, late ? sentence("map.measured_at", { steps: count(from) }) : "");
     tell(read, mapReading(st, t, g.fits, v, metric, ends.mark));
   }
   return follow(model, ["metric"], root, draw);

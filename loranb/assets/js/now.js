@@ -1,5 +1,5 @@
 function render({ model, el }) {
-  const { root, body, subline } = card(el, { title: "Now", cls: "now" });
+  const { root, body, subline } = card(el, { title: sentence("now.title"), cls: "now" });
   const figures = h("div", { class: "figs" }), read = h("p", { class: "read" }), cells = [];
   body.append(figures, h("div", { class: "reading" }, read));
   function draw() {

@@ -72,7 +72,7 @@ function typed(model, name, attrs, { show = v => String(v ?? ""), read = t => t,
     if (!dirty) return;
     const text = box.value.trim(), value = read(text), same = text === show(model.get(name));
     dirty = false;
-    if (value === undefined) set(model, "message", `${name} must be a number, but it is "${text.slice(0, 40)}".`);
+    if (value === undefined) set(model, "message", sentence("common.no_number", { name, text: text.slice(0, 40) }));
     else if (!same) commit(value);
     back();
   };

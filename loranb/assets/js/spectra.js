@@ -96,11 +96,13 @@ function noiseWords({ r, noise: n }) {
 }
 // A card with a question, and behind its "?" what the answer does not prove.
 function asks(el, model, title, cls) {
-  const text = h("p", {}, model.get("doubt") || ""), why = h("details", { class: "why" }, h("summary", { "aria-label": "What this does not prove", title: "What this does not prove" }, "?"), text), made = card(el, { title, cls, extra: why }), when = h("span", { class: "when" });
+  const doubt = sentence("common.doubt"), text = h("p", {}, model.get("doubt") || "");
+  const why = h("details", { class: "why" }, h("summary", { "aria-label": doubt, title: doubt }, "?"), text);
+  const made = card(el, { title, cls, extra: why }), when = h("span", { class: "when" });
   why.addEventListener("keydown", e => { if (e.key === "Escape") { why.open = false; why.firstChild.focus(); } });
   made.root.addEventListener("pointerdown", e => { if (!why.contains(e.target)) why.open = false; });
   made.root.querySelector("h3").append(when);
-  return { ...made, at: (st, t) => say(when, t >= 0 && t < st.steps.length - 1 ? `step ${count(st.steps[t])}` : "") };
+  return { ...made, at: (st, t) => say(when, t >= 0 && t < st.steps.length - 1 ? sentence("common.step", { step: count(st.steps[t]) }) : "") };
 }
 // Redraw on everything that a view of the spectra shows. `draw(st, m, t)` gets the frames, the chosen module and the frame that is shown.
 function follow(model, names, root, draw) {

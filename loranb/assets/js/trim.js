@@ -8,25 +8,29 @@ function trimReading(curves, rule, at, total, itemsize, found) {
   return said.join(" ");
 }
 function render({ model, el }) {
-  const H = 284, { root, body, subline } = asks(el, model, "Can I shrink it?", "trim"), read = h("p", { class: "read" });
+  const H = 284, { root, body, subline } = asks(el, model, sentence("trim.question"), "trim"), read = h("p", { class: "read" });
   const state = () => {
     const curves = model.get("curves") || {}, rule = model.get("rule"), rows = curves[rule] || [], measured = model.get("measured") || [];
     return { curves, rule, rows, measured, at: Math.min(Math.max(model.get("point"), 0), rows.length - 1), total: model.get("total"), itemsize: model.get("itemsize") };
   };
-  const plot = chart(H, "Expected error by what is kept", {
+  const plot = chart(H, sentence("trim.chart"), {
     near: (x, _, ax) => { const far = state().rows.map(o => Math.abs(ax.x(100 * o[0] / state().total) - x)); return far.length ? far.indexOf(least(far)) : undefined; },
     move: (i, dx) => { const n = state().rows.length; return n ? Math.min(Math.max((i ?? state().at) + dx, 0), n - 1) : undefined; },
     read: (i, ax) => {
       const { rows, total } = state(), o = rows[i];
-      return o && { x: ax.x(100 * o[0] / total), text: `${percent(o[0] / total)} kept, expected error ${percent(o[1])}`, marks: [s("circle", { fill: "var(--accent)", cx: ax.x(100 * o[0] / total), cy: ax.y(100 * o[1]), r: 5 })] };
+      return o && { x: ax.x(100 * o[0] / total), text: sentence("trim.value", { share: percent(o[0] / total), error: percent(o[1]) }), marks: [s("circle", { fill: "var(--accent)", cx: ax.x(100 * o[0] / total), cy: ax.y(100 * o[1]), r: 5 })] };
     } });
-  const rules = h("select", { "aria-label": "Rule for what to keep", onchange: e => { model.set("point", nearest(e.target.value)); set(model, "rule", e.target.value); } }), names = h("b", {});
+  const rules = h("select", { "aria-label": sentence("trim.rule"), onchange: e => { model.set("point", nearest(e.target.value)); set(model, "rule", e.target.value); } }), names = h("b", {});
   // Another rule has other points: the one that keeps about as much.
   const nearest = rule => { const { curves, rows, at } = state(), want = (rows[at] || [0])[0], far = (curves[rule] || []).map(o => Math.abs(o[0] - want)); return Math.max(0, far.indexOf(least(far))); };
-  const range = h("input", { type: "range", min: 0, step: 1, "aria-label": "Size of the cut", oninput: e => set(model, "point", +e.target.value) }), line = h("pre", { tabindex: 0, "aria-label": "The line of Python that writes it" });
-  const copy = h("button", { type: "button", class: "small", onclick: async () => { try { await navigator.clipboard.writeText(line.textContent); say(copy, "copied"); } catch { getSelection().selectAllChildren(line); say(copy, "press Ctrl+C"); } setTimeout(() => say(copy, "copy"), 1500); } }, "copy");
+  const range = h("input", { type: "range", min: 0, step: 1, "aria-label": sentence("trim.slider"), oninput: e => set(model, "point", +e.target.value) }), line = h("pre", { tabindex: 0, "aria-label": sentence("trim.line") });
+  const copy = h("button", { type: "button", class: "small", onclick: async () => {
+    try { await navigator.clipboard.writeText(line.textContent); say(copy, sentence("common.copied")); }
+    catch { getSelection().selectAllChildren(line); say(copy, sentence("common.press_keys")); }
+    setTimeout(() => say(copy, sentence("common.copy")), 1500);
+  } }, sentence("common.copy"));
   body.append(plot.root, range, h("div", { class: "row tiny cutrow" }, names, rules), h("div", { class: "reading" }, read), h("div", { class: "line" }, line, copy));
-  say(subline, "What the whole adapter loses at every size");
+  say(subline, sentence("trim.sub"));
   let drawn = "";
   function draw() {
     const { curves, rule, rows, measured, at, total, itemsize } = state(), W = plot.width(), side = { left: 48, right: 22 }, pct = o => [100 * o[0] / total, 100 * o[1]];
@@ -35,14 +39,14 @@ function render({ model, el }) {
     if (drawn !== keys.join()) { drawn = keys.join(); fill(rules, keys.map(n => h("option", { value: n }, n))); }
     rules.value = rule; rules.disabled = keys.length < 2; range.max = Math.max(1, rows.length - 1); range.disabled = rows.length < 2; slide(range, Math.max(at, 0));
     const here = rows[at], place = here && pct(here);
-    plot.draw(ax, `Expected error by the parameters kept. ${reading}`, ax.grid([]), [0, 25, 50, 75, 100].map(v => label(ax.x(v), 166, `${v} %`, { "text-anchor": "middle" })), label(2, 10, "expected error, %"), label(2, 206, "measured, nats"),
+    plot.draw(ax, sentence("trim.picture", { reading }), ax.grid([]), [0, 25, 50, 75, 100].map(v => label(ax.x(v), 166, `${v} %`, { "text-anchor": "middle" })), label(2, 10, sentence("trim.error")), label(2, 206, sentence("trim.distance")),
       Object.keys(curves).sort((a, b) => rank(a) - rank(b)).map(n => s("path", { class: n === rule ? "own" : n === "uniform" ? "reference" : "other", d: path(curves[n].map(pct).filter(o => o[1] > 0).map(o => [ax.x(o[0]), ax.y(o[1])])), fill: "none" })),
-      measured.length ? low.grid([]) : label(ax.x(50), 238, "not measured", { "text-anchor": "middle" }),
+      measured.length ? low.grid([]) : label(ax.x(50), 238, sentence("common.not_measured"), { "text-anchor": "middle" }),
       [...measured].sort((a, b) => (a[0] === rule) - (b[0] === rule)).map(o => s("circle", { class: o[0] === rule ? "dot held" : "dot other", cx: low.x(100 * o[1] / total), cy: low.y(o[2]), r: 4 })),
       here && [s("line", { class: "cut", x1: ax.x(place[0]), x2: ax.x(place[0]), y1: ax.y1, y2: H - 24 }), s("circle", { class: "ring", cx: ax.x(place[0]), cy: ax.y(place[1]), r: 5.5 })],
-      here && [s("line", { class: "own", x1: 2, x2: 18, y1: H - 9, y2: H - 9 }), label(24, H - 5, rule)], curves.uniform && rule !== "uniform" && [s("line", { class: "reference", x1: 84, x2: 100, y1: H - 9, y2: H - 9 }), label(106, H - 5, "same rank everywhere")],
-      !here && label(W / 2, 90, "no cut yet", { class: "empty", "text-anchor": "middle" }));
-    range.setAttribute("aria-valuetext", here ? `${percent(here[0] / total)} kept` : "nothing to cut"); tell(names, here ? `Keep ${percent(here[0] / total)}` : "Nothing to cut yet"); tell(read, reading);
+      here && [s("line", { class: "own", x1: 2, x2: 18, y1: H - 9, y2: H - 9 }), label(24, H - 5, rule)], curves.uniform && rule !== "uniform" && [s("line", { class: "reference", x1: 84, x2: 100, y1: H - 9, y2: H - 9 }), label(106, H - 5, sentence("trim.same_rank"))],
+      !here && label(W / 2, 90, sentence("trim.no_cut"), { class: "empty", "text-anchor": "middle" }));
+    range.setAttribute("aria-valuetext", here ? sentence("trim.slider_at", { share: percent(here[0] / total) }) : sentence("common.no_cut")); tell(names, here ? sentence("trim.keep", { share: percent(here[0] / total) }) : sentence("common.no_cut_yet")); tell(read, reading);
     say(line, here ? model.get("code").replaceAll("{parameters}", String(here[0])).replaceAll("{rule}", rule) : ""); copy.disabled = !here;
   }
   return redraw(model, ["curves", "rule", "point", "measured", "total", "itemsize", "code"], root, draw);

@@ -8,7 +8,7 @@ __all__ = ['SHOWN', 'Bill']
 # %% ../../../nbs/10_widgets/choose/bill.ipynb #eea097c2
 import traitlets
 from fastcore.basics import patch
-from ...core.texts import bytes_text
+from ...core.texts import bytes_text, sentence
 from ...memory.gpus import find_gpu, gpu_table, this_gpu
 from ...memory.bill import bars_svg
 from ..panel import Panel
@@ -67,5 +67,5 @@ def text(self: Bill) -> str:
 def still(self: Bill) -> str:  # An SVG element
     "The bars on one scale, with the chosen card as a line"
     card = next((g for g in self.cards if g["name"] == self.gpu), dict(usable=None))
-    return bars_svg({o["name"] + " · yours"*o["yours"]: dict(o["parts"]) for o in self.sides}, card["usable"],
-        self.gpu) if self.sides else ""
+    called = lambda o: sentence("bill.yours", name=o["name"]) if o["yours"] else o["name"]
+    return bars_svg({called(o): dict(o["parts"]) for o in self.sides}, card["usable"], self.gpu) if self.sides else ""

@@ -12,7 +12,7 @@ import traitlets
 from fastcore.basics import patch
 from ...core.kinds import QUANTS
 from ...core.recipe import Recipe
-from ...core.texts import count_text
+from ...core.texts import count_text, sentence
 from ...models.quantization import bits_per_weight, levels_svg
 from ..panel import Field, FormPanel
 
@@ -52,7 +52,8 @@ def _size(
     "Two sizes beside each other: 1.3 of 4.2 MB"
     unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if large >= u or u == 1e3)
     one = lambda v: f"{v/unit:.{1 if v < 99.95*unit else 0}f}"
-    return f"{one(large)} {name}" if small == large else f"{one(small)} of {one(large)} {name}"
+    whole = f"{one(large)} {name}"
+    return whole if small == large else sentence("quantize.beside", small=one(small), large=whole)
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #7d9e6d38
 @patch
@@ -63,9 +64,13 @@ def text(self: Quantize) -> str:
     error, size = c.get("error" + d, c.get("error")), c.get("bytes" + d)
     parts = [f"{self.model}{f' · {count_text(self.params)}' if self.params else ''}: "
         f"{self.quant}{' + double' if d else ''}"]
-    if c: parts.append(f"{c['bits' + d]:.3g} bits a weight")
-    if error is not None: parts.append(f"error of {self.layer or 'a layer'} {100*error:.2g} %")
-    if size: parts.append(f"frozen base {_size(size, self.choices.get('none', {}).get('bytes') or size)}")
+    if c:
+        bits = sentence("quantize.bits", bits=f"{c['bits' + d]:.3g}")
+        parts.append(f"{bits} {sentence('quantize.a_weight')}")
+    what = sentence("quantize.error_of", layer=self.layer) if self.layer else sentence("quantize.error")
+    if error is not None: parts.append(f"{what} {100*error:.2g} %")
+    whole = self.choices.get("none", {}).get("bytes") or size
+    if size: parts.append(f"{sentence('quantize.frozen')} {_size(size, whole)}")
     return ", ".join(parts)
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #08381859

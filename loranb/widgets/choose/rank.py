@@ -9,6 +9,7 @@ __all__ = ['Rank']
 import math
 import traitlets
 from fastcore.basics import patch
+from ...core.texts import sentence
 from ...core.recipe import Recipe
 from ...core.html import ACCENT, GREY, svg, tag, WARM
 from ..panel import Field, FormPanel
@@ -70,5 +71,5 @@ def still(self: Rank,
     return svg(w, tall + 18, box(.5, W, H, GREY, fill_opacity=".15", stroke=GREY), box(b, thin, H, WARM),
         box(a, W, thin, ACCENT), word(W + 11, min(H, tall)/2 + 5, "+"), word(W/2, tall + 16, "W"),
         word(b + thin/2, tall + 16, "B"), word(a + W/2, tall + 16, "A"),
-        word(a + W + 16, 30, f"{m:,} × {n:,}", "start"), word(a + W + 16, 45, "drawn to scale", "start"),
+        word(a + W + 16, 30, f"{m:,} × {n:,}", "start"), word(a + W + 16, 45, sentence("rank.to_scale"), "start"),
         label=f"W of {m:,} by {n:,} beside B and A of rank {r}, to scale")

@@ -9,6 +9,7 @@ __all__ = ['Settings']
 import math
 import traitlets
 from fastcore.basics import patch
+from ...core.texts import sentence
 from ...core.recipe import count_steps, Recipe
 from ...core.html import ACCENT, svg, tag
 from ..panel import Field, FormPanel
@@ -55,9 +56,14 @@ def rise(self: Settings) -> float:  # 0 to 1
 def text(self: Settings) -> str:
     "Steps, rows, passes and learning rate in one line"
     n, rows = self.steps(), self.per_device_train_batch_size*self.gradient_accumulation_steps
-    what = "packed rows" if self.packing else "rows"
-    length = f"{n:,} steps × {rows:,} {what} = {n*rows:,} {what}" if n else f"{rows:,} {what} a step"
-    if n and self.total: length += f", {float(f'{n*rows/self.total:.2g}'):g} passes over {self.total:,}"
+    seen = sentence("settings.packed_seen" if self.packing else "settings.rows_seen", steps=f"{n:,}", rows=f"{rows:,}",
+        all=f"{n*rows:,}")
+    a_step = sentence("settings.packed_a_step" if self.packing else "settings.rows_a_step", rows=f"{rows:,}")
+    length = seen if n else a_step
+    if n and self.total:
+        passes = n*rows/self.total
+        about = f"{float(f'{passes:.2g}'):g}"
+        length += ", " + sentence("settings.passed", n=passes, passes=about, total=f"{self.total:,}")
     rise = (f"after {self.warmup():,} steps of warm-up" if self.warmup()
         else f"after {100*self.rise():.2g} % of warm-up" if self.rise() else "from the start")
     return f"{length}; learning rate {self.learning_rate:g}, {self.lr_scheduler_type.split('_')[0]} {rise}"
@@ -84,9 +90,9 @@ def still(self: Settings,
     foot, top, up = 44, 6, self.rise()
     points = "L".join(f"{1 + t*(w - 2):.1f} {foot - (foot - top)*self.course(t):.1f}"
         for t in sorted({up, *(i/64 for i in range(65))}))
+    last = sentence("common.step", step=f"{self.steps():,}") if self.steps() else sentence("settings.last_step")
     words = [tag("text", "0", x=0, y=58, fill_opacity=.75),
-        tag("text", f"step {self.steps():,}" if self.steps() else "last step", x=w, y=58, text_anchor="end",
-        fill_opacity=.75)]
+        tag("text", last, x=w, y=58, text_anchor="end", fill_opacity=.75)]
     return svg(w, 60, tag("path", d=f"M1 {foot}L{points}L{w - 1} {foot}Z", fill=ACCENT, fill_opacity=".25"),
         tag("path", d=f"M{points}", fill="none", stroke=ACCENT, stroke_width=1.6), words,
         label=f"The learning rate, {self.learning_rate:g} at its peak")

@@ -8,6 +8,7 @@ __all__ = ['ROLE_WORDS', 'Columns']
 # %% ../../../nbs/10_widgets/data/columns.ipynb #84d00531
 import traitlets
 from fastcore.basics import patch
+from ...core.texts import sentence
 from ...core.recipe import Recipe
 from ...core.html import table_html
 from ..panel import Field, FormPanel
@@ -40,7 +41,7 @@ def by_column(self: Columns) -> dict:  # From column to role
 @patch
 def text(self: Columns) -> str:
     "Data, format and roles in one line"
-    if not self.names: return f"{_named(self.data)}: no rows yet"
+    if not self.names: return f"{_named(self.data)}: {sentence('common.no_rows')}"
     said = ", ".join(f"{role} is {name}" for name, role in self.by_column().items())
     return f"{_named(self.data)}: {self.total:,} rows, {self.format}; {said or 'no column is used'}"
 

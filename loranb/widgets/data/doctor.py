@@ -9,6 +9,7 @@ __all__ = ['FindingsPanel']
 from dataclasses import asdict
 import traitlets
 from fastcore.basics import patch
+from ...core.texts import sentence
 from ...core.html import table_html
 from ...data.findings import CODES
 from ..panel import Field, FormPanel
@@ -42,9 +43,9 @@ def open_errors(self: FindingsPanel) -> list:  # Codes
 @patch
 def text(self: FindingsPanel) -> str:
     "What was looked at and what was found, in one line"
-    if not self.looked: return "no rows yet"
-    seen = (f"all {self.total:,} rows" if self.looked >= self.total
-        else f"the first {self.looked:,} of {self.total:,} rows")
+    if not self.looked: return sentence("common.no_rows")
+    seen = sentence("doctor.seen_all" if self.looked >= self.total else "doctor.seen_first", looked=f"{self.looked:,}",
+        total=f"{self.total:,}")
     found = "; ".join(f"{f['severity']}{' (acknowledged)' if f['code'] in self.acknowledged else ''}: {f['code']}, "
         f"{f['count']:,} rows" for f in self.findings)
     return f"{seen}: {found or 'nothing found'}"

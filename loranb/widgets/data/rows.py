@@ -8,6 +8,7 @@ __all__ = ['RowsPanel']
 # %% ../../../nbs/10_widgets/data/rows.ipynb #fafa2751
 import traitlets
 from fastcore.basics import patch
+from ...core.texts import sentence
 from ...core.recipe import Recipe
 from ...core.html import tag
 from ...data.chips import chips_html
@@ -57,7 +58,7 @@ def turn(self: RowsPanel,
 @patch
 def text(self: RowsPanel) -> str:
     "Row, order and shares in one line"
-    if not self.total: return "no rows yet"
+    if not self.total: return sentence("common.no_rows")
     return f"row {self.row:,} of {self.total:,}{f' ({self.orders[self.order]})' if self.order else ''}: {self.reading}"
 
 # %% ../../../nbs/10_widgets/data/rows.ipynb #031cec0b

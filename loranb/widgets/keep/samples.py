@@ -7,6 +7,7 @@ __all__ = ['Samples']
 
 # %% ../../../nbs/10_widgets/keep/samples.ipynb #347ebaed
 from fastcore.basics import patch
+from ...core.texts import sentence
 from traitlets import List, Unicode
 from ...core.html import table_html
 from ..panel import Panel
@@ -37,4 +38,6 @@ def still(self:Samples) -> str:
     mark = lambda ok: {True: " ✓", False: " ✗"}.get(ok, "")
     rows = [[r["prompt"], r.get("target") or "–", r["before"] + mark(r.get("before_ok")),
         r["after"] + mark(r.get("after_ok"))] for r in self.rows]
-    return table_html(rows, ("prompt", "wanted", "base", "with adapter")) if rows else ""
+    heads = [sentence("samples.prompt"), sentence("samples.wanted"), sentence("samples.base"),
+        sentence("samples.with_adapter")]
+    return table_html(rows, heads) if rows else ""

@@ -9,6 +9,7 @@ __all__ = ['MEASURED_COLUMNS', 'View', 'SpectraView', 'LayerMap', 'Spectrum', 'C
 import numpy as np
 from fastcore.basics import patch
 from ipywidgets import jslink
+from ...core.texts import sentence
 from traitlets import Bytes, Dict, Enum, Int, List, observe, TraitError, Unicode, validate
 from ...core.fields import did_you_mean
 from ...core.html import save_still
@@ -175,7 +176,7 @@ class LayerMap(SpectraView, js="chart spectra layermap"):
     "Which layers learned? One figure of every module's update as a map of the model"
     metric = Enum(["auto", *METRICS], "auto",
         help="What the colour shows; auto is the output share where it is known, else the size").tag(sync=True)
-    question = "Which layers learned?"
+    question = sentence("map.question")
     doubt = Unicode("The share of the output was measured on the rows of this run and holds for such rows. Sizes of "
         "different modules are hard to compare: an input of small size turns a large update into a "
         "small change. Whether a map like this should decide where the rank goes is not settled; a probe run with "
@@ -210,7 +211,7 @@ class Spectrum(SpectraView, js="chart spectra spectrum"):
     k = Int(0, min=0, help="The rank to cut to; 0 is that which keeps 99 % of the energy").tag(sync=True)
     itemsize = Int(4, help="Bytes of a number in the file").tag(sync=True)
     errors = Dict(help="Measured error of the update's output by module and k, a share: {module: {k: error}}").tag(sync=True)
-    question = "Is my rank too high?"
+    question = sentence("spectrum.question")
     doubt = Unicode("A small singular value is not an unimportant direction: the data may lie along it. A flat "
         "spectrum is what noise looks like and no sign that the rank is well used. The worst case is never met in "
         "practice; " "the expected error holds for the data that it was measured on, for the best cut as that data "
@@ -226,7 +227,7 @@ class Spectrum(SpectraView, js="chart spectra spectrum"):
 
     def reading(self) -> str:
         return spectrum_reading(*self._last(), self._of_selected("aware"), min(self.k, len(self._last()[0]))
-            or None) if self._frames else "No singular values yet."
+            or None) if self._frames else sentence("spectrum.none")
 
     def still(self) -> str:
         return spectrum_svg(*self._last(), min(self.k, len(self._last()[0])) or None, self.selected,
@@ -251,7 +252,7 @@ def frame(self:Spectrum):  # A pandas DataFrame
 # %% ../../../nbs/10_widgets/see/spectra_views.ipynb #4f659f2f
 class Course(SpectraView, js="chart spectra course"):
     "Has it converged? One module's singular values, step by step, and the slider that replays them"
-    question = "Has it converged?"
+    question = sentence("course.question")
     doubt = Unicode("Settled singular values do not mean that training is done: directions can turn while their "
         "sizes stay. The held-out loss has the last word. That a spike harms is reported by people who stack "
         "adapters; " "alone, an adapter with one can be as good as any.").tag(sync=True)
@@ -261,7 +262,7 @@ class Course(SpectraView, js="chart spectra course"):
     def reading(self) -> str:
         now = slice(0, self._shown() + 1)
         return course_reading(*(o[now] for o in self._course()),
-            self._of_selected("drift")) if self._frames else "Too early to say."
+            self._of_selected("drift")) if self._frames else sentence("course.early")
 
     def still(self) -> str:
         m = self.modules[self._index()] if self._frames else {}

@@ -8,6 +8,7 @@ __all__ = ['Directions', 'trim_rows', 'TrimAdvisor']
 # %% ../../../nbs/10_widgets/see/trim_views.ipynb #0ad2478b
 import numpy as np
 from fastcore.basics import patch
+from ...core.texts import sentence
 from traitlets import Dict, Int, List, TraitError, Unicode, validate
 from ...spectra.readings import directions_reading, trim_reading
 from ...spectra.pictures import directions_svg, trim_svg
@@ -17,7 +18,7 @@ from .spectra_views import SpectraView, View
 # %% ../../../nbs/10_widgets/see/trim_views.ipynb #50898457
 class Directions(SpectraView, js="chart spectra directions"):
     "Which directions matter? Size and effect on the loss of every direction, the chosen module's in colour"
-    question = "Which directions matter?"
+    question = sentence("directions.question")
     about = property(lambda self: f"{self.selected}: " if self._frames else "")
     doubt = Unicode("The effect is a first-order estimate on the rows that it was measured on: removing one "
         "direction, and only one, a little. Directions in which training has converged have a slope near zero and "
@@ -70,7 +71,7 @@ class TrimAdvisor(View, Panel, js="chart spectra trim"):
     measured = List(help="Rows of rule, parameters and KL in nats").tag(sync=True)
     code = Unicode('trim(adapter, parameters={parameters}, rule="{rule}").save("trimmed")',
         help="The line that writes the cut").tag(sync=True)
-    question = "Can I shrink it?"
+    question = sentence("trim.question")
     doubt = Unicode("The expected error is exact for the rows that it was computed on, and counts every module's "
         "output alike; how far the answers move depends on what the layers above do with it, so only the measured "
         "figure speaks of answers, and only on the rows where it was measured. Which rule is best differs from run "

@@ -9,7 +9,7 @@ __all__ = ['Monitor']
 import numpy as np
 from fastcore.basics import patch
 from traitlets import Bool, Bytes, Enum, Int, List, Unicode
-from ...core.texts import number_text
+from ...core.texts import number_text, sentence
 from ...runs.record import STATES
 from ...runs.report import loss_svg
 from ..panel import StreamPanel
@@ -79,8 +79,9 @@ def clear(self:Monitor):
 def text(self:Monitor) -> str:
     "The state and the newest losses in one line"
     at = self._points[-1][0] if self._points else self.step
-    parts = [f"Train: {self.state}" + (f" ({self.doing})" if self.doing else "")] + ([f"step {at:,.0f}"
-        + (f" of {self.max_steps:,}" if self.max_steps else "")] if at else [])
+    parts = [f"Train: {self.state}" + (f" ({self.doing})" if self.doing else "")]
+    if at: parts.append(sentence("common.step_of" if self.max_steps else "common.step", step=f"{at:,.0f}",
+        last=f"{self.max_steps:,}"))
     if self._points: parts.append(f"loss {number_text(self._points[-1][1])}")
     if self.evals: parts.append(f"held-out loss {number_text(self.evals[-1][1])} at step {self.evals[-1][0]:,.0f}")
     return ", ".join(parts) + (f". {self.message}" if self.message else "")
