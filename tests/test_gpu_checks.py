@@ -22,6 +22,7 @@ def figures(row):
         yield from ((key, v) for v in value.values()) if isinstance(value, dict) else [(key, value)]
 
 
+@pytest.mark.slow
 def test_every_stage_runs(tmp_path):
     done = run("--minutes", 40, "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

@@ -35,7 +35,9 @@ def show(browser):
         assert not p.errors
         p.close()
 
-@pytest.fixture(scope="session", params=KERNELS)
+# the kernel that is installed always, the other one with --slow
+@pytest.fixture(scope="session", params=[pytest.param(k, marks=[pytest.mark.slow]*bool(i))
+    for i, k in enumerate(KERNELS)])
 def lab(any_lab, request):
     "A running JupyterLab; what uses it is run with each of the kernels."
     res = copy.copy(any_lab)

@@ -6,7 +6,7 @@ import memory
 import torch
 from bases import CUDA, base_folder, free, fresh, gb, held_to, most, pace, rows, used
 
-from loranb.train import run as training
+from loranb.train import observer as training
 from loranb.memory.gpus import this_gpu
 from loranb.memory.cuda import CONTEXT
 from loranb.memory.plans import optimizer_bytes, plan
