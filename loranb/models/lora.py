@@ -59,9 +59,10 @@ def check_patterns(
 MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
 def _excluded(model, recipe):
-    whole = {*(recipe.modules_to_save or []), *recipe.task.heads}
+    whole, drawn = {*(recipe.modules_to_save or []), *recipe.task.heads}, getattr(model, "loranb_drawn", ())
+    is_drawn = lambda n: any(n == d or n.startswith(f"{d}.") for d in drawn)
     mine = [n for n, m in model.named_modules() if _linear(m)
-        and any(p.endswith(w) for p in n.split(".") for w in whole)]
+        and (is_drawn(n) or any(p.endswith(w) for p in n.split(".") for w in whole))]
     if recipe.target_modules == "all-linear":
         mine += [*getattr(model, "loranb_skip", []),
             *(["out_proj", "conv1d"] if model.config.model_type in MAMBA else [])]
@@ -72,6 +73,7 @@ def _excluded(model, recipe):
 def _lora_config(model, recipe):
     from peft import LoraConfig
     kw = dict(recipe.peft_kwargs(), exclude_modules=_excluded(model, recipe))
+    if drawn := getattr(model, "loranb_drawn", None): kw["modules_to_save"] = [*(recipe.modules_to_save or []), *drawn]
     if recipe.target_parameters and recipe.target_modules == "all-linear":
         kw["target_modules"] = [s for s in linear_names(model) if s not in (kw["exclude_modules"] or [])]
     return LoraConfig(**kw)
