@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
 from ..core.disk import whole_folder
+from ..data.asking import Asking, save_asking
 from ..spectra.files import adapter_files, read_config, read_tensors
 from ..spectra.spectra import Spectra
 from ..evaluate.directions import Functional
@@ -52,6 +53,7 @@ def save_adapter(
     model,  # A `PeftModel`
     path,  # The folder to be; one of that name is replaced
     recipe: Recipe,  # What it was trained with
+    asking: Asking = None,  # How it is asked
 ) -> Adapter:
     "Save an adapter whole, or leave the folder as it was"
     with whole_folder(path) as new:
@@ -59,9 +61,11 @@ def save_adapter(
         if took_from_base(model):
             config, weights = adapter_files(new, "default")
             write_adapter(new, *_on_the_plain_base(read_tensors(weights), read_config(config), model.loranb_start))
-        base = model.peft_config["default"].base_model_name_or_path
-        dtype = str(model.get_base_model().loranb_dtype).removeprefix("torch.")
-        (new/"README.md").write_text(adapter_card(base, recipe, dtype), encoding="utf-8")
+        inner, name = model.get_base_model(), model.peft_config["default"].base_model_name_or_path
+        dtype, drawn = str(inner.loranb_dtype).removeprefix("torch."), getattr(inner, "loranb_drawn", ())
+        (new/"README.md").write_text(adapter_card(name, recipe, dtype, asking, drawn), encoding="utf-8")
+        if asking: save_asking(asking, new)
+        if not recipe.task.classifies: inner.generation_config.to_json_file(new/"generation_config.json")
         if isinstance(recipe.data, str): recipe.to_yaml(new/"recipe.yaml")
     return Adapter(path)
 

@@ -312,7 +312,8 @@ def save(self: Trimmed,
 def _card(self: Trimmed):
     if not isinstance(self.source, (str, Path)): return {}
     folder = adapter_files(self.source, self.adapter)[0].parent
-    files = {o: (folder/o).read_text(encoding="utf-8") for o in ("README.md", "recipe.yaml") if (folder/o).is_file()}
+    kept = [p for p in folder.iterdir() if p.suffix in (".md", ".yaml", ".json", ".jinja") and p.is_file()]
+    files = {p.name: p.read_text(encoding="utf-8") for p in kept if p.name != "adapter_config.json"}
     if "README.md" in files: files["README.md"] += f"\n## Trimmed\n{self!r}. See `trim_certificate.json`.\n"
     return files
 

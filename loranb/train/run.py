@@ -27,6 +27,7 @@ from ..data.rows import rows_of
 from ..data.batches import check_packing, collate, Packed
 from ..data.labels import encode_label, label_names
 from ..data.encoding import prepare
+from ..data.asking import Asking, asking_of, end_answers, read_asking
 from ..data.findings import doctor
 from ..evaluate.answers import exact_match, generate, is_right, undisturbed
 from ..evaluate.scores import classify
@@ -56,7 +57,7 @@ class Run(Record):
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
         super().__init__(recipe, out)
-        self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
+        self._model = self._tok = self._data = self._asking = self._trainer = self._meter = self.findings = None
         # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
         self.asked, self.doing = "", ""
         self.guard, self._view, self._working = Guard(lambda: self.stop()), None, False
@@ -99,7 +100,7 @@ def write_checkpoint(self: Run,
     shutil.rmtree(part, ignore_errors=True)
     try:
         write()
-        save_adapter(self._model, self.path/"adapter", self.recipe)
+        save_adapter(self._model, self.path/"adapter", self.recipe, self.asking)
         e = self._note("save", step=step, path=name)
         commit_checkpoint(part/name, self.path, step=step)
     finally: shutil.rmtree(part, ignore_errors=True)
@@ -135,6 +136,8 @@ def _load(self: Run):
             self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
     for n, p in self._model.named_parameters(): p.requires_grad_(n in self._trained)
+    self._asking = asking_of(self._data, self._tok, self.recipe.labels if self.recipe.task.classifies else None)
+    if not self.recipe.task.classifies: end_answers(self._model, self._asking)
     self.say("")
 
 
@@ -385,11 +388,11 @@ def _measure_end(self: Run, step, done):
     data, rows = self.recipe.data, self._data.test_rows
     if done and self.recipe.load_best_model_at_end:
         best = take_best(self._model, self.path, step)
-        save_adapter(self._model, self.path/"adapter", self.recipe)
+        save_adapter(self._model, self.path/"adapter", self.recipe, self.asking)
         self.emit("best", step=step, best=best)
     if step and not any(e["step"] == step for e in self.of_type("sample")): self._observer.sample(step)
     if done and rows and is_right(data, rows[0], "") is not None:
-        judge = lambda: exact_match(self._model, self._tok, data, rows)
+        judge = lambda: exact_match(self._model, self.asking, data, rows)
         match = self.unless_left(f"answering {len(rows)} rows held out", judge)
         if match is not None: self._observer.evaluate(step, exact_match=match)
 
@@ -446,6 +449,7 @@ def model(self: Run):
     if self._model is None:
         model, self._tok = load_base(self.recipe)
         self._model = load_adapter_on(model, self.adapter.path)
+        if not self.recipe.task.classifies: end_answers(self._model, self.asking)
     return self._model
 
 # %% ../../nbs/09_train/09_run.ipynb #55623b93
@@ -455,15 +459,23 @@ def tokenizer(self: Run):
     if self._tok is None: self.model
     return self._tok
 
+# %% ../../nbs/09_train/09_run.ipynb #f0c63120
+@patch(as_prop=True)
+def asking(self: Run) -> Asking:
+    "How the model is asked"
+    if self._asking is None: self._asking = read_asking(self.adapter.path, self.tokenizer)
+    return self._asking
+
 # %% ../../nbs/09_train/09_run.ipynb #ecdb522a
 @patch
 def generate(self: Run,
     prompt,  # Text, a list of messages, or a list of either
     max_new_tokens: int = 64,  # Stop after so many
+    tools: list = None,  # JSON schemas of functions; those that every row had unless given
 ):  # The answer, or a list of answers
-    "Ask the adapted model; a classifier answers with a label"
+    "Ask the adapted model as it was trained; a classifier answers with a label"
     r, one = self.recipe, isinstance(prompt, str)
-    if not r.task.classifies: return generate(self.model, self.tokenizer, prompt, max_new_tokens)
+    if not r.task.classifies: return generate(self.model, self.asking, prompt, max_new_tokens, tools)
     texts = [dict(text=t, label=r.labels[0]) for t in ([prompt] if one else prompt)]
     rows = [encode_label(self.tokenizer, row, r.labels, r.max_length) for row in texts]
     given = classify(self.model, rows, self.tokenizer.pad_token_id)

@@ -187,7 +187,6 @@ def test_a_merge_into_a_base_in_4_bits_is_dequantized_or_refused(stored, tmp_pat
 
 # What the card says
 
-@pytest.mark.xfail(strict=True, reason="adapter_card knows neither revision, nor code, nor the names of labels")
 @pytest.mark.parametrize("fields,line", [(dict(revision="v1"), "revision='v1'"), (dict(trust_remote_code=True),
     "trust_remote_code=True"), (dict(task_type="SEQ_CLS", labels=["World", "Sports"]), "World")])
 def test_the_card_loads_the_base_that_was_trained_on(fields, line):

@@ -34,12 +34,10 @@ def endless(tmp_path_factory):
     return Run(Recipe(model=str(home), data=data, max_length=64, **STILL), home/"out").train()
 
 
-@pytest.mark.xfail(strict=True, reason="generate stops at the checkpoint's own end token only")
 def test_an_answer_stops_where_a_learned_turn_ends(endless):
     assert endless.generate("say 3") == "one"
 
 
-@pytest.mark.xfail(strict=True, reason="samples stop at the checkpoint's own end token only")
 def test_samples_stop_where_a_learned_turn_ends(endless):
     assert {o["answer"] for o in endless.of_type("sample")[-1]["rows"]} == {"one"}
 
@@ -79,19 +77,16 @@ def asked_in_training(run):
     return row.input_ids[:next(i for i, o in enumerate(row.labels) if o != -100)]
 
 
-@pytest.mark.xfail(strict=True, reason="question_and_answer leaves out the tools of a row")
 def test_samples_are_asked_as_they_are_trained(with_tools):
     run, asked = with_tools
     assert asked and all(o == asked_in_training(run) for o in asked)
 
 
-@pytest.mark.xfail(strict=True, reason="question_and_answer takes the content of a call for the answer")
 def test_the_target_of_a_sample_shows_the_call(with_tools):
     run, _ = with_tools
     assert all("get_weather" in o["target"] for o in run.of_type("sample")[-1]["rows"])
 
 
-@pytest.mark.xfail(strict=True, reason="generate puts the chat template around a text, however it was trained")
 def test_a_text_is_asked_as_the_prompts_were_trained(tmp_path):
     speaker(tmp_path, tokenizer(tmp_path), "one<|im_end|>")
     rows = [dict(prompt="say one:", completion=" one")]*20
