@@ -136,7 +136,7 @@ def question_text(
     row: dict,  # A row of one of the shapes
 ) -> str:
     "What a row asks, for people"
-    if row_shape(row) == "text": return row["text"][:len(row["text"])//2]
+    if row.get("text") is not None: return row["text"] if "label" in row else row["text"][:len(row["text"])//2]
     if isinstance(row.get("prompt"), str): return row["prompt"]
     turns = row.get("messages") or [*row["prompt"], *row["completion"]]
     last = max(i for i, m in enumerate(turns) if m["role"] == "assistant")

@@ -27,11 +27,11 @@ from ..data.rows import rows_of
 from ..data.batches import check_packing, collate, Packed
 from ..data.labels import encode_label, label_names
 from ..data.encoding import prepare
-from ..data.asking import Asking, asking_of, end_answers, read_asking
+from ..data.asking import Asking, asking_of, end_answers, question_text, read_asking
 from ..data.findings import doctor
 from ..evaluate.answers import exact_match, generate, is_right, undisturbed
-from ..evaluate.scores import classify
-from ..adapters.proving import proof
+from ..evaluate.scores import classify, row_logits
+from ..adapters.proving import proof, proof_elsewhere
 from ..adapters.adapter import save_adapter
 from ..runs.lock import active_message, Lock, who_works_in
 from ..runs.checkpoint import checkpoints, commit_checkpoint, newest_whole, rotate_checkpoints, set_aside
@@ -378,7 +378,7 @@ def _end(self: Run):
     self.state = "finishing"
     self._observer.remember_memory()
     self._measure_end(step, done)
-    checks = self.unless_left("checking the saved adapter", self.proof) or []
+    checks = self.unless_left("checking the saved adapter", self._checks) or []
     self._send_last()
     self.state = "done" if done else "stopped"
     self.emit("done" if done else "stop", step=step, checks=checks)
@@ -398,17 +398,26 @@ def _measure_end(self: Run, step, done):
 
 # %% ../../nbs/09_train/09_run.ipynb #9d99c28c
 @patch
-def proof(self: Run) -> list:  # [passed, sentence] for each question
-    "Were all modules adapted, did B move, do the logits differ, does the saved adapter reload equal?"
-    row = (self._data.test or self._data.train)[0] if self._data else prepare(self.recipe, self.tokenizer).train[0]
-    return proof(self.model, self.adapter.path, row, len(adapted_modules(self.model)))
+def _checks(self: Run):
+    "What can be asked here: were all modules adapted, did B move, do the logits differ, does the folder reload equal?"
+    return proof(self.model, self.adapter.path, self._row(), len(adapted_modules(self.model)))
 
 @patch
-def _save_now(self: Run):
-    step = self._trainer.state.global_step
-    if not find_damage(self.path/f"checkpoint-{step}"): return
-    random_states(self.draws)
-    self._trainer._save_checkpoint(self._trainer.model, None)
+def _row(self: Run):
+    data = self._data or prepare(self.recipe, self.tokenizer)
+    return (data.test or data.train)[0]
+
+@patch
+def proof(self: Run,
+    questions: list = None,  # Texts to be asked; those of the first rows held out unless given
+) -> list:  # [passed, sentence] for each question
+    "Is the saved adapter what was trained, here and for a stranger who has the card and the original checkpoint?"
+    data = self._data or prepare(self.recipe, self.tokenizer)
+    questions = questions or [question_text(row) for row in (data.test_rows[:3] or data.rows[:3])]
+    row, answers = self._row(), self.generate(questions)
+    here, logits = self._checks(), row_logits(self.model, row)
+    if torch.cuda.is_available(): self.release()  # the other process loads the base again
+    return here + proof_elsewhere(self.adapter.path, row, logits, questions, answers)
 
 # %% ../../nbs/09_train/09_run.ipynb #0b0a78c1
 @patch
