@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 # a busy machine is no mistake; CI judges a change, not its luck
-settings.register_profile("loranb", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.register_profile("loranb", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("loranb")
 # so begins what a script starts with `&`
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
