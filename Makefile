@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 bin = .venv/bin
 colab = .venv-colab/bin
 # two processes with one thread each
-pytest = -m pytest -n 2 --dist loadgroup
+pytest = -m pytest -n 2
 pip = -m pip install -qq --disable-pip-version-check
 old = import sys; sys.exit("loranb needs Python 3.11 or newer, for example: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
@@ -48,7 +48,7 @@ clean:  ## remove both environments and what the targets leave behind
 	@$(colab)/python $(pip) $$(grep ^torch== constraints.txt)
 	@$(colab)/python $(pip) --no-deps -r constraints-colab.txt
 	@$(colab)/python $(pip) --report .venv-colab/report.json -e .
-	@$(colab)/python $(pip) -c constraints.txt hypothesis pytest-xdist
+	@$(colab)/python $(pip) -c constraints-colab.txt $$(grep -E "^(hypothesis|pytest-xdist)==" constraints.txt)
 	@touch $@
 
 .PHONY: help demo test lab export colab clean

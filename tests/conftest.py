@@ -17,12 +17,15 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run what takes minutes, as CI=true does")
 
 
-def pytest_collection_modifyitems(items):
-    """Tests of one file share what they have made, so one process runs them all, with `pytest -n 2 --dist loadgroup`;
-    a notebook shares nothing"""
-    for item in items:
-        alone = item.path.name == "test_notebooks.py"
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Tests of one file share what they have made, so one process runs them all; a notebook shares nothing"
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if "test_notebooks.py" in nodeid else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item):
