@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 bin = .venv/bin
 colab = .venv-colab/bin
 # two processes with one thread each
-pytest = -m pytest -n 2 --dist loadgroup
+pytest = -m pytest -n 2
 pip = -m pip install -qq --disable-pip-version-check
 old = import sys; sys.exit("loranb needs Python 3.11 or newer, for example: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
@@ -26,7 +26,7 @@ export: .venv/ready  ## notebooks to modules, notebooks cleaned, README from nbs
 	$(bin)/python tools/export.py
 
 colab: .venv-colab/ready  ## the tests that need no browser, with the versions that Colab has
-	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser -m "not browser"
+	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser --ignore tests/cases -m "not browser"
 
 clean:  ## remove both environments and what the targets leave behind
 	rm -rf .venv .venv-colab build dist demo runs .hypothesis
@@ -48,7 +48,7 @@ clean:  ## remove both environments and what the targets leave behind
 	@$(colab)/python $(pip) $$(grep ^torch== constraints.txt)
 	@$(colab)/python $(pip) --no-deps -r constraints-colab.txt
 	@$(colab)/python $(pip) --report .venv-colab/report.json -e .
-	@$(colab)/python $(pip) -c constraints.txt hypothesis pytest-xdist
+	@$(colab)/python $(pip) -c constraints-colab.txt $$(grep -E "^(hypothesis|pytest-xdist)==" constraints.txt)
 	@touch $@
 
 .PHONY: help demo test lab export colab clean

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 # a busy machine is no mistake; CI judges a change, not its luck
-settings.register_profile("loranb", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.register_profile("loranb", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("loranb")
 # so begins what a script starts with `&`
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -17,12 +17,15 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run what takes minutes, as CI=true does")
 
 
-def pytest_collection_modifyitems(items):
-    """Tests of one file share what they have made, so one process runs them all, with `pytest -n 2 --dist loadgroup`;
-    a notebook shares nothing"""
-    for item in items:
-        alone = item.path.name == "test_notebooks.py"
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Tests of one file share what they have made, so one process runs them all; a notebook shares nothing"
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if "test_notebooks.py" in nodeid else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item):

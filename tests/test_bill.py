@@ -9,7 +9,7 @@ from loranb.memory.gpus import find_gpu
 from loranb.core.recipe import Recipe
 from loranb.widgets.studio import Studio
 from loranb.widgets.choose.bill import Bill
-from loranb.widgets.panel import asset_text
+from loranb.core.texts import asset_text
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_it_starts_empty_and_shows_any_plan():
 
 
 def test_the_panel_has_the_colours_of_the_pictures():
-    assert dict(re.findall(r"\.p-(\w+) { fill: (#\w+); background: \2; }", asset_text("bill.css"))) == COLOURS
+    assert dict(re.findall(r"\.p-(\w+) { fill: (#\w+); background: \2; }", asset_text("js/bill.css"))) == COLOURS
 
 
 def test_the_bill_follows_the_recipe_and_a_step_of_the_ladder_edits_it():

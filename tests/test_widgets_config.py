@@ -9,7 +9,7 @@ from loranb.data.chips import LOOKS
 from loranb.data.previews import preview
 from loranb.core.fields import RecipeError
 from loranb.core.recipe import COLUMNS, count_steps, Recipe
-from loranb.core.texts import all_texts
+from loranb.core.texts import all_texts, asset_text
 from loranb.spectra.readings import METRICS
 from loranb.widgets.choose.bill import Bill
 from loranb.widgets.choose.code import Code
@@ -22,7 +22,7 @@ from loranb.widgets.watch.flow import Flow
 from loranb.widgets.watch.log import Log
 from loranb.widgets.watch.monitor import Monitor, STATES
 from loranb.widgets.watch.now import Now
-from loranb.widgets.panel import Field, asset_text
+from loranb.widgets.panel import Field
 from loranb.widgets.choose.quantize import LEVELS, Quantize
 from loranb.widgets.choose.rank import Rank
 from loranb.widgets.data.rows import RowsPanel
@@ -190,7 +190,7 @@ def test_quantize_words():
 
 def test_every_panel_is_small_and_shows_itself_without_javascript():
     for cls, name in zip(PANELS, "quantize rank columns rows doctor settings code flow".split()):
-        assert len(asset_text(f"{name}.js")) < 8000 and asset_text(f"{name}.js").rstrip().endswith("export default { render };") and "innerHTML" not in asset_text(f"{name}.js")
+        assert len(asset_text(f"js/{name}.js")) < 8000 and asset_text(f"js/{name}.js").rstrip().endswith("export default { render };") and "innerHTML" not in asset_text(f"js/{name}.js")
         bundle = cls()._repr_mimebundle_()
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         assert data["text/plain"] == cls().text() and "application/vnd.jupyter.widget-view+json" in data

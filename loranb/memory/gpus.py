@@ -8,11 +8,10 @@ __all__ = ['LOW', 'HIGH', 'GPU', 'gpu_table', 'find_gpu', 'this_gpu', 'work_per_
 # %% ../../nbs/04_memory/01_gpus.ipynb #cf070e94
 import csv, functools, re
 from dataclasses import dataclass, replace
-from importlib.resources import files
 import torch
 from ..core.fields import did_you_mean, RecipeError
 from ..core.recipe import Recipe
-from ..core.texts import duration_text, number_text
+from ..core.texts import asset_text, duration_text, number_text
 from ..models.quantization import bits_per_weight
 from ..models.shapes import find_config, linear_names, skeleton
 
@@ -44,8 +43,8 @@ def _apple_chip(memory):
 @functools.cache
 def gpu_table() -> dict:  # `GPU`s by name, in the order of the table
     "The cards that are known"
-    text = (files("loranb")/"assets"/"gpus.csv").read_text(encoding="utf-8")
-    cards = [_read_card(row) for row in list(csv.reader(text.splitlines()))[1:]]
+    rows = list(csv.reader(asset_text("gpus.csv").splitlines()))
+    cards = [_read_card(row) for row in rows[1:]]
     chips = [_apple_chip(memory) for memory in (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192)]
     return {g.name: g for g in cards + chips}
 

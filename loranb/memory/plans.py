@@ -54,9 +54,9 @@ def optimizer_room(
     return 0 if optim != "adamw_torch" or not sizes else sum(sizes) if card else 2*max(sizes)
 
 # %% ../../nbs/04_memory/08_plans.ipynb #0f194baa
-def _text(recipe, names): return json.dumps({n: getattr(recipe, n) for n in names}, sort_keys=True)
-
-def _key(recipe): return _text(recipe, [n for n, known in SETTINGS.items() if known.plan])
+def _key(recipe):
+    on_which_it_depends = {n: getattr(recipe, n) for n, known in SETTINGS.items() if known.plan}
+    return json.dumps(on_which_it_depends, sort_keys=True)
 
 @functools.lru_cache(64)
 def _config(model, revision, trust, changed):

@@ -8,12 +8,12 @@ __all__ = ['model_class', 'linear_names', 'model_table', 'find_config', 'in_tabl
 
 # %% ../../nbs/02_models/04_shapes.ipynb #5a8e752a
 import copy, difflib, functools, json
-from importlib.resources import files
 from pathlib import Path
 import torch
 from ..core.fields import RecipeError
 from ..core.kinds import TASK_TYPES
 from ..core.recipe import Recipe
+from ..core.texts import asset_text
 from .quantization import BNB
 from .hub import find_model, load_config, quiet_libraries
 
@@ -48,7 +48,7 @@ def linear_names(
 # For each name: `config`, the fields, and `params`, the parameters that are published for it
 def model_table() -> dict:
     "The models whose shapes come with loranb, by their names on the Hub"
-    rows = json.loads((files("loranb")/"assets"/"shapes.json").read_text(encoding="utf-8"))
+    rows = json.loads(asset_text("shapes.json"))
     return {name: row for row in rows for name in row["names"]}
 
 # %% ../../nbs/02_models/04_shapes.ipynb #695013d0

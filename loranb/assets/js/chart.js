@@ -1,4 +1,4 @@
-// Charts: the geometry of loranb/plots.py in the browser, and values read by pointer or arrow keys.
+// Charts: the geometry of loranb/core/charts.py in the browser, and values read by pointer or arrow keys.
 const MARKS = [1, 1.5, 2, 3, 5, 7];
 const decades = (lo, hi, marks, more = 0) => {
   const out = [];

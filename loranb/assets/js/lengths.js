@@ -1,4 +1,4 @@
-// Rows by their length, with the cut: the picture of `lengths_svg` in loranb/previews.py.
+// Rows by their length, with the cut: the picture of `lengths_svg` in loranb/data/previews.py.
 function lengthsPicture({ width = 1, kept = [], cut = [], open, limit, label = sentence("lengths.none") }, w) {
   const end = Math.max(1, kept.length) * width, foot = 62, x = v => 1 + v / end * (w - 2), most = Math.max(1, ...kept.map((n, i) => n + cut[i])), up = n => (foot - 16) * n / most, step = x(width) - x(0);
   const bars = (counts, base, cls) => counts.map((n, i) => n ? s("rect", { class: cls, x: x(i * width) + .1 * step, width: .8 * step, y: foot - base(i) - up(n), height: Math.max(up(n), .8) }) : null);

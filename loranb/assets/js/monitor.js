@@ -5,7 +5,7 @@ const BUTTONS = { ready: [["train", "train"]], starting: [["", "starting"]], loa
 const WISHES = { stop: "stopping", pause: "pausing", train: "starting", resume: "starting" };
 const UNTIL = { stopping: ["loading", "training", "pausing"], pausing: ["loading", "training"], skipping: ["finishing"] };  // a wish lasts while Python still says one of these
 const RUNNING = ["loading", "training", "pausing", "stopping", "finishing"];
-// The centred running mean of loranb/readings.py.
+// The centred running mean of loranb/runs/report.py.
 function smooth(y) {
   const n = y.length, half = Math.max(4, Math.floor(n / 60)), total = [0];
   for (const v of y) total.push(total[total.length - 1] + v);

@@ -1,5 +1,4 @@
 // How many bits for each frozen weight: the base, its quantization, and the levels over one layer's weights.
-const QUANTS = ["none", "int8", "fp4", "nf4"];
 const size = n => n >= 1e9 ? [1e9, "GB"] : n >= 1e6 ? [1e6, "MB"] : [1e3, "kB"];
 const beside = (small, large) => { const [unit, name] = size(large), f = v => (v / unit).toFixed(v < 99.95 * unit ? 1 : 0); return small === large ? `${f(large)} ${name}` : sentence("quantize.beside", { small: f(small), large: `${f(large)} ${name}` }); };
 function caption(quant, levels, density) {
@@ -11,15 +10,15 @@ function caption(quant, levels, density) {
 function render({ model, el }) {
   const { root, body } = card(el, { title: sentence("quantize.title"), sub: sentence("quantize.question"), cls: "quantize" });
   const base = pick(model, "model", "models", { label: sentence("quantize.base_model"), before: sentence("quantize.base") });
-  const group = id("quant"), radios = QUANTS.map(q => h("input", { type: "radio", name: group, value: q, onchange: () => give(model, { quant: q }) }));
-  const seg = h("fieldset", { class: "seg" }, h("legend", { class: "hide" }, sentence("quantize.choice")), radios.map((radio, i) => h("label", {}, radio, h("span", {}, QUANTS[i]))));
+  const group = id("quant"), quants = Object.keys(model.get("choices")), radios = quants.map(q => h("input", { type: "radio", name: group, value: q, onchange: () => give(model, { quant: q }) }));
+  const seg = h("fieldset", { class: "seg" }, h("legend", { class: "hide" }, sentence("quantize.choice")), radios.map((radio, i) => h("label", {}, radio, h("span", {}, quants[i]))));
   const picture = h("div", { class: "levels" });
   const double = check(model, "bnb_4bit_use_double_quant", sentence("quantize.double"), sentence("quantize.double_help"));
   const bits = h("span", { class: "nobr" }), layer = h("span", { class: "cut" }), error = h("b"), bytes = h("b"), wrong = complaint(model, [base.box]);
   body.append(base.root, seg, picture, h("div", { class: "row tiny" }, bits, double.root), h("div", { class: "row tiny figure" }, layer, error), h("div", { class: "row tiny figure" }, h("span", {}, sentence("quantize.frozen")), bytes), wrong.root);
 
   function draw() {
-    const q = model.get("quant"), c = (model.get("choices") || {})[q] || {}, full = (model.get("choices") || {}).none || {}, four = q.endsWith("4"), both = four && model.get("bnb_4bit_use_double_quant");
+    const q = model.get("quant"), c = (model.get("choices") || {})[q] || {}, full = (model.get("choices") || {}).none || {}, four = (c.levels || []).length > 0, both = four && model.get("bnb_4bit_use_double_quant");
     base.draw(model.get("params") ? human(model.get("params")) : "");
     for (const radio of radios) radio.checked = radio.value === q;
     double.draw(); double.box.disabled = !four;

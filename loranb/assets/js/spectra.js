@@ -1,4 +1,4 @@
-// What the views of the spectra share: the frames with what was measured, and the figures and sentences of loranb/readings.py.
+// What the views of the spectra share: the frames with what was measured, and the figures and sentences of loranb/spectra/readings.py.
 const short = kind => kind.replace(/_proj$/, "");
 const listed = a => a.length > 1 ? sentence("list.last", { first: a.slice(0, -1).join(", "), last: a[a.length - 1] }) : a[0];
 const percent = v => v === null || Number.isNaN(v) ? "–" : `${num(100 * v, 2)} %`;

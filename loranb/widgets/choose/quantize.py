@@ -6,6 +6,7 @@
 __all__ = ['LEVELS', 'nf4', 'Quantize']
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #f33b241c
+import math
 from statistics import NormalDist
 import numpy as np
 import traitlets
@@ -29,7 +30,8 @@ _half = [0.0052, 1/6, 1/4, 1/3, 1/2, 2/3, 1]
 LEVELS = dict(fp4=[-v for v in reversed(_half)] + [0., 0.] + _half, nf4=nf4())
 
 def _before_a_base(quant):
-    bits = dict(bits=bits_per_weight(quant, False), bits_double=bits_per_weight(quant, True))
+    endless = math.inf  # how long its rows are is not known yet, so a row's constant counts nothing
+    bits = dict(bits=bits_per_weight(quant, False, endless), bits_double=bits_per_weight(quant, True, endless))
     return dict(bits, error=None, bytes=0, bytes_double=0, levels=LEVELS.get(quant, []))
 
 # %% ../../../nbs/10_widgets/choose/quantize.ipynb #a04a3ed9

@@ -9,8 +9,8 @@ __all__ = ['Rank']
 import math
 import traitlets
 from fastcore.basics import patch
-from ...core.texts import sentence
 from ...core.recipe import Recipe
+from ...core.texts import sentence
 from ...core.html import ACCENT, GREY, svg, tag, WARM
 from ..panel import Field, FormPanel
 

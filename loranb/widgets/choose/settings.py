@@ -9,8 +9,8 @@ __all__ = ['Settings']
 import math
 import traitlets
 from fastcore.basics import patch
-from ...core.texts import sentence
 from ...core.recipe import count_steps, Recipe
+from ...core.texts import sentence
 from ...core.html import ACCENT, svg, tag
 from ..panel import Field, FormPanel
 

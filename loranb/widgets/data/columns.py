@@ -8,8 +8,8 @@ __all__ = ['ROLE_WORDS', 'Columns']
 # %% ../../../nbs/10_widgets/data/columns.ipynb #84d00531
 import traitlets
 from fastcore.basics import patch
-from ...core.texts import sentence
 from ...core.recipe import Recipe
+from ...core.texts import sentence
 from ...core.html import table_html
 from ..panel import Field, FormPanel
 

@@ -8,8 +8,8 @@ __all__ = ['RowsPanel']
 # %% ../../../nbs/10_widgets/data/rows.ipynb #fafa2751
 import traitlets
 from fastcore.basics import patch
-from ...core.texts import sentence
 from ...core.recipe import Recipe
+from ...core.texts import sentence
 from ...core.html import tag
 from ...data.chips import chips_html
 from ...data.previews import lengths_reading, lengths_svg, ORDERS

@@ -7,8 +7,8 @@ __all__ = ['Samples']
 
 # %% ../../../nbs/10_widgets/keep/samples.ipynb #347ebaed
 from fastcore.basics import patch
-from ...core.texts import sentence
 from traitlets import List, Unicode
+from ...core.texts import sentence
 from ...core.html import table_html
 from ..panel import Panel
 

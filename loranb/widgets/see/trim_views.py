@@ -8,8 +8,8 @@ __all__ = ['Directions', 'trim_rows', 'TrimAdvisor']
 # %% ../../../nbs/10_widgets/see/trim_views.ipynb #0ad2478b
 import numpy as np
 from fastcore.basics import patch
-from ...core.texts import sentence
 from traitlets import Dict, Int, List, TraitError, Unicode, validate
+from ...core.texts import sentence
 from ...spectra.readings import directions_reading, trim_reading
 from ...spectra.pictures import directions_svg, trim_svg
 from ..panel import Panel
