@@ -69,6 +69,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'loranb.adapters.merging._drift': ( '07_adapters/merging.html#_drift',
                                                                              'loranb/adapters/merging.py'),
                                          'loranb.adapters.merging._full': ('07_adapters/merging.html#_full', 'loranb/adapters/merging.py'),
+                                         'loranb.adapters.merging._into_weights': ( '07_adapters/merging.html#_into_weights',
+                                                                                    'loranb/adapters/merging.py'),
                                          'loranb.adapters.merging._merged': ( '07_adapters/merging.html#_merged',
                                                                               'loranb/adapters/merging.py'),
                                          'loranb.adapters.merging._recipe_of': ( '07_adapters/merging.html#_recipe_of',

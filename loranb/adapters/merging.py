@@ -107,9 +107,16 @@ def _check_far(drift, effect, dtypes):
 # %% ../../nbs/07_adapters/06_merging.ipynb #d3c1a535
 def _full(recipe, **changes): return load_base(recipe.replace(quant="none", init_lora_weights=True, **changes))[0]
 
+def _into_weights(lora, **kw):
+    try:
+        with quiet_libraries(): return lora.merge_and_unload(**kw)
+    except Exception as e:
+        why = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
+        raise RecipeError(f"merge: PEFT cannot add this adapter to the weights: {why}") from None
+
 def _merged(lora, types):
     _untie(lora)
-    with quiet_libraries(): model = lora.merge_and_unload(safe_merge=True)
+    model = _into_weights(lora, safe_merge=True)
     _say_untied(model)
     return model, _cast(model, types)
 
@@ -141,7 +148,7 @@ def merge_adapter(
     trained = _seen(lora, rows)
     effect = _drift(trained, plain)
     if recipe.quantization.quantized:
-        with quiet_libraries(): rounded = lora.merge_and_unload()
+        rounded = _into_weights(lora)
         drift[f"merged into {recipe.quant} (not saved)"] = _drift(trained, _seen(rounded, rows))
         del rounded
     del model, lora; gc.collect()

@@ -11,7 +11,7 @@ import contextlib, copy, functools, weakref
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from ..core.recipe import Recipe
-from ..models.quantization import check_quant, check_quantized, stored_settings
+from ..models.quantization import check_quantized, stored_settings
 from ..models.hub import quiet_libraries
 from .ledger import KINDS, Ledger
 
@@ -221,7 +221,6 @@ def quantize_on_meta(
     dtype: torch.dtype,  # What is computed in
 ):
     "Put a model's linear layers into 4 or 8 bits, as a load would"
-    check_quant(recipe, model.config)
     if not recipe.quantization.quantized: return
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt
     from transformers import BitsAndBytesConfig

@@ -217,8 +217,9 @@ def _check_modules(config, where):
         except RecipeError as e: raise AdapterError(f"{where}: {field}: {e}") from None
 
 def _check_list(names):
-    odd = next((o for o in names if not isinstance(o, str) or not re.fullmatch(r"[\w.-]{1,1000}", o)), None)
-    if not isinstance(names, list) or odd is not None: raise AdapterError(f"{odd or names!r:.80} is no name of a module")
+    if not isinstance(names, list): raise AdapterError(f"{names!r:.80} is no list of names")
+    odd = [o for o in names if not isinstance(o, str) or not re.fullmatch(r"[\w.-]{1,1000}", o)]
+    if odd: raise AdapterError(f"{odd[0]!r:.80} is no name of a module")
 
 def _check_ranks(config, header, where):
     most, patterns = max([n for _, shape in header.values() for n in shape], default=0), config.get("rank_pattern") or {}
