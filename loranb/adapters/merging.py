@@ -63,10 +63,12 @@ def _check_full(recipe):
 # %% ../../nbs/07_adapters/06_merging.ipynb #194df773
 def _untie(lora):
     "A weight of its own for every adapted module that shares one"
+    from peft.tuners.tuners_utils import BaseTunerLayer
     users = collections.defaultdict(set)
     for m in lora.get_base_model().modules():
         for p in m.parameters(recurse=False): users[id(p)].add(m)
-    adapted = {m.get_base_layer() for m in lora.modules() if hasattr(m, "adapter_layer_names")}
+    adapted = {m.get_base_layer() for m in lora.modules() if isinstance(m, BaseTunerLayer)
+        and "trainable_tokens_delta" not in m.adapter_layer_names}
     for m in adapted:
         for name, p in [*m.named_parameters(recurse=False)]:
             if len(users[id(p)]) > 1: setattr(m, name, torch.nn.Parameter(p.detach().clone(), requires_grad=False))
@@ -111,9 +113,10 @@ def _into_weights(lora, **kw):
     try:
         with quiet_libraries(): return lora.merge_and_unload(**kw)
     except Exception as e:
-        why = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
+        why = " ".join(str(e).split())[:300] or type(e).__name__
         raise RecipeError(f"merge: PEFT cannot add this adapter to the weights: {why}") from None
 
+# %% ../../nbs/07_adapters/06_merging.ipynb #25322da2
 def _merged(lora, types):
     _untie(lora)
     model = _into_weights(lora, safe_merge=True)

@@ -33,9 +33,9 @@ def tensor_header(
     path = Path(path)
     try:
         with open(path, "rb") as f: size, start = path.stat().st_size, f.read(8)
-        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-            raise _broken(path, "it is a pickle, which can run code when it is opened")
         length = int.from_bytes(start, "little")
+        if length > HEADER and (start[:2] == b"PK" or start[:1] == b"\x80" and start[1] < 6):
+            raise _broken(path, "it is a pickle, which can run code when it is opened")
         if len(start) < 8 or length > size - 8:
             raise _broken(path, f"its header would take {length:,} bytes, and the file has {size:,}")
         if length > HEADER: raise _broken(path, f"its header takes {length:,} bytes, more than {HEADER:,}")
@@ -212,22 +212,32 @@ def _check_modules(config, where):
         given = config.get(field) or []
         try:
             if isinstance(given, str) and field in ("target_modules", "exclude_modules"): parse_pattern(given)
-            elif field.endswith("_pattern") and isinstance(given, dict): [parse_pattern(o) for o in given]
-            elif names := [given] if isinstance(given, str) else given: _check_list(names)
+            elif field not in _LISTS: _check_pattern(given or {})
+            else: _check_list([given] if isinstance(given, str) else given)
         except RecipeError as e: raise AdapterError(f"{where}: {field}: {e}") from None
+
+def _check_pattern(given):
+    if not isinstance(given, dict): raise AdapterError(f"{given!r:.80} is no table of names and numbers")
+    for key in given: parse_pattern(key)
 
 def _check_list(names):
     if not isinstance(names, list): raise AdapterError(f"{names!r:.80} is no list of names")
     odd = [o for o in names if not isinstance(o, str) or not re.fullmatch(r"[\w.-]{1,1000}", o)]
     if odd: raise AdapterError(f"{odd[0]!r:.80} is no name of a module")
 
-def _check_ranks(config, header, where):
-    most, patterns = max([n for _, shape in header.values() for n in shape], default=0), config.get("rank_pattern") or {}
+# %% ../../nbs/02_models/06_adapter_files.ipynb #c8c2d830
+def _ranks(config):
+    "Every rank that PEFT would make room for, by the name of its field"
     ranks = {n: config[n] for n in ("r", "init_r") if config.get(n) is not None}
-    if config["peft_type"] in ("LORA", "LOHA"): ranks |= {f"rank_pattern[{k!r:.80}]": v for k, v in patterns.items()}
-    for name, r in ranks.items():
+    if config["peft_type"] not in ("LORA", "LOHA"): return ranks
+    return ranks | {f"rank_pattern[{k!r:.80}]": r for k, r in (config.get("rank_pattern") or {}).items()}
+
+def _check_ranks(config, header, where):
+    if config["peft_type"] == "LOKR": return  # r is a bound there, and makes no room
+    most = max([n for _, shape in header.values() for n in shape], default=0)
+    for name, r in _ranks(config).items():
         if type(r) is not int or r < 1: raise AdapterError(f"{where}: {name}={r!r:.40} is not a positive whole number")
-        if r > most and config["peft_type"] != "LOKR":
+        if r > most:
             raise AdapterError(f"{where}: {name}={r:,}, but no tensor of the file has more than {most:,} rows or columns")
 
 # %% ../../nbs/02_models/06_adapter_files.ipynb #a828aa51
