@@ -108,7 +108,8 @@ def _whole_in_float32(lora, dtype):
 # %% ../../nbs/02_models/07_lora.ipynb #e7a10004
 def _saved(source):
     try: return read_adapter(source)
-    except AdapterError as e: raise RecipeError(f"adapter_name_or_path: {e}") from None
+    except AdapterError as e:
+        raise RecipeError(f"adapter_name_or_path: {str(source)!r} holds no adapter that can be read: {e}") from None
 
 def _go_on_from(lora, source):
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
