@@ -12,7 +12,7 @@ from ..core.fields import RecipeError
 from ..core.recipe import Recipe
 from ..core.disk import whole_folder
 from ..core.places import with_absolute_names
-from ..models.adapter_files import adapter_files, read_config, read_tensors
+from ..models.saved_adapters import adapter_files, read_config, read_tensors
 from ..spectra.spectra import Spectra
 from ..evaluate.directions import Functional
 from .folder import adapter_card, took_from_base, write_adapter, _on_the_plain_base

@@ -14,7 +14,7 @@ import torch
 from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.disk import check_replaceable, whole_folder
-from ..models.adapter_files import adapter_files, AdapterError, read_config, read_tensors, tensor_header
+from ..models.saved_adapters import adapter_files, AdapterError, read_config, read_tensors, tensor_header
 from ..spectra.layouts import Factors
 from ..spectra.files import modules_in
 from ..spectra.factors import read_factors

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from ..core.fields import RecipeError
-from ..models.adapter_files import AdapterError
+from ..models.saved_adapters import AdapterError
 from ..spectra.layouts import Factors, sum_factors
 from ..spectra.factors import read_factors
 from ..spectra.values import singular_vectors

@@ -15,7 +15,7 @@ from ..core.patterns import match_pattern, match_whole
 from .quantization import _bnb
 from .hub import quiet_libraries
 from .shapes import linear_names, _linear
-from .adapter_files import AdapterError, rank_major, read_adapter
+from .saved_adapters import AdapterError, rank_major, read_adapter
 
 # %% ../../nbs/02_models/07_lora.ipynb #17141f8a
 def check_targets(

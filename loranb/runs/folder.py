@@ -13,7 +13,7 @@ from ..core.recipe import Recipe
 from ..core.disk import whole_folder, write_whole
 from ..core.places import with_absolute_names
 from ..data.rows import find_rows
-from ..models.adapter_files import adapter_files
+from ..models.saved_adapters import adapter_files
 
 # %% ../../nbs/08_runs/05_folder.ipynb #6e75de11
 def new_folder(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from ..core.fields import RecipeError
 from ..core.patterns import match_pattern
-from ..models.adapter_files import (
+from ..models.saved_adapters import (
     adapter_files, adapter_method, AdapterError, read_config, read_tensors, rank_major, refuse_adapter, STARTED, tensor_header)
 from .layouts import difference, Factors, factors_of, MadeFactors, sum_factors
 from .files import modules_in, plain_name

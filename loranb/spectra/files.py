@@ -7,7 +7,7 @@ __all__ = ['plain_name', 'modules_in']
 
 # %% ../../nbs/05_spectra/02_files.ipynb #99e0a016
 import re
-from ..models.adapter_files import (adapter_files, AdapterError, LIMIT, read_config, read_tensors, tensor_header)
+from ..models.saved_adapters import (adapter_files, AdapterError, LIMIT, read_config, read_tensors, tensor_header)
 
 # %% ../../nbs/05_spectra/02_files.ipynb #ad791ed2
 _PARTS = ("lora_A", "lora_B", "lora_E", "lora_diag", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector",

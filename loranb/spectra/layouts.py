@@ -9,7 +9,7 @@ __all__ = ['Factors', 'MadeFactors', 'factors_of', 'sum_factors', 'difference']
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
-from ..models.adapter_files import AdapterError
+from ..models.saved_adapters import AdapterError
 
 # %% ../../nbs/05_spectra/01_layouts.ipynb #0fb6c8fe
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from loranb import Adapter
 from loranb.core.fields import RecipeError
 from loranb.core.patterns import match_pattern, match_whole
 from loranb.core.recipe import Recipe
-from loranb.models.adapter_files import AdapterError, adapter_method, rank_major, read_adapter
+from loranb.models.saved_adapters import AdapterError, adapter_method, rank_major, read_adapter
 from loranb.models.hub import quiet_libraries
 from loranb.models.lora import attach, load_adapter_on
 from loranb.spectra.factors import read_factors
@@ -286,7 +286,7 @@ def test_names_stand_where_they_stood():
 @pytest.mark.parametrize("length", [0x0280, 0x0480, 0x4b50])
 def test_a_header_whose_length_looks_like_a_pickle_is_none(length, tmp_path):
     import pickle
-    from loranb.models.adapter_files import read_tensors, tensor_header
+    from loranb.models.saved_adapters import read_tensors, tensor_header
     save_file({"x": torch.ones(2)}, tmp_path/"x")
     data = (tmp_path/"x").read_bytes()
     size = int.from_bytes(data[:8], "little")
