@@ -14,8 +14,9 @@ import torch
 from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.disk import check_replaceable, whole_folder
-from ..spectra.layouts import AdapterError, Factors
-from ..spectra.files import adapter_files, modules_in, read_config, read_tensors, tensor_header
+from ..models.saved_adapters import adapter_files, AdapterError, read_config, read_tensors, tensor_header
+from ..spectra.layouts import Factors
+from ..spectra.files import modules_in
 from ..spectra.factors import read_factors
 from ..spectra.values import singular_values, singular_vectors
 from ..spectra.spectra import Spectra

@@ -10,7 +10,7 @@ import contextlib, copy, functools, gc, json
 from dataclasses import dataclass
 import torch
 from ..core.recipe import Recipe
-from ..models.quantization import exact_4bit
+from ..models.quantization import check_quant, exact_4bit
 from ..models.hub import quiet_libraries
 from ..models.shapes import max_positions, skeleton
 from ..models.lora import attach
@@ -175,6 +175,7 @@ def _short(config, recipe):
     return copy.deepcopy(_shorts[key][0]), _shorts[key][1]
 
 def _build(config, recipe, dtype, full):
+    check_quant(recipe, config)
     model, use = _short(config, recipe)
     for p in model.parameters():
         if p.is_floating_point(): p.data = p.data.to(dtype)

@@ -121,7 +121,7 @@ def load_base(
     with quiet_libraries():
         tokenizer = load_tokenizer(path, recipe.trust_remote_code)
         config = load_config(path, recipe.trust_remote_code)
-        check_quant(recipe, config.model_type)
+        check_quant(recipe, config)
         dtype = _dtype(recipe, config, device)
         kw = ({} if not recipe.quantization.quantized
             else dict(quantization_config=BitsAndBytesConfig(**recipe.bnb_kwargs(dtype))))
@@ -129,6 +129,8 @@ def load_base(
         model = _pretrained(path, config, recipe, dtype=dtype, use_safetensors=True,
             trust_remote_code=recipe.trust_remote_code, **kw)
         model.requires_grad_(False).eval()
+        for m in model.modules():  # a base that is stored in 4 bits comes with a type of its own
+            if hasattr(m, "compute_dtype"): m.compute_dtype = dtype
         if recipe.task.classifies: model.config.pad_token_id = tokenizer.pad_token_id
         if recipe.quantization.quantized: check_quantized(model, recipe); _say_what_stays(model, say)
         model.loranb_dtype, model.loranb_skip, model.config.use_cache = dtype, _tried(model, recipe,

@@ -24,7 +24,6 @@ def base(tmp_path_factory):
 HOLDERS = dict(list=lambda rows: rows, dataframe=pd.DataFrame, dataset=datasets.Dataset.from_list)
 
 
-@pytest.mark.xfail(strict=True, reason="the run's recipe names its rows by a file of the run's own folder")
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_an_adapter_of_rows_in_memory_can_be_merged(holder, base, tmp_path):
     run = Run(Recipe(model=str(base[0]), data=HOLDERS[holder](CHATS), max_length=64, **STILL), tmp_path/"out").train()
@@ -32,7 +31,6 @@ def test_an_adapter_of_rows_in_memory_can_be_merged(holder, base, tmp_path):
         assert (adapter.merge(tmp_path/f"merged-{i}").path/"model.safetensors").is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="save_adapter writes the name of a file as it was given, not where it lies")
 def test_an_adapter_can_be_merged_in_another_working_directory(base, tmp_path, monkeypatch):
     for name in ("here", "there"): (tmp_path/name).mkdir()
     monkeypatch.chdir(tmp_path/"here")
