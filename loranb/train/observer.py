@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from ..core.disk import write_whole
 from ..spectra.spectra import Spectra
 from ..spectra.readings import course_alarms
+from ..data.labels import label_of
 from ..evaluate.answers import generate, is_right, question_and_answer
 from ..evaluate.scores import accuracy, classify, held_out_loss
 from ..runs.logs import write_frame
@@ -84,7 +85,7 @@ def judged_samples(
 ) -> list:  # For each row: prompt, target, answer, ok
     "The labels that the model gives, beside the right ones"
     given = classify(model, encoded, pad)
-    return [dict(prompt=r["text"], target=str(r["label"]), answer=a, ok=a == str(r["label"]))
+    return [dict(prompt=r["text"], target=label_of(r), answer=a, ok=a == label_of(r))
         for r, a in zip(rows, given)]
 
 # %% ../../nbs/09_train/08_observer.ipynb #e82123a3
