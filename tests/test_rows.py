@@ -496,7 +496,7 @@ def test_columns_that_would_not_be_read():
 
 CALLS = [{"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "",
     "tool_calls": [{"type": "function", "function": {"name": n, "arguments": a}}]}]}
-    for n, a in (("one", {"city": "Paris"}), ("two", {"user": "Anna", "deep": {"to": ["Rome"]}}))]
+    for n, a in (("one", {"city": "Paris", "days": 3}), ("two", {"user": "Anna", "deep": {"to": ["Rome"], "at": 0.5}}))]
 
 
 class Polars:

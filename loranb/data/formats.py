@@ -339,8 +339,10 @@ def _of_the_rest(self: Normalizer, row):
 
 def _gone(row, columns):
     "Is a column null that the row cannot be without?"
-    needed = [c for r, c in columns.items() if r not in ("system", "tools", "label")]
-    return any(all(_null(row[k]) for k in ([c] if isinstance(c, str) else c)) for c in needed)
+    for role, c in columns.items():
+        if role in ("system", "tools", "label"): continue
+        if _null(row[c]) if isinstance(c, str) else all(_null(row[k]) for k in c): return True
+    return False
 
 # %% ../../nbs/03_data/02_formats.ipynb #6d2395d3
 def _shaped(row, c, fix, drop):

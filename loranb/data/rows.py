@@ -224,7 +224,7 @@ def _keep(found, key):
 
 # %% ../../nbs/03_data/03_rows.ipynb #c1d4aa13
 def find_rows(
-    data,  # `petit/TASK`, a file, a folder, a Hub name, rows, a DataFrame, a `Dataset`
+    data,  # `petit/TASK`, a file, a folder, a Hub name, rows, a DataFrame, a `Dataset`, an Arrow table
     split: str = "train",  # Which split, where there are several; `train[:1000]` for some of its rows
     columns: dict = None,  # From role to column, where the guess would be wrong
     skip_bad: bool = False,  # Leave out rows that cannot be read, instead of raising `DataError`?

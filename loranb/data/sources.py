@@ -285,13 +285,16 @@ def plain_rows(
         else: notes.add("blank line", n)
 
 # %% ../../nbs/03_data/01_sources.ipynb #f348e097
-def _null(v): return v is None or type(v).__name__ in ("NAType", "NaTType") or isinstance(v, float) and v != v
+def _null(v):
+    if isinstance(v, str): return False
+    return v is None or type(v).__name__ in ("NAType", "NaTType") or isinstance(v, float) and v != v
 
 def plain_value(
     v,  # A value of a table
     filled: bool = True,  # Do nulls stand for what is missing?
 ):  # The same in lists and dictionaries
     "A value as Python has it, without the nulls that a table fills in"
+    if isinstance(v, str): return v  # nearly every value
     if hasattr(v, "tolist") and hasattr(v, "dtype"): v, filled = v.tolist(), True
     if isinstance(v, dict): return {k: plain_value(o, filled) for k, o in v.items() if not (filled and _null(o))}
     return [plain_value(o, filled) for o in v] if isinstance(v, list) else v
@@ -347,6 +350,23 @@ def table_rows(
 def _batches(file): return (file.get_batch(i) for i in range(file.num_record_batches))
 def _rewound(source): source.seek(0); return source
 
+# %% ../../nbs/03_data/01_sources.ipynb #5e8c7ccf
+def _kinds(v, at, seen):
+    "Tell `seen` what stands at each place of Arrow's values: nulls, whole floats, or other values"
+    if isinstance(v, dict):
+        for k, o in v.items(): _kinds(o, (*at, k), seen)
+    elif hasattr(v, "tolist") and hasattr(v, "__len__"):
+        for o in v.tolist(): _kinds(o, at, seen)
+    else:
+        whole = isinstance(v, float) and v.is_integer()
+        seen.setdefault(at, set()).add("null" if _null(v) else "whole" if whole else "other")
+
+def _whole(v, at, places):
+    "A value with whole numbers at these places"
+    if isinstance(v, dict): return {k: _whole(o, (*at, k), places) for k, o in v.items()}
+    if isinstance(v, list): return [_whole(o, at, places) for o in v]
+    return int(v) if at in places else v
+
 # %% ../../nbs/03_data/01_sources.ipynb #4fe6577c
 def _frame(data):
     "The rows of a DataFrame of pandas"
@@ -354,11 +374,18 @@ def _frame(data):
     if len(twice): raise DataError(f"data: the DataFrame has the column {twice[0]!r} twice.")
     whole = [c for c, t in data.dtypes.items() if t.kind == "f" and (data[c].dropna()%1 == 0).all()
         and data[c].isna().any()]
-    arrow = {c for c, t in data.dtypes.items() if type(t).__name__ == "ArrowDtype"}
+    arrow, seen = {c for c, t in data.dtypes.items() if type(t).__name__ == "ArrowDtype"}, {}
+    for c in (c for c, t in data.dtypes.items() if t == object):
+        for v in data[c]:
+            if hasattr(v, "tolist") and hasattr(v, "__len__"): _kinds(v, (c,), seen)
+    floats = {at for at, kinds in seen.items() if kinds == {"null", "whole"}}
     for i in range(0, len(data), 1000):
         part = data.iloc[i:i + 1000].astype(dict.fromkeys(whole, "Int64"))
-        for r in part.to_dict("records"): yield {k: plain_value(v, k in arrow) for k, v in r.items()}
+        for r in part.to_dict("records"):
+            row = {k: plain_value(v, k in arrow) for k, v in r.items()}
+            yield _whole(row, (), floats) if floats else row
 
+# %% ../../nbs/03_data/01_sources.ipynb #9eefb717
 def is_table(
     data,  # What is in memory
 ) -> bool:
