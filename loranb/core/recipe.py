@@ -30,7 +30,10 @@ TRAIN_ON = ("assistant", "last", "all")
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #50391936
-def is_data(v): return is_text(v) if isinstance(v, str) else hasattr(v, "__iter__") and not isinstance(v, (bytes, set))
+def is_data(v):
+    if isinstance(v, (str, bytes, set)): return is_text(v)
+    return any(hasattr(v, o) for o in ("__iter__", "to_batches", "__arrow_c_stream__"))
+
 def is_repository(v): return is_text(v) and v.count("/") <= 1 and all(is_text(o) for o in v.split("/"))
 def are_different(v): return NAME_LIST.holds(v) and len(set(v or ())) == len(v or ())
 
