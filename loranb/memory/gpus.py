@@ -6,11 +6,11 @@
 __all__ = ['LOW', 'HIGH', 'GPU', 'gpu_table', 'find_gpu', 'this_gpu', 'work_per_token', 'Estimate', 'estimate_time']
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #cf070e94
-import csv, functools, re
+import csv, difflib, functools, re
 from dataclasses import dataclass, replace
 from importlib.resources import files
 import torch
-from ..core.fields import did_you_mean, RecipeError
+from ..core.fields import RecipeError
 from ..core.recipe import Recipe
 from ..core.texts import duration_text, number_text
 from ..models.quantization import bits_per_weight
@@ -50,31 +50,71 @@ def gpu_table() -> dict:  # `GPU`s by name, in the order of the table
     return {g.name: g for g in cards + chips}
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #c3bad08b
+_SILENT = "nvidia geforce tesla quadro pro gpu card generation workstation edition"
+
+@functools.cache
+def _read_name(name):
+    "The words that tell a card from others, and the gigabytes that it is said to have"
+    size, text = r"\b(\d+(?:\.\d+)?) ?g(?:i?b)?\b", re.sub(r"[\s_(),®™-]+", " ", name.lower())
+    words = re.sub(rf"{size}|\b(?:sxm\d?|hbm\d\w?|gddr\d\w?)\b", " ", text).split()
+    return [w for w in words if w not in _SILENT.split()], {float(s) for s in re.findall(size, text)}
+
+# %% ../../nbs/04_memory/01_gpus.ipynb #f47b4cf4
+def _called(name):
+    "The cards with the words of a name"
+    words = _read_name(str(name))[0]
+    for text in dict.fromkeys(("".join(words), "".join(w for w in words if w != "pcie"))):
+        same = [g for g in gpu_table().values() if "".join(_read_name(g.name)[0]) in (text, f"rtx{text}")]
+        if same: return same
+    return []
+
+# %% ../../nbs/04_memory/01_gpus.ipynb #678fdaa2
+def _begin_with(words):
+    split = [(g, _read_name(g.name)[0]) for g in gpu_table().values()]
+    longer = [(g, w[n:]) for g, w in split for n in (len(words), len(words) + 1) if words
+        and w[:n] in (words, ["rtx", *words])]
+    return [g for g, rest in longer if not {"ti", "super"} & {*rest}]  # these make another card of it
+
+def _nearest(name):
+    words, sizes = _read_name(str(name))
+    texts = {"".join(_read_name(g.name)[0]): g for g in gpu_table().values()}
+    close = [texts[t] for t in difflib.get_close_matches("".join(words), texts, 3, .5)]
+    size = max(sizes, default=0)
+    near = sorted(_called(name), key=lambda g: abs(g.memory - size))[:3] or _begin_with(words)[:3] or close
+    known = " or ".join(f"{g.name!r} ({g.memory:g} GB)" for g in near)
+    return f" Did you mean {known}?" if near else ""
+
+# %% ../../nbs/04_memory/01_gpus.ipynb #3c220b23
+_ADA = (8, 9)
+
+def _any_card(memory):
+    tightest = min((g.usable for g in gpu_table().values() if g.memory == memory and g.capability),
+        default=int(.91*memory*2**30))
+    return GPU(f"{memory:g} GB card", memory, tightest, _ADA)
+
+# %% ../../nbs/04_memory/01_gpus.ipynb #ed78cc97
 def find_gpu(
-    name,  # A name such as `T4`, `rtx 4090` or `A100-80GB`, or a `GPU`
+    name,  # A name such as `T4`, `rtx 4090` or `A100-80GB`, a size such as `24GB`, or a `GPU`
 ) -> GPU:
     "The card of a name"
     if isinstance(name, GPU): return name
-    plain = lambda s: re.sub(r"nvidia|geforce|tesla|sxm\d?|hbm\d\w?|generation|laptop|gpu|[\s_-]", "", str(s).lower())
-    known, want = {plain(n): g for n, g in gpu_table().items()}, plain(name)
-    want = next((w for w in (want, re.sub(r"\d\dgb$", "", want), want.replace("pcie", ""),
-        re.sub(r"pcie|\d\dgb$", "", want)) if w in known), want)
-    if want in known or f"rtx{want}" in known: return known.get(want) or known[f"rtx{want}"]
-    close = [g.name for k, g in known.items() if want and want in k]
-    if len(close) == 1: return gpu_table()[close[0]]
-    if close: raise RecipeError(f"gpu: {name!r} is one of {', '.join(close)}. Say which.")
-    raise RecipeError(f"gpu: {name!r} is not in the table.{did_you_mean(name, gpu_table())} Names are such as T4, "
-        "RTX 4090, A100-80GB or Apple 16 GB; loranb.memory.gpu_table() lists them.")
+    words, sizes = _read_name(str(name))
+    if not words and len(sizes) == 1 and max(sizes) > 0: return _any_card(max(sizes))
+    same, longer = ([g for g in some if sizes <= {g.memory}] for some in (_called(name), _begin_with(words)))
+    if len(same) == 1: return same[0]
+    if (several := same or longer)[1:]:
+        raise RecipeError(f"gpu: {name!r} is one of {', '.join(g.name for g in several[:12])}. Say which.")
+    if (own := this_gpu()) and own.name == name: return own
+    raise RecipeError(f"gpu: {name!r} is not in the table.{_nearest(name)} Names are such as T4, RTX 4090, A100-80GB "
+        "or Apple 16 GB, and 24GB is any card of that size; loranb.memory.gpu_table() lists them.")
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #34e40eeb
 def this_gpu() -> GPU:  # None without a CUDA device
     "The card that torch would train on"
     if not torch.cuda.is_available(): return None
     p = torch.cuda.get_device_properties(torch.cuda.current_device())
-    alike = [g for g in gpu_table().values() if g.name.split("-")[0].lower() in p.name.lower()
-        and abs(g.usable - p.total_memory) < .1*g.usable]
-    known = max(alike, key=lambda g: len(g.name.split("-")[0]), default=GPU(p.name, round(p.total_memory/2**30),
-        p.total_memory))
+    alike = (g for g in _called(p.name) if g.capability and abs(g.usable - p.total_memory) < .1*g.usable)
+    known = next(alike, GPU(p.name, round(p.total_memory/2**30), p.total_memory))
     return replace(known, name=p.name.removeprefix("NVIDIA "), usable=p.total_memory, capability=(p.major, p.minor))
 
 # %% ../../nbs/04_memory/01_gpus.ipynb #7803162a

@@ -11,14 +11,12 @@ OTHERS = {"NVIDIA GeForce RTX 4090 Laptop GPU": "RTX 4090", "RTX 3080 12GB": "RT
     "RTX 4090 48GB": "RTX 4090", "RTX 5060": "RTX 5060 Ti"}
 
 
-@pytest.mark.xfail(strict=True, reason="find_gpu drops what tells cards apart and takes parts of names for names")
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_card_that_is_not_in_the_table_is_refused_with_the_nearest(name):
     said = refusal(lambda: find_gpu(name))
     assert f"{name!r}" in said and OTHERS[name] in said
 
 
-@pytest.mark.xfail(strict=True, reason="find_gpu takes parts of names for names")
 @pytest.mark.parametrize("size", [24, 48, 96])
 def test_a_bare_size_is_a_card_of_that_size(size):
     card = find_gpu(f"{size}GB")
