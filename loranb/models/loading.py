@@ -12,7 +12,7 @@ from ..core.fields import RecipeError
 from ..core.recipe import Recipe
 from .quantization import check_quant, check_quantized, compute_dtype, exact_4bit, kept_whole
 from .hub import find_model, load_config, load_tokenizer, quiet_libraries
-from .shapes import model_class, _linear
+from .shapes import layer_kind, model_class, _linear
 
 # %% ../../nbs/02_models/05_loading.ipynb #ee50e5b5
 def _dtype(recipe, config, device):
@@ -22,18 +22,18 @@ def _dtype(recipe, config, device):
 # %% ../../nbs/02_models/05_loading.ipynb #2297b82b
 def unusable_layers(
     model,  # A loaded model
-) -> list:  # Last parts of names, such as router
+) -> list:  # As `layer_kind` names them, such as model.layers.*.feed_forward.router
     "Run four tokens through a model; the kinds of linear layers that an adapter could not act on"
     seen, odd, hooks = set(), set(), []
-    def see(short, out): (seen if torch.is_tensor(out) else odd).add(short)
-    layers = [(n.rpartition(".")[2], m) for n, m in model.named_modules() if _linear(m)]
-    for short, m in layers: hooks.append(m.register_forward_hook(lambda m, a, out, short=short: see(short, out)))
+    def see(kind, out): (seen if torch.is_tensor(out) else odd).add(kind)
+    layers = [(layer_kind(n), m) for n, m in model.named_modules() if _linear(m)]
+    for kind, m in layers: hooks.append(m.register_forward_hook(lambda m, a, out, kind=kind: see(kind, out)))
     ids = torch.arange(3, 7, device=model.device)[None]
     try:
         with torch.no_grad(), exact_4bit(model): model(input_ids=ids, attention_mask=torch.ones_like(ids))
     finally:
         for h in hooks: h.remove()
-    return [s for s in dict.fromkeys(s for s, _ in layers) if s in odd or s not in seen]
+    return [k for k in dict.fromkeys(k for k, _ in layers) if k in odd or k not in seen]
 
 # %% ../../nbs/02_models/05_loading.ipynb #23b0e342
 def _say_what_stays(model, say):

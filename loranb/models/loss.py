@@ -75,6 +75,14 @@ def _tiled(hidden, targets, head, config, amp):
     tiles = zip(hidden.split(rows), targets.split(rows))
     return sum((checkpoint(score, h, t, use_reentrant=False) for h, t in tiles), hidden.sum()*0.)
 
+# %% ../../nbs/02_models/08_loss.ipynb #ca2029f7
+def _router_loss(out, model):
+    "What the model is asked to add to its loss, so that all experts are used; None for most models"
+    if not (model.training and torch.is_tensor(aux := getattr(out, "aux_loss", None))): return None
+    owners = (model, model.config.get_text_config())
+    return aux*next(v for o in owners for n in ("router_aux_loss_coef", "aux_loss_coef")
+        if (v := getattr(o, n, None)) is not None)
+
 # %% ../../nbs/02_models/08_loss.ipynb #c6cbb20d
 def token_loss(
     model,  # A causal model, adapted or not, wrapped or not
@@ -90,12 +98,15 @@ def token_loss(
     learned = targets != -100
     if n is None: n = learned.sum().clamp_min(1)
     if not (getattr(base, "loranb_tiles", True) if tiled is None else tiled):
-        logits = model(**batch, use_cache=False).logits
-        return F.cross_entropy(logits[:, :-1][learned].float(), targets[learned].to(logits.device), reduction="sum")/n
-    head = base.get_output_embeddings()
-    with bypassing(head) as seen: model(**batch, use_cache=False)
-    hidden, amp = seen
-    return _tiled(hidden[:, :-1][learned], targets[learned].to(hidden.device), head, base.config, amp)/n
+        out = model(**batch, use_cache=False)
+        z, t = out.logits[:, :-1][learned].float(), targets[learned].to(out.logits.device)
+        loss = F.cross_entropy(z, t, reduction="sum")/n
+    else:
+        head = base.get_output_embeddings()
+        with bypassing(head) as seen: out = model(**batch, use_cache=False)
+        hidden, amp = seen
+        loss = _tiled(hidden[:, :-1][learned], targets[learned].to(hidden.device), head, base.config, amp)/n
+    return loss if (more := _router_loss(out, base)) is None else loss + more.to(loss.device)*learned.sum()/n
 
 def _bare(model):
     model = getattr(model, "module", model)

@@ -14,6 +14,7 @@ from ..spectra.spectra import Spectra
 from ..spectra.readings import course_alarms
 from ..data.asking import question_text, split_row
 from ..evaluate.answers import answer_prompts, is_right
+from ..data.labels import label_of
 from ..evaluate.scores import accuracy, classify, held_out_loss
 from ..runs.logs import write_frame
 from .meter import current_factors
@@ -85,7 +86,7 @@ def judged_samples(
 ) -> list:  # For each row: prompt, target, answer, ok
     "The labels that the model gives, beside the right ones"
     given = classify(model, encoded, pad)
-    return [dict(prompt=r["text"], target=str(r["label"]), answer=a, ok=a == str(r["label"]))
+    return [dict(prompt=r["text"], target=label_of(r), answer=a, ok=a == label_of(r))
         for r, a in zip(rows, given)]
 
 # %% ../../nbs/09_train/08_observer.ipynb #e82123a3

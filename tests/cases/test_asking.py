@@ -192,7 +192,6 @@ def test_a_writer_without_its_head_is_refused_or_saved_with_it(tmp_path):
 
 # Which layers, which loss
 
-@pytest.mark.xfail(strict=True, reason="layers are told apart by the last part of their names")
 def test_no_layer_of_a_tower_without_text_is_adapted(tmp_path):
     tokenizer(tmp_path)
     torch.manual_seed(0)
@@ -205,7 +204,6 @@ def test_no_layer_of_a_tower_without_text_is_adapted(tmp_path):
     assert adapted and not [n for n in adapted if "vision" in n]
 
 
-@pytest.mark.xfail(strict=True, reason="token_loss leaves out what output_router_logits asks for")
 def test_the_routers_loss_is_a_part_of_the_loss(tmp_path):
     from loranb.data import collate, prepare
     tok = tokenizer(tmp_path)
