@@ -20,6 +20,7 @@ from ..models.shapes import find_config
 from ..models.loading import load_base
 from ..models.lora import load_adapter_on
 from ..data.encoding import prepare
+from ..data.asking import end_answers, read_asking, tokenizer_with_its_end
 from ..evaluate.scores import row_logits
 
 # %% ../../nbs/07_adapters/06_merging.ipynb #d3c1a531
@@ -130,6 +131,13 @@ def _add(recipe, source, rows, drift, trained):
     if recipe.quantization.quantized: drift["adapter on the full weights"] = _drift(trained, _seen(lora, rows))
     return _merged(lora, _stored_types(find_model(recipe)))
 
+# %% ../../nbs/07_adapters/06_merging.ipynb #b5fc7bcf
+def _write(merged, recipe, asking, folder):
+    if not recipe.task.classifies: end_answers(merged, asking)
+    with quiet_libraries():
+        merged.save_pretrained(folder)
+        tokenizer_with_its_end(asking).save_pretrained(folder)
+
 # %% ../../nbs/07_adapters/06_merging.ipynb #e804f58c
 def merge_adapter(
     source,  # The folder of an adapter
@@ -157,7 +165,7 @@ def merge_adapter(
     del model, lora; gc.collect()
     merged, stored = _add(recipe, source, rows, drift, trained)
     with whole_folder(path) as new:
-        with quiet_libraries(): merged.save_pretrained(new), tok.save_pretrained(new)
+        _write(merged, recipe, read_asking(source, tok), new)
         del merged; gc.collect()
         last = _drift(trained, _seen(_full(recipe, model=str(new), revision=None), rows))
         if not even_if_far: _check_far(last, effect, (computed, stored))

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['LOOKED_AT', 'ASKING_FILE', 'special_ids', 'learned_ends', 'Asking', 'asking_of', 'check_messages', 'prompt_ids',
-           'split_row', 'question_text', 'save_asking', 'read_asking', 'end_answers']
+           'split_row', 'question_text', 'tokenizer_with_its_end', 'save_asking', 'read_how', 'read_asking',
+           'end_answers']
 
 # %% ../../nbs/03_data/11_asking.ipynb #786d871c
 import copy, json
 from itertools import islice
 from pathlib import Path
 from ..core.fields import RecipeError
-from .chat import clean_message, row_spans
+from .chat import row_spans
 from .encoding import Data, Encoder, start_tokens
 from .formats import ROLES, row_shape
 
@@ -67,6 +68,7 @@ def _system_of(row):
 def _shared(values, nothing):
     return values[0] if values and all(v == values[0] for v in values) else nothing
 
+# %% ../../nbs/03_data/11_asking.ipynb #992a8444
 def _is_plain(row): return row_shape(row) == "text" or isinstance(row.get("prompt"), str)
 
 def asking_of(
@@ -108,7 +110,8 @@ def prompt_ids(
     if not asking.plain:
         turns = [dict(role="user", content=prompt)] if isinstance(prompt, str) else check_messages(prompt)
         if isinstance(prompt, str) and asking.system: turns = [dict(role="system", content=asking.system), *turns]
-        text = asking.encoder.template().render([clean_message(m) for m in turns], tools or asking.tools, True)
+        tools, template = tools or asking.tools, asking.encoder.template()
+        text = template.render(template.as_wanted(turns, tools), tools, True)
     start = [] if not asking.plain or tok.bos_token and text.startswith(tok.bos_token) else start_tokens(tok)
     return start + tok(text, add_special_tokens=False)["input_ids"]
 
@@ -144,25 +147,44 @@ def question_text(
 
 # %% ../../nbs/03_data/11_asking.ipynb #60cea24b
 ASKING_FILE = "asking.json"
+_HOW = dict(plain=(bool,), system=(str,), tools=(list, type(None)), ends=(list,), labels=(list, type(None)))
+
+def tokenizer_with_its_end(
+    asking: Asking,
+):  # A copy of the tokenizer
+    "The tokenizer, its end token the one that was learned"
+    tok = copy.deepcopy(asking.tok)
+    if asking.ends and tok.eos_token_id not in asking.ends: tok.eos_token = tok.convert_ids_to_tokens(asking.ends[-1])
+    return tok
 
 def save_asking(
     asking: Asking,
     folder: Path,  # Exists: the folder of an adapter
 ):
     "Write the tokenizer and how it is used"
-    tok = copy.deepcopy(asking.tok)
-    if asking.ends and tok.eos_token_id not in asking.ends: tok.eos_token = tok.convert_ids_to_tokens(asking.ends[-1])
-    tok.save_pretrained(folder)
-    how = {name: getattr(asking, name) for name in ("plain", "system", "tools", "ends", "labels")}
+    tokenizer_with_its_end(asking).save_pretrained(folder)
+    how = {name: getattr(asking, name) for name in _HOW}
     (Path(folder)/ASKING_FILE).write_text(json.dumps(how, ensure_ascii=False, indent=1), encoding="utf-8")
+
+# %% ../../nbs/03_data/11_asking.ipynb #e2310227
+def read_how(
+    folder: Path,  # Of an adapter
+) -> dict:  # Empty where the adapter says nothing
+    "What stands in an adapter's file about how it is asked"
+    path = Path(folder)/ASKING_FILE
+    try: how = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError): how = None
+    if not isinstance(how, dict) or any(type(v) not in _HOW.get(name, ()) for name, v in how.items()):
+        raise RecipeError(f"adapter: {str(path)!r} is not a file that loranb wrote; delete it, and the adapter is asked "
+            "as its base is.")
+    return how
 
 def read_asking(
     folder: Path,  # Of an adapter
     tok,  # The base's tokenizer
 ) -> Asking:  # With nothing but the tokenizer where the adapter says nothing
     "How a saved adapter is asked"
-    path = Path(folder)/ASKING_FILE
-    return Asking(tok, **(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}))
+    return Asking(tok, **read_how(folder))
 
 # %% ../../nbs/03_data/11_asking.ipynb #ef46ca24
 def end_answers(

@@ -13,6 +13,7 @@ from ..core.recipe import Recipe
 from ..core.disk import whole_folder, write_whole
 from ..core.places import with_absolute_names
 from ..data.rows import find_rows
+from ..data.asking import ASKING_FILE
 from ..models.saved_adapters import adapter_files
 
 # %% ../../nbs/08_runs/05_folder.ipynb #6e75de11
@@ -82,7 +83,9 @@ def write_head(
     recipe = _at_home(recipe, path)
     if recipe.adapter_name_or_path:
         with whole_folder(path/"start") as new:
-            for p in adapter_files(recipe.adapter_name_or_path): shutil.copyfile(p, new/p.name)
+            files = adapter_files(recipe.adapter_name_or_path)
+            asked = files[0].with_name(ASKING_FILE)
+            for p in [*files, *([asked] if asked.is_file() else [])]: shutil.copyfile(p, new/p.name)
         recipe = recipe.replace(adapter_name_or_path="start")
     write_whole(path/"recipe.yaml", recipe.to_yaml())
 

@@ -20,14 +20,15 @@ from ..models.quantization import is_repacked
 from ..models.hub import find_model, load_config, load_tokenizer, quiet_libraries
 from ..models.shapes import check_length, max_positions, skeleton
 from ..models.loading import load_base
-from ..models.lora import adapted_modules, attach, load_adapter_on
+from ..models.saved_adapters import adapter_files
+from ..models.lora import adapted_modules, attach, load_adapter_on, warn_of_base
 from ..models.loss import check_tiles
 from ..models.keeping import random_states
 from ..data.rows import rows_of
 from ..data.batches import check_packing, collate, Packed
 from ..data.labels import encode_label, label_names
 from ..data.encoding import prepare
-from ..data.asking import Asking, asking_of, end_answers, question_text, read_asking
+from ..data.asking import Asking, asking_of, end_answers, question_text, read_asking, read_how
 from ..data.findings import doctor
 from ..evaluate.answers import exact_match, generate, is_right, undisturbed
 from ..evaluate.scores import classify, row_logits
@@ -149,11 +150,20 @@ def _check_first(self: Run):
         self.recipe.model, self.recipe.max_length)
     self.say("reading and tokenizing the data")
     rows, self._tok = rows_of(self.recipe), load_tokenizer(path, self.recipe.trust_remote_code)
-    if self.recipe.task.classifies and not self.recipe.labels:
-        self.recipe = self.recipe.replace(labels=label_names(rows))
+    if self.recipe.task.classifies: self._name_labels(rows)
     self.findings = doctor(self.recipe, self._tok, rows)
     self.findings.check(self.recipe)
     self._data = prepare(self.recipe, self._tok, rows)
+
+# %% ../../nbs/09_train/09_run.ipynb #3e04d9e8
+@patch
+def _name_labels(self: Run, rows):
+    source, given = self.recipe.adapter_name_or_path, self.recipe.labels
+    theirs = read_how(adapter_files(source)[0].parent).get("labels") if source else None
+    if theirs and given and theirs != given:
+        raise RecipeError(f"labels: the adapter in {source!r} gives {', '.join(theirs)}, in this order, and the recipe "
+            f"has {', '.join(given)}. Leave labels out to go on with those of the adapter.")
+    self.recipe = self.recipe.replace(labels=given or theirs or label_names(rows))
 
 # %% ../../nbs/09_train/09_run.ipynb #1408efbb
 @patch
@@ -346,7 +356,8 @@ def _start(self: Run, checkpoint, broken):
     odd = machine_changes(before, now) if checkpoint else []
     if odd: notes.append(f"the last bits may differ from a run that never stopped: {'; '.join(odd)}")
     self._tell_start(step)
-    for text in notes: self.warn(text)
+    if not checkpoint: notes.append(warn_of_base(self._model, self.recipe))
+    for text in filter(None, notes): self.warn(text)
     if not self.of_type("sample"): self._observer.sample(0)
 
 @patch

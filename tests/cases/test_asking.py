@@ -42,7 +42,6 @@ def test_samples_stop_where_a_learned_turn_ends(endless):
     assert {o["answer"] for o in endless.of_type("sample")[-1]["rows"]} == {"one"}
 
 
-@pytest.mark.xfail(strict=True, reason="the merged generation_config keeps the checkpoint's own end token")
 def test_a_merged_model_stops_where_a_learned_turn_ends(endless, tmp_path):
     endless.adapter.merge(tmp_path/"merged")
     tok = T.AutoTokenizer.from_pretrained(tmp_path/"merged")
@@ -232,7 +231,6 @@ def sorted_out(tmp_path_factory):
     return recipe, Run(recipe, home/"out").train().adapter
 
 
-@pytest.mark.xfail(strict=True, reason="labels are not among the fields that _go_on_from compares")
 def test_an_adapter_with_other_labels_is_refused_by_name(sorted_out, tmp_path):
     recipe, before = sorted_out
     other = recipe.replace(adapter_name_or_path=str(before.path), labels=["Business", "Sports", "World"])
@@ -240,14 +238,12 @@ def test_an_adapter_with_other_labels_is_refused_by_name(sorted_out, tmp_path):
     assert "labels" in said and "World" in said
 
 
-@pytest.mark.xfail(strict=True, reason="labels are taken from the rows although the adapter has its own")
 def test_labels_that_are_not_given_are_those_of_the_adapter(sorted_out, tmp_path):
     recipe, before = sorted_out
     on = Run(recipe.replace(adapter_name_or_path=str(before.path), labels=None), tmp_path/"out").train()
     assert on.recipe.labels == recipe.labels
 
 
-@pytest.mark.xfail(strict=True, reason="the base is not among the fields that _go_on_from compares")
 def test_an_adapter_of_another_base_is_said(tmp_path):
     a, b = tmp_path/"a", tmp_path/"b"
     for seed, home in enumerate((a, b)): tokenizer(home); llama(home, seed=seed)
