@@ -26,7 +26,7 @@ export: .venv/ready  ## notebooks to modules, notebooks cleaned, README from nbs
 	$(bin)/python tools/export.py
 
 colab: .venv-colab/ready  ## the tests that need no browser, with the versions that Colab has
-	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser --ignore tests/cases -m "not browser"
+	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser -m "not browser"
 
 clean:  ## remove both environments and what the targets leave behind
 	rm -rf .venv .venv-colab build dist demo runs .hypothesis
