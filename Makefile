@@ -28,6 +28,12 @@ export: .venv/ready  ## notebooks to modules, notebooks cleaned, README from nbs
 colab: .venv-colab/ready  ## the tests that need no browser, with the versions that Colab has
 	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser -m "not browser"
 
+matrix: .venv/ready .venv-colab/ready .real/ready  ## all that there is, for hours: long cells, every family, a real base, Colab's versions, soak
+	OMP_NUM_THREADS=1 CI=true $(bin)/python $(pytest) --slow
+	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --slow --ignore tests/browser -m "not browser"
+	$(bin)/python tests/soak/kill.py
+	$(bin)/python tests/soak/runs.py
+
 clean:  ## remove both environments and what the targets leave behind
 	rm -rf .venv .venv-colab build dist demo runs .hypothesis
 

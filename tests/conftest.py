@@ -28,9 +28,17 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+def runs_slow(config):
+    "Is what takes minutes asked for?"
+    return config.getoption("--slow") or os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="session")
+def slow(request): return runs_slow(request.config)
+
+
 def pytest_runtest_setup(item):
-    slow = item.config.getoption("--slow") or os.environ.get("CI") == "true"
-    if item.get_closest_marker("slow") and not slow: pytest.skip("takes minutes; --slow or CI=true runs it")
+    if item.get_closest_marker("slow") and not runs_slow(item.config): pytest.skip("takes minutes; --slow or CI=true runs it")
     if item.get_closest_marker("gpu"):
         import torch
         if not torch.cuda.is_available(): pytest.skip("needs a CUDA device")

@@ -531,6 +531,7 @@ def test_what_a_run_killed_in_its_first_moment_has_left_is_taken_over(tmp_path):
 
 # ---- the long ones, in short
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path):
     "A dozen steps instead of forty; `python tests/soak/kill.py` is the hundred kills"
     done = subprocess.run([sys.executable, str(Path(__file__).parent/"soak"/"kill.py"), "--kills", "4", "--steps", "8",

@@ -15,10 +15,10 @@ ENV = {**os.environ, "IN_TEST": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS":
 FLAGS = SETTINGS["DEFAULT"]["tst_flags"].split()
 
 
-def skipped(source):
-    "Does the cell carry a flag of `tst_flags`, `eval: false`, or nbdev's own export?"
+def skipped(source, flags=FLAGS):
+    "Does the cell carry one of these flags, `eval: false`, or nbdev's own export?"
     marks = [m.split() for m in re.findall(r"^#\|\s*(.+)", source, re.M)]
-    return "nbdev_export(" in source or any(m[0] in FLAGS or m[:2] == ["eval:", "false"] for m in marks)
+    return "nbdev_export(" in source or any(m[0] in flags or m[:2] == ["eval:", "false"] for m in marks)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def kernel(tmp_path_factory):
     spec.mkdir(parents=True)
     argv = [*warm, "-f", "{connection_file}"]
     (spec/"kernel.json").write_text(json.dumps(dict(argv=argv, display_name="warm", language="python")))
-    with pytest.MonkeyPatch.context() as m, subprocess.Popen(warm, env=ENV) as server:
+    with pytest.MonkeyPatch.context() as m, subprocess.Popen(warm, env=ENV, stdout=subprocess.DEVNULL) as server:
         m.setenv("JUPYTER_PATH", str(home))
         while not (home/"socket").exists() and server.poll() is None: time.sleep(.1)
         yield "warm"
@@ -37,9 +37,10 @@ def kernel(tmp_path_factory):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(NBS)))
-def test_notebook(path, kernel):
+def test_notebook(path, kernel, slow):
     "Run where it lies, without what is skipped; a cell that fails raises"
     nb = nbformat.read(path, 4)
-    nb.cells = [c for c in nb.cells if c.cell_type != "code" or not skipped(c.source)]
+    flags = [f for f in FLAGS if f != "slow" or not slow]
+    nb.cells = [c for c in nb.cells if c.cell_type != "code" or not skipped(c.source, flags)]
     where = dict(metadata=dict(path=str(path.parent)))
     NotebookClient(nb, timeout=600, kernel_name=kernel, resources=where).execute(env=ENV)
