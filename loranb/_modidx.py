@@ -1122,6 +1122,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'loranb.memory.ladder._eight_bits': ('04_memory/ladder.html#_eight_bits', 'loranb/memory/ladder.py'),
                                       'loranb.memory.ladder._four_bits': ('04_memory/ladder.html#_four_bits', 'loranb/memory/ladder.py'),
                                       'loranb.memory.ladder._lower_rank': ('04_memory/ladder.html#_lower_rank', 'loranb/memory/ladder.py'),
+                                      'loranb.memory.ladder._no_dropout': ('04_memory/ladder.html#_no_dropout', 'loranb/memory/ladder.py'),
                                       'loranb.memory.ladder._pulled': ('04_memory/ladder.html#_pulled', 'loranb/memory/ladder.py'),
                                       'loranb.memory.ladder._rungs': ('04_memory/ladder.html#_rungs', 'loranb/memory/ladder.py'),
                                       'loranb.memory.ladder._shorter': ('04_memory/ladder.html#_shorter', 'loranb/memory/ladder.py'),
