@@ -1943,6 +1943,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'loranb.train.run.Run._put_away': ('09_train/run.html#run._put_away', 'loranb/train/run.py'),
                                   'loranb.train.run.Run._row': ('09_train/run.html#run._row', 'loranb/train/run.py'),
                                   'loranb.train.run.Run._run': ('09_train/run.html#run._run', 'loranb/train/run.py'),
+                                  'loranb.train.run.Run._save_now': ('09_train/run.html#run._save_now', 'loranb/train/run.py'),
                                   'loranb.train.run.Run._send_last': ('09_train/run.html#run._send_last', 'loranb/train/run.py'),
                                   'loranb.train.run.Run._start': ('09_train/run.html#run._start', 'loranb/train/run.py'),
                                   'loranb.train.run.Run._tell_start': ('09_train/run.html#run._tell_start', 'loranb/train/run.py'),

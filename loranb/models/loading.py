@@ -71,7 +71,7 @@ def _check_drawn(model, info, recipe):
     if wrong:
         raise RecipeError(f"model: the files of {recipe.model!r} have no weights for {', '.join(wrong[:3])}, which "
             "would be drawn at random. Give the whole model, as save_pretrained writes it.")
-    return [name for name in drawn if not name.endswith(recipe.task.heads)]
+    return [name for name in drawn if not any(p.endswith(recipe.task.heads) for p in name.split("."))]
 
 def _load_drawn(load, recipe, config):
     with torch.random.fork_rng(devices=[]):

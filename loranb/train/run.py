@@ -430,6 +430,13 @@ def proof(self: Run,
     if torch.cuda.is_available(): self.release()  # the other process loads the base again
     return here + proof_elsewhere(self.adapter.path, row, logits, questions, answers)
 
+@patch
+def _save_now(self: Run):
+    step = self._trainer.state.global_step
+    if not find_damage(self.path/f"checkpoint-{step}"): return
+    random_states(self.draws)
+    self._trainer._save_checkpoint(self._trainer.model, None)
+
 # %% ../../nbs/09_train/09_run.ipynb #0b0a78c1
 @patch
 def _advised(self: Run):
