@@ -5,7 +5,7 @@ import nbformat, pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHOTS = ROOT/"shots"
-STEPS = 80  # enough to be stopped between
+STEPS = 140  # enough to be stopped between
 
 
 def quickstart(lab, name, **changes):
