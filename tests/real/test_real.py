@@ -21,7 +21,7 @@ END = "<|im_end|>"
 def recipe(request, real):
     return Recipe(model=str(real/"smollm2"), data=str(real/"translate.jsonl"), quant=request.param, r=16,
         max_length=96, learning_rate=1e-3, max_steps=40, per_device_train_batch_size=8, gradient_accumulation_steps=1,
-        gradient_checkpointing=False, eval_steps=0, save_steps=0)
+        gradient_checkpointing=False, eval_steps=0, save_steps=0, dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_it_learns(run):
 def test_it_answers_in_french_and_ends(run):
     answers = run.generate(["Translate to French: Open the file", "Translate to French: Delete the selected cells"])
     print(answers)
-    assert all(re.search("fichier|cellules", a) and END not in a and "\n" not in a for a in answers), answers
+    assert all(re.search("fichier|cellule", a) and END not in a and "\n" not in a for a in answers), answers
 
 
 def test_the_spectra_are_those_of_the_updates(run):
@@ -95,7 +95,7 @@ def test_the_spectra_are_those_of_the_updates(run):
 
 
 def test_a_pause_changes_no_bit(recipe, tmp_path):
-    short = recipe.replace(max_steps=4)
+    short = recipe.replace(max_steps=4, test_size=8)
     whole, paused = Run(short, tmp_path/"whole").train(), Run(short, tmp_path/"paused")
     expected = weights(whole)
     paused.on(lambda e: paused.pause() if e["type"] == "step" and e["step"] == 2 else None)
@@ -126,7 +126,7 @@ def test_merged_it_is_a_model_of_its_own(run, tmp_path):
 
 def test_a_merge_that_loses_the_adapter_is_refused(recipe, tmp_path):
     if recipe.quant == "none": pytest.skip("full weights lose nothing")
-    faint = Run(recipe.replace(max_steps=2, learning_rate=1e-6), tmp_path/"faint").train()
+    faint = Run(recipe.replace(max_steps=2, learning_rate=1e-6, test_size=8), tmp_path/"faint").train()
     with pytest.raises(RecipeError, match="even_if_far=True") as said: faint.adapter.merge(tmp_path/"merged")
     assert str(said.value).count("\n") == 0 and not (tmp_path/"merged").exists()
     faint.adapter.merge(tmp_path/"merged", even_if_far=True)
