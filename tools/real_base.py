@@ -44,6 +44,8 @@ def make_tokenizer(gguf):
     tok.backend_tokenizer.pre_tokenizer = split.Sequence([split.Digits(individual_digits=True),
         split.ByteLevel(add_prefix_space=False)])
     tok.model_max_length = 8192
+    # Notes of how it was read here
+    for note in ("is_local", "local_files_only"): tok.init_kwargs.pop(note, None)
     return tok
 
 
