@@ -1311,6 +1311,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'loranb.models.lora.check_patterns': ('02_models/lora.html#check_patterns', 'loranb/models/lora.py'),
                                     'loranb.models.lora.check_reach': ('02_models/lora.html#check_reach', 'loranb/models/lora.py'),
                                     'loranb.models.lora.check_targets': ('02_models/lora.html#check_targets', 'loranb/models/lora.py'),
+                                    'loranb.models.lora.checkpoint_activations': ( '02_models/lora.html#checkpoint_activations',
+                                                                                   'loranb/models/lora.py'),
                                     'loranb.models.lora.load_adapter_on': ('02_models/lora.html#load_adapter_on', 'loranb/models/lora.py'),
                                     'loranb.models.lora.warn_of_base': ('02_models/lora.html#warn_of_base', 'loranb/models/lora.py')},
             'loranb.models.loss': { 'loranb.models.loss.Tiles': ('02_models/loss.html#tiles', 'loranb/models/loss.py'),

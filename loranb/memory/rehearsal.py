@@ -14,7 +14,7 @@ from ..models.quantization import check_quant, exact_4bit
 from ..models.hub import quiet_libraries
 from ..models.shapes import max_positions, skeleton, text_part
 from ..models.loading import unusable_layers
-from ..models.lora import attach
+from ..models.lora import attach, checkpoint_activations
 from ..models.loss import token_loss
 from .ledger import KINDS, Ledger, repeat_layers
 from .claims import claim_module, PretendTensor, quantize_on_meta, StorageTracer
@@ -209,8 +209,7 @@ def _build(config, recipe, dtype, full):
             model.requires_grad_(False)
             model.loranb_dtype, model.loranb_skip = dtype, skip
             with torch.device("meta"): model = attach(model, recipe.replace(init_lora_weights=True))
-        elif recipe.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+        elif recipe.gradient_checkpointing: checkpoint_activations(model)
     return model.train(), use
 
 def _bare(model): return model.get_base_model() if hasattr(model, "get_base_model") else model
