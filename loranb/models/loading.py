@@ -8,10 +8,11 @@ __all__ = ['unusable_layers', 'drawn_modules', 'load_base', 'one_matrix']
 # %% ../../nbs/02_models/05_loading.ipynb #7142a101
 from pathlib import Path
 import torch
+from safetensors import SafetensorError
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
 from .quantization import check_quant, check_quantized, compute_dtype, exact_4bit, kept_whole
-from .hub import find_model, load_config, load_tokenizer, quiet_libraries
+from .hub import find_model, load_config, load_tokenizer, quiet_libraries, _first_line
 from .shapes import layer_kind, model_class, _linear
 
 # %% ../../nbs/02_models/05_loading.ipynb #ee50e5b5
@@ -82,10 +83,19 @@ def _load_drawn(load, recipe, config):
     return model
 
 # %% ../../nbs/02_models/05_loading.ipynb #c5db7cca
+def _read_weights(kind, path, **kw):
+    "A model and what its files lack; files that make no model are one sentence"
+    try: return kind.from_pretrained(path, output_loading_info=True, **kw)
+    except torch.OutOfMemoryError: raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as e:
+        why = "they are not of the sizes that its config.json says" if "mismatched_sizes" in str(e) else _first_line(e)
+        raise RecipeError(f"model: the weights of {str(path)!r} cannot be loaded: {why}. Fetch the folder again.") from None
+
+# %% ../../nbs/02_models/05_loading.ipynb #72b6ae7e
 def _pretrained(path, config, recipe, **kw):
     kind, quantization = model_class(recipe, config), kw.get("quantization_config")
     if recipe.task.classifies: kw |= _labelled(config, recipe)
-    load = lambda: kind.from_pretrained(path, output_loading_info=True, **kw)
+    load = lambda: _read_weights(kind, path, **kw)
     model = _load_drawn(load, recipe, config)
     if quantization is not None and model.loranb_drawn:
         quantization.llm_int8_skip_modules = [*recipe.task.heads, *model.loranb_drawn]
