@@ -33,6 +33,7 @@ matrix: .venv/ready .venv-colab/ready .real/ready  ## all that there is, for hou
 	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --slow --ignore tests/browser -m "not browser"
 	$(bin)/python tests/soak/kill.py
 	$(bin)/python tests/soak/runs.py
+	$(bin)/python tests/soak/fuzz.py
 
 clean:  ## remove both environments and what the targets leave behind
 	rm -rf .venv .venv-colab .real build dist demo runs .hypothesis
