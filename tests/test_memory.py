@@ -123,7 +123,7 @@ def spread():
 def test_bytes_at_rest_are_the_real_ones(folders, family, quant, adapter):
     check(folders(family), quant=quant, **ADAPTERS[adapter])
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("family, quant, adapter", CELLS)
 def test_bytes_at_rest_are_the_real_ones_everywhere(folders, family, quant, adapter):
     check(folders(family), quant=quant, **ADAPTERS[adapter])

@@ -12,6 +12,7 @@ PATHS = sorted(p for p in NBS.rglob("*.ipynb") if not any(o[0] in "._" for o in 
 SETTINGS = ConfigParser()
 SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
 ENV = {**os.environ, "IN_TEST": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+REAL = Path(os.environ.get("LORANB_REAL") or ROOT/".real")
 FLAGS = SETTINGS["DEFAULT"]["tst_flags"].split()
 
 
@@ -40,7 +41,8 @@ def kernel(tmp_path_factory):
 def test_notebook(path, kernel, slow):
     "Run where it lies, without what is skipped; a cell that fails raises"
     nb = nbformat.read(path, 4)
-    flags = [f for f in FLAGS if f != "slow" or not slow]
+    asked = dict(slow=slow, real=slow and REAL.exists())
+    flags = [f for f in FLAGS if not asked.get(f)]
     nb.cells = [c for c in nb.cells if c.cell_type != "code" or not skipped(c.source, flags)]
     where = dict(metadata=dict(path=str(path.parent)))
     NotebookClient(nb, timeout=600, kernel_name=kernel, resources=where).execute(env=ENV)

@@ -43,9 +43,10 @@ def _four_bits(r): return dict(quant="nf4", bnb_4bit_use_double_quant=True) if n
 def _double(r):
     return {} if r.bnb_4bit_use_double_quant or not r.quantization.in_blocks else dict(bnb_4bit_use_double_quant=True)
 
-# %% ../../nbs/04_memory/06_ladder.ipynb #a17ac0ff
+# %% ../../nbs/04_memory/06_ladder.ipynb #dd1515e2
 def _no_dropout(r): return dict(lora_dropout=0.) if r.lora_dropout else {}
 
+# %% ../../nbs/04_memory/06_ladder.ipynb #a17ac0ff
 def _shorter(r): return dict(max_length=max(256, r.max_length//2)) if r.max_length > 256 else {}
 
 def _attention(r):

@@ -430,6 +430,7 @@ def proof(self: Run,
     if torch.cuda.is_available(): self.release()  # the other process loads the base again
     return here + proof_elsewhere(self.adapter.path, row, logits, questions, answers)
 
+# %% ../../nbs/09_train/09_run.ipynb #9289df5c
 @patch
 def _save_now(self: Run):
     step = self._trainer.state.global_step

@@ -66,11 +66,10 @@ def trained(name, kind, home):
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory, request):
+def answers(tmp_path_factory, matrix):
     "By template and kind: what each who asks was answered"
     found, homes = {}, {}
-    slow = request.getfixturevalue("slow")
-    for name in NAMES if slow else NAMES[1::4]:
+    for name in NAMES if matrix else NAMES[1::4]:
         for kind in KINDS:
             home = tmp_path_factory.mktemp("asked")
             try: found[name, kind] = trained(name, kind, home)
@@ -85,7 +84,7 @@ def answers(tmp_path_factory, request):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow]*(i % 4 != 1)) for i, n in enumerate(NAMES)])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.matrix]*(i % 4 != 1)) for i, n in enumerate(NAMES)])
 def test_whoever_asks_gets_one_answer(name, kind, answers):
     found = answers[name, kind]
     if isinstance(found, str): return print(found)
