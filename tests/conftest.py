@@ -14,7 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGIN
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run what takes minutes, as CI=true does")
+    parser.addoption("--slow", action="store_true", help="run all: what takes minutes, as CI=true does, and whole tables")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -28,9 +28,22 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+def runs_slow(config):
+    "Is what takes minutes asked for?"
+    return config.getoption("--slow") or os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="session")
+def slow(request): return runs_slow(request.config)
+
+
+@pytest.fixture(scope="session")
+def matrix(request): return request.config.getoption("--slow")
+
+
 def pytest_runtest_setup(item):
-    slow = item.config.getoption("--slow") or os.environ.get("CI") == "true"
-    if item.get_closest_marker("slow") and not slow: pytest.skip("takes minutes; --slow or CI=true runs it")
+    if item.get_closest_marker("slow") and not runs_slow(item.config): pytest.skip("takes minutes; --slow or CI=true runs it")
+    if item.get_closest_marker("matrix") and not item.config.getoption("--slow"): pytest.skip("one of many; --slow runs all")
     if item.get_closest_marker("gpu"):
         import torch
         if not torch.cuda.is_available(): pytest.skip("needs a CUDA device")

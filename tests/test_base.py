@@ -1,5 +1,5 @@
 "Where a model comes from, what it is loaded as, and what the Hub may answer."
-import fnmatch
+import fnmatch, warnings
 from types import SimpleNamespace
 
 import huggingface_hub, pytest, torch
@@ -55,6 +55,17 @@ def test_a_run_on_a_hub_name_says_so_in_its_adapter(monkeypatch, tmp_path):
     run = Run(recipe, tmp_path/"run").train()
     assert run.adapter.config["base_model_name_or_path"] == "owner/name"
     assert all(ok for ok, _ in run.checks)
+
+
+def test_activations_are_recomputed_and_transformers_warns_of_nothing():
+    recipe = Recipe(quant="none", gradient_checkpointing=True)
+    base, _ = load_base(recipe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = attach(base, recipe)
+    plain = attach(load_base(recipe)[0], recipe.replace(gradient_checkpointing=False))
+    recomputed = lambda model: any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+    assert recomputed(model) and not recomputed(plain)
 
 
 def test_pickles_are_refused(tmp_path):

@@ -99,6 +99,32 @@ def test_messages_as_arrow_gives_them():
     assert template.spans(filled) == template.spans(ONE)
 
 
+NAMED = "{{ c.function.name }}"
+FORMS = {"an object": (NAMED + "{{ c.function.arguments | tojson }}", "", False),
+    "text that is joined": ("{{ c.function.name + c.function.arguments }}", "", True),
+    "text that is printed": (NAMED + "{{ c.function.arguments }}", "", True),
+    "an object that is gone through": (NAMED + "{% for k, v in c.function.arguments.items() %}{{ k }}={{ v }}{% endfor %}",
+    "", False), "either": (NAMED + "{% if c.function.arguments is string %}{{ c.function.arguments }}{% else %}"
+    "{{ c.function.arguments | tojson }}{% endif %}", "", False), "no arguments": (NAMED, "", False)}
+
+
+@pytest.mark.parametrize("bare", ("", None))
+@pytest.mark.parametrize("name", FORMS)
+def test_a_call_in_the_form_that_a_template_wants(name, bare):
+    tok, (written, _, text) = load_tokenizer(petit.path()), FORMS[name]
+    calls = "{% for c in m.tool_calls or [] %}" + written + "{% endfor %}"
+    tok.chat_template = ("{% for m in messages %}{{ m.role }}: " + (calls + "{{ m.content }}" if bare == ""
+        else "{% if m.content is none %}" + calls + "{% else %}{{ m.content }}{% endif %}") + "</s>{% endfor %}")
+    template = Template(tok)
+    assert template.call_form() == template.call_form(True) == (bare, text)
+    turns = [ONE[0], dict(role="assistant", content="", tool_calls=[dict(type="function",
+        function=dict(name="add", arguments=dict(a="é")))])]
+    said, ((a, b),) = template.spans(turns)
+    assert "add" in said[a:b] and said[a:b].endswith("</s>") and "None" not in said and "'a'" not in said
+    assert text == ('{"a": "é"}' in said and turns[1] != template.as_wanted(turns)[1] and "joined" in name
+        or "printed" in name)
+
+
 def test_a_known_sequence_of_roles_is_rendered_once(known, monkeypatch):
     case, template = known
     if template.marked or "«" not in case.many: return

@@ -101,7 +101,7 @@ def leave(run, word, seen):
 
 
 @pytest.mark.parametrize("phase,word,where", [("load_base", "loading", "loranb.train.run"),
-    ("prepare", "tokenizing", "loranb.train.run"), ("generate", "answering", "loranb.train.observer"),
+    ("prepare", "tokenizing", "loranb.train.run"), ("answer_prompts", "answering", "loranb.train.observer"),
     ("held_out_loss", "evaluating", "loranb.train.observer"), ("proof", "checking", "loranb.train.run")])
 def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, where):
     recipe, seen, left = RECIPE.replace(max_steps=1, sample_steps=0), {}, {}
@@ -114,7 +114,7 @@ def test_stop_ends_what_is_no_step_at_once(tmp_path, monkeypatch, phase, word, w
     run.train()
     assert left["at"] - seen["at"] < 1
     assert run.state == ("done" if run.steps else "stopped") and (run.steps == 1 or phase in ("load_base", "prepare",
-        "generate"))
+        "answer_prompts"))
     if phase in ("load_base", "prepare"): assert not run.path.exists()
     monkeypatch.undo()
     if run.state != "done": assert run.resume().state == "done"
@@ -531,6 +531,7 @@ def test_what_a_run_killed_in_its_first_moment_has_left_is_taken_over(tmp_path):
 
 # ---- the long ones, in short
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path):
     "A dozen steps instead of forty; `python tests/soak/kill.py` is the hundred kills"
     done = subprocess.run([sys.executable, str(Path(__file__).parent/"soak"/"kill.py"), "--kills", "4", "--steps", "8",

@@ -17,6 +17,7 @@ from loranb.train.run import Run
 
 UNEQUAL = [{"prompt": "the cat "*(1 + i % 7), "completion": " sleeps well"*(1 + i*i % 11)} for i in range(32)]
 TESTS = Path(__file__).parent
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,7 @@ Run(Recipe.from_yaml(sys.argv[2]), os.path.join(sys.argv[3], "rank" + os.environ
 """
 
 
+@SLOW
 def test_two_processes_are_one(tiny, tmp_path):
     whole = Run(sgd(tiny, per_device_train_batch_size=8), tmp_path/"whole").train()
     (tmp_path/"rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in UNEQUAL))
@@ -93,9 +95,10 @@ KINDS = {"DoRA": dict(use_dora=True), "LoRA+": dict(loraplus_lr_ratio=8.),
     "orthogonal": dict(init_lora_weights="orthogonal", quant="none"), "NEFTune": dict(neftune_noise_alpha=5.),
     "whole modules": dict(modules_to_save=["embed_tokens"]), "8-bit Adam, LoRA+": dict(optim="paged_adamw_8bit",
     loraplus_lr_ratio=4.)}
+AT_ONCE = "DoRA", "PiSSA", "LoftQ", "whole modules"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[SLOW]*(k not in AT_ONCE)) for k in KINDS])
 def test_every_kind_is_saved_resumed_trimmed_and_reloaded(kind, tiny, tmp_path):
     r = recipe(tiny, "nf4", max_steps=4, learning_rate=5e-3, spectra_steps=2).replace(**KINDS[kind])
     whole = Run(r, tmp_path/"whole").train()
@@ -150,7 +153,7 @@ def test_patience_outlives_a_kernel(tiny, tmp_path, monkeypatch):
     assert (again.state, again.steps) == ("done", 4)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [pytest.param(o, marks=[SLOW]*bool(i)) for i, o in enumerate(PRESETS)])
 def test_presets_train(name, tiny, tmp_path):
     run = Run(Recipe.preset(name, **{k: v for k, v in recipe(tiny, PRESETS[name][1]["quant"]).changed().items()
         if k in ("model", "data", "test_size", "eval_steps", "save_steps", "spectra_steps")}, max_steps=1,

@@ -124,9 +124,9 @@ def test_padding_is_neither_seen_nor_learned():
 @pytest.mark.parametrize("row", [chat(("user", "The cat?"), ("assistant", "Le chat.")),
     {"prompt": "the cat =", "completion": " le chat"}, {"prompt": "<s>the cat =", "completion": " le chat"}])
 def test_a_row_is_asked_as_it_is_trained(row):
-    from loranb.evaluate.answers import question_and_answer, prompt_ids
-    prompt, target = question_and_answer(row)
-    ids, row = prompt_ids(TOK, prompt), encode_row(TOK, row)
+    from loranb.data.asking import Asking, split_row
+    ids, target = split_row(Asking(TOK), row)
+    row = encode_row(TOK, row)
     assert row.input_ids[:len(ids)] == ids and set(row.labels[:len(ids)]) == {-100} and TOK.decode(row.labels[len(ids):-1]).strip() == target
 
 

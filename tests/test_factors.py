@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import loranb
-from loranb.spectra import files
+from loranb.models import saved_adapters as files
 from loranb.spectra.layouts import AdapterError, Factors, MadeFactors
 from loranb.spectra.factors import read_factors, other_changes, starting_factors
 from loranb.core.fields import RecipeError
@@ -608,7 +608,7 @@ def test_random_damage_raises_nothing_else(tmp_path, good):
 def test_more_than_the_limit_is_refused_before_it_is_read(good, monkeypatch):
     monkeypatch.setattr(files, "LIMIT", 1000)
     monkeypatch.setattr(torch, "frombuffer", None)
-    with pytest.raises(AdapterError, match="more than loranb.spectra.files.LIMIT"): read_factors(good)
+    with pytest.raises(AdapterError, match="more than loranb.models.saved_adapters.LIMIT"): read_factors(good)
 
 def test_a_terabyte_of_holes_takes_no_memory(tmp_path, good):
     import resource, shutil

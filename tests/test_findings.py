@@ -55,6 +55,9 @@ CASES = {
     "label-contradicts": (LETTERS + [dict(text="kind letter 0", label="rude")], TEMPLATE, dict(task_type="SEQ_CLS"), "warning", 2, (1, 41)),
     "label-alike": (LETTERS + [dict(text=f"a letter {i}", label="Kind ") for i in range(5)], TEMPLATE, dict(task_type="SEQ_CLS"), "warning", 25, (1, 3, 5, 7, 9)),
     "label-rare": (LETTERS + [dict(text="a last letter", label="odd")], TEMPLATE, dict(task_type="SEQ_CLS"), "warning", 1, (41,)),
+    "template-drops": ([{**r, "tools": [{"name": "is_even"}]} for r in GOOD[:3]] + GOOD, TEMPLATE, {}, "warning", 3, (1, 2, 3)),
+    "answer-unread": ([dict(text=f"text {i}", summary=f"sum {i}") for i in range(9)], TEMPLATE, {}, "warning", 9, ()),
+    "label-unread": (LETTERS, TEMPLATE, {}, "warning", 40, (1, 2, 3, 4, 5)),
     "chosen-side": ([{"chosen": r["messages"], "rejected": r["messages"]} for r in GOOD], TEMPLATE, {}, "note", 40, ()),
 }
 
@@ -168,6 +171,52 @@ def test_a_secret_is_told_and_not_shown(kind):
 def test_what_is_no_secret(text): assert not found(GOOD + [said(text)])
 
 
+CALL = dict(type="function", function=dict(name="get", arguments=dict(of="it")))
+ASK = dict(role="user", content="get of it")
+CALLING = TEMPLATE.replace("{% generation %}{{ m['content'] }}",
+    "{% generation %}{{ m.content }}{% for c in m.tool_calls[:1] %}{{ c.function }}{% endfor %}")
+
+
+def asked(**turn): return {"messages": [ASK, dict(role="assistant", **turn)]}
+
+
+# (row, template, what the doctor says first; empty where nothing is left out)
+LEFT_OUT = {"a call whose name stands in the question": (asked(content="", tool_calls=[CALL]), TEMPLATE,
+    "error turn 2 (assistant), call 1 (get)"),
+    "a call behind words": (asked(content="I get it.", tool_calls=[CALL]), TEMPLATE,
+    "warning turn 2 (assistant), call 1 (get)"),
+    "a call that is written": (asked(content="", tool_calls=[CALL]), CALLING, ""),
+    "a second call of the same tool": (asked(content="", tool_calls=[CALL, CALL]), CALLING,
+    "warning turn 2 (assistant), call 2 (get)"), "arguments": (asked(content="", tool_calls=[CALL]),
+    CALLING.replace("c.function }}", "c.function.name }}"), "warning turn 2 (assistant), call 1 (get), its arguments"),
+    "a thought that stands in the answer": (asked(content="it is 2", reasoning="it is 2"), TEMPLATE,
+    "warning turn 2 (assistant), its reasoning"), "a thought under two names, one of them read": (asked(content="2",
+    reasoning="it is 2", thinking="it is 2"), TEMPLATE.replace("{{ m['content'] }}</s>",
+    "{{ m.thinking }}{{ m['content'] }}</s>"), ""), "a call in a prompt of turns": ({"prompt": [ASK, dict(
+    role="assistant", content="", tool_calls=[CALL]), dict(role="tool", content="2")], "completion": [dict(
+    role="assistant", content="It is 2.")]}, TEMPLATE, "warning turn 2 (assistant), call 1 (get)")}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_a_template_leaves_out(name):
+    row, template, words = LEFT_OUT[name]
+    f = found([row]*3, template).get("template-drops")
+    assert f"{f.severity} {f.detail.partition('row 1, ')[2].partition(';')[0]}" == words if words else f is None
+
+
+def test_turns_are_looked_at_in_a_prompt_too():
+    rows = [{"prompt": [*said("")["messages"], ASK], "completion": [dict(role="assistant", content="2")]}]*3
+    assert found(rows)["empty-turn"].count == 3 and "template-missing" in found(rows, None)
+
+
+def test_a_label_is_no_answer_and_an_answer_no_label():
+    kinds = found([dict(text=f"letter {i}", label=["kind", "rude"][i%2], target="x") for i in range(9)])
+    assert "'kind', 'rude'" in kinds["label-unread"].detail and "SEQ_CLS" in kinds["label-unread"].remedy
+    assert kinds["answer-unread"].detail == "column 'target'"
+    told = found([dict(text=f"letter {i}", target="x") for i in range(9)], columns=dict(text="text"))
+    assert "answer-unread" not in told and "columns-dropped" in told
+
+
 def test_what_was_looked_at_in_part_says_so(monkeypatch):
     from loranb.data import findings
     monkeypatch.setattr(findings, "SAMPLE", 10)
@@ -208,3 +257,10 @@ def test_rows_are_left_out_by_their_length():
         kw in cases.items()} == dict(all=42, long=41, short=41, both=40)
     assert "answer-cut" not in found(rows, max_length=64, drop_overlong=True) and "answer-cut" in found(rows,
         max_length=64)
+
+
+def test_a_sample_calls_a_label_as_the_classifier_does(monkeypatch):
+    from loranb.train import observer
+    monkeypatch.setattr(observer, "classify", lambda *a: ["1", "0"])
+    said = observer.judged_samples(None, [dict(text="a", label=1.), dict(text="b", label=True)], [], 0)
+    assert [(o["target"], o["ok"]) for o in said] == [("1", True), ("True", False)]

@@ -25,7 +25,7 @@ def test_every_card_of_the_table():
     for g in gpu_table().values():
         assert .5 < g.usable/(g.memory*2**30) < 1, g
         assert not g.tflops or g.capability >= (6,
-            0) and 10 < g.tflops < 1000 and 200 < g.bandwidth < 5000 and 50 < g.watts <= 700, g
+            0) and 10 < g.tflops < 2500 and 200 < g.bandwidth <= 8000 and 50 < g.watts <= 1000, g
     assert {g.memory for g in gpu_table().values()} >= {8, 12, 16, 24, 32, 40, 48, 80, 96, 141}
     assert find_gpu("NVIDIA GeForce RTX 4090") == find_gpu("4090") == find_gpu("rtx4090")
     for bad, words in (("A100", "Say which"), ("", "not in the table"), ("banana", "Names are such as")):
@@ -38,12 +38,35 @@ def test_the_card_that_is_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     for name, total, cap, known in (("NVIDIA A100-SXM4-80GB", 79.25, (8, 0), "A100-80GB"),
             ("Tesla T4", 14.74, (7, 5), "T4"), ("NVIDIA Unheard Of", 50., (12, 0), None),
-            ("NVIDIA H100 80GB HBM3", 79.1, (9, 0), "H100")):
+            ("NVIDIA H100 80GB HBM3", 79.1, (9, 0), "H100"), ("NVIDIA H100 PCIe", 79.1, (9, 0), "H100-PCIe"),
+            ("NVIDIA GeForce RTX 4060 Laptop GPU", 7.6, (8, 9), None), ("NVIDIA H20", 95., (9, 0), None),
+            ("NVIDIA GeForce RTX 4070 SUPER", 11.6, (8, 9), "RTX 4070 Super")):
         monkeypatch.setattr(torch.cuda, "get_device_properties",
             lambda i: SimpleNamespace(name=name, total_memory=int(total*2**30), major=cap[0], minor=cap[1]))
         g = this_gpu()
         assert g.usable == int(total*2**30) and g.capability == cap and g.tflops == (gpu_table()[known].tflops if known
             else None)
+        assert find_gpu(g.name).memory == g.memory and find_gpu(g).usable == g.usable, "the Studio asks by its name"
+
+
+def test_every_card_and_size_by_its_name():
+    for g in gpu_table().values(): assert find_gpu(g.name) == find_gpu(f" {g.name.lower()} ") == find_gpu(g)
+    assert find_gpu("24GB") == find_gpu("24 gb") == find_gpu("24 GiB") == find_gpu("24G")
+    assert find_gpu(find_gpu("20GB").name) == find_gpu("20GB")
+    assert find_gpu("80GB").usable == find_gpu("H100").usable
+
+
+NEAR = {"A4": "A40", "H100 64GB": "'H100' (80 GB)", "A100-64GB": "A100-80GB", "RTX 3060 8GB": "'RTX 3060' (12 GB)",
+    "RTX 2080": "RTX 2080 Ti", "RTX 4060 Ti 8GB": "'RTX 4060 Ti' (16 GB)", "RTX 3070 Laptop": "RTX 3070",
+    "RTX 4090 D": "RTX 4090", "4070 Ti Super 12GB": "RTX 4070 Ti Super", "NVIDIA A100-SXM4-40GB MIG 1g.5gb": "A100",
+    "Apple 20 GB": "Apple 18 GB", "L": "L4", "L4 L4": "L4", "GB": "Names are such as", "0GB": "Names are such as",
+    "24GB 48GB": "Names are such as", "RTX": "Say which", "RTX 6000": "RTX 6000 Ada", "V100": "V100-32GB",
+    "Apple": "Apple 16 GB", "GH200 480GB": "H200", "24": "Names are such as"}
+
+@pytest.mark.parametrize("name", NEAR)
+def test_a_part_of_a_name_is_no_name(name):
+    with pytest.raises(RecipeError) as e: find_gpu(name)
+    assert repr(name) in str(e.value) and NEAR[name] in str(e.value) and len(str(e.value)) < 400
 
 
 def test_pace_is_a_range_until_steps_are_measured():

@@ -116,3 +116,32 @@ def test_no_more_logits_than_a_tile(monkeypatch):
     token_loss(model, batch(8, 33)).backward()
     handle.remove()
     assert max(most) <= 96*4 and sum(most[1:]) == 96*int((batch(8, 33)["labels"][:, 1:] != -100).sum())
+
+
+EXPERTS = dict(mixtral=dict(num_local_experts=4), qwen2_moe=dict(num_experts=4, moe_intermediate_size=32,
+    shared_expert_intermediate_size=32))
+
+def routed(kind, weight=.5, on=True):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**SMALL, **EXPERTS[kind]}, output_router_logits=on,
+        router_aux_loss_coef=weight)
+    return adapted(AutoModelForCausalLM.from_config(config), target_modules=["q_proj"])
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_the_routers_loss_is_what_transformers_adds(kind):
+    model, plain = routed(kind), routed(kind, on=False)
+    same(*both(model.train(), batch()))
+    own = model(**batch()).loss.item()
+    assert abs(own - token_loss(model, batch()).item()) < 1e-5*own
+    bare = token_loss(plain.train(), batch()).item()
+    assert bare + .3 < own, "the routers add their part"
+    assert token_loss(model.eval(), batch()).item() == bare, "a held-out loss is nats a token"
+
+
+def test_the_routers_loss_weighs_the_same_in_parts():
+    model, row = routed("mixtral").train(), batch(1)
+    rows = {k: v.repeat(4, 1) for k, v in row.items()}
+    n = (rows["labels"][:, 1:] != -100).sum()
+    parts = sum(token_loss(model, {k: v[i:i + 2] for k, v in rows.items()}, n).item() for i in (0, 2))
+    assert abs(parts - token_loss(model, rows).item()) < 1e-5

@@ -25,6 +25,7 @@ FAMILIES = dict(llama=TINY, mistral=TINY, qwen2=TINY, qwen3=HEAD, gemma=HEAD, ge
     gpt_neox={k: v for k, v in TINY.items() if k != "num_key_value_heads"},
     opt=dict(vocab_size=320, hidden_size=128, ffn_dim=256, num_hidden_layers=4, num_attention_heads=4,
     word_embed_proj_dim=128, pad_token_id=0), qwen3_moe=EXPERTS, mixtral=dict(TINY, num_local_experts=4))
+ROUTED = dict(mixtral=dict(FAMILIES["mixtral"], num_local_experts=64, output_router_logits=True))
 ADAPTERS = {n: kw for n, kw in dict(LoRA={}, DoRA=dict(use_dora=True), rsLoRA=dict(use_rslora=True)).items()
     if all(hasattr(Recipe, k) for k in kw)}
 QUANTS = ("none", "int8", "nf4", "fp4")
@@ -122,7 +123,7 @@ def spread():
 def test_bytes_at_rest_are_the_real_ones(folders, family, quant, adapter):
     check(folders(family), quant=quant, **ADAPTERS[adapter])
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("family, quant, adapter", CELLS)
 def test_bytes_at_rest_are_the_real_ones_everywhere(folders, family, quant, adapter):
     check(folders(family), quant=quant, **ADAPTERS[adapter])
@@ -200,6 +201,11 @@ def compare(folder, **kw):
 def test_peak_is_what_the_profiler_sees(folders, quant, checkpointing):
     errors = compare(folders("llama"), quant=quant, gradient_checkpointing=checkpointing)
     assert max(map(abs, errors.values())) < .05, errors
+
+def test_the_routers_loss_is_planned(tmp_path):
+    errors = compare(maker(tmp_path, AutoModelForCausalLM, ROUTED)("mixtral"), quant="none", target_modules=["q_proj"])
+    assert max(map(abs, errors.values())) < .05, errors
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ("llama", "gpt2", "gemma2", "qwen3_moe"))
@@ -330,7 +336,10 @@ def test_a_model_that_cannot_be_planned_is_one_message(tmp_path):
     import json
     (tmp_path/"config.json").write_text(json.dumps(dict(model_type="llama", num_hidden_layers=0, hidden_size=64,
         num_attention_heads=4, vocab_size=320)))
-    with pytest.raises(RecipeError, match="no plan can be made of"): plan(Recipe(model=str(tmp_path)), "T4").peak
+    with pytest.raises(RecipeError, match="it has no linear layer"): plan(Recipe(model=str(tmp_path)), "T4").peak
+    AutoConfig.for_model("jetmoe", **TINY, num_local_experts=4, kv_channels=16).save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match="no plan can be made of.*try it with max_steps=1"):
+        plan(Recipe(model=str(tmp_path), quant="none", max_length=32), "T4").peak
     (tmp_path/"config.json").write_text(json.dumps(dict(model_type="llama", hidden_size=128,
         quantization_config=dict(quant_method="gptq", bits=4))))
     with pytest.raises(RecipeError, match="is stored in gptq.*Give the 16-bit version"):

@@ -133,7 +133,10 @@ def test_what_a_recipe_refuses(changes, words):
 @pytest.mark.parametrize("name,card", [("NVIDIA H100 80GB HBM3", "H100"), ("H100-80GB", "H100"),
     ("Tesla P100-PCIE-16GB", "P100"), ("NVIDIA A100-SXM4-80GB", "A100-80GB"), ("Tesla V100-SXM2-16GB", "V100-16GB"),
     ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"), ("RTX 4090 24GB", "RTX 4090"), ("T4\n", "T4"),
-    ("NVIDIA A100-SXM4-40GB", "A100-40GB")])
+    ("NVIDIA A100-SXM4-40GB", "A100-40GB"), ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX 6000 Blackwell"),
+    ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX 4070 Ti Super"), ("NVIDIA RTX A5000", "RTX A5000"), ("a6000", "RTX A6000"),
+    ("NVIDIA A100 80GB PCIe", "A100-80GB"), ("NVIDIA H100 PCIe", "H100-PCIe"), ("GeForce RTX™ 4090 (24 GB)", "RTX 4090"),
+    ("3090ti", "RTX 3090 Ti"), ("Tesla_T4", "T4")])
 def test_cards_as_drivers_call_them(name, card):
     from loranb.memory.gpus import find_gpu
     assert find_gpu(name).name == card

@@ -1,5 +1,5 @@
 "Every notebook runs from top to bottom in a Jupyter kernel of its own"
-import os, re
+import json, os, re, subprocess, sys, time
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -11,23 +11,38 @@ NBS = ROOT/"nbs"
 PATHS = sorted(p for p in NBS.rglob("*.ipynb") if not any(o[0] in "._" for o in p.relative_to(NBS).parts))
 SETTINGS = ConfigParser()
 SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
+ENV = {**os.environ, "IN_TEST": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+REAL = Path(os.environ.get("LORANB_REAL") or ROOT/".real")
 FLAGS = SETTINGS["DEFAULT"]["tst_flags"].split()
 
 
-def skipped(source):
-    "Does the cell carry a flag of `tst_flags`, `eval: false`, or nbdev's own export?"
+def skipped(source, flags=FLAGS):
+    "Does the cell carry one of these flags, `eval: false`, or nbdev's own export?"
     marks = [m.split() for m in re.findall(r"^#\|\s*(.+)", source, re.M)]
-    return "nbdev_export(" in source or any(m[0] in FLAGS or m[:2] == ["eval:", "false"] for m in marks)
+    return "nbdev_export(" in source or any(m[0] in flags or m[:2] == ["eval:", "false"] for m in marks)
 
 
-def run(path):
-    "Run the notebook at `path` where it lies, without what is skipped; a cell that fails raises"
-    nb = nbformat.read(path, 4)
-    nb.cells = [c for c in nb.cells if c.cell_type != "code" or not skipped(c.source)]
-    env = {**os.environ, "IN_TEST": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    client = NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
-    client.execute(env=env)
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    "The name of a kernel that has the libraries, not loranb, imported already"
+    home = tmp_path_factory.mktemp("kernel")
+    warm, spec = [sys.executable, str(Path(__file__).with_name("warm.py")), str(home/"socket")], home/"kernels"/"warm"
+    spec.mkdir(parents=True)
+    argv = [*warm, "-f", "{connection_file}"]
+    (spec/"kernel.json").write_text(json.dumps(dict(argv=argv, display_name="warm", language="python")))
+    with pytest.MonkeyPatch.context() as m, subprocess.Popen(warm, env=ENV, stdout=subprocess.DEVNULL) as server:
+        m.setenv("JUPYTER_PATH", str(home))
+        while not (home/"socket").exists() and server.poll() is None: time.sleep(.1)
+        yield "warm"
+        server.kill()
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(NBS)))
-def test_notebook(path): run(path)
+def test_notebook(path, kernel, slow):
+    "Run where it lies, without what is skipped; a cell that fails raises"
+    nb = nbformat.read(path, 4)
+    asked = dict(slow=slow, real=slow and REAL.exists())
+    flags = [f for f in FLAGS if not asked.get(f)]
+    nb.cells = [c for c in nb.cells if c.cell_type != "code" or not skipped(c.source, flags)]
+    where = dict(metadata=dict(path=str(path.parent)))
+    NotebookClient(nb, timeout=600, kernel_name=kernel, resources=where).execute(env=ENV)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NBS, LIB = ROOT/"nbs", ROOT/"loranb"
 BOOKS = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 MODULES = sorted(p for p in LIB.rglob("*.py") if p.name != "_modidx.py")  # those of the rooms too
-MADE = ".venv* .git __pycache__ *.egg-info build dist runs demo shots .hypothesis .ipynb_checkpoints .lab _proc".split()
+MADE = ".venv* .real .git __pycache__ *.egg-info build dist runs demo shots .hypothesis .ipynb_checkpoints .lab _proc".split()
 NARRATIVE = ("too-many-defs long-exported-cell undocumented-export exported-run long-example-cell comment-in-example "
     "example-run".split())
 cfg = ConfigParser()

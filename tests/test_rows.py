@@ -494,6 +494,148 @@ def test_columns_that_would_not_be_read():
         completion=["c", "d"]))[1] == dict(prompt="b", completion="d")
 
 
+CALLS = [{"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": n, "arguments": a}}]}]}
+    for n, a in (("one", {"city": "Paris", "days": 3}), ("two", {"user": "Anna", "deep": {"to": ["Rome"], "at": 0.5}}))]
+
+
+class Polars:
+    "What polars has: no wheel of it is needed to see what its rows become"
+    def __init__(self, table): self.table = table
+    def iter_rows(self, named): return iter(self.table.to_pylist())
+    def __iter__(self): return iter(self.table.columns)
+
+
+def holders(table, path):
+    pq.write_table(table, path)
+    frame = lambda **kw: pd.read_parquet(path, **kw)
+    return dict(table=table, batch=table.combine_chunks().to_batches()[0], chunks=pa.concat_tables([table, table])[2:],
+        frame=frame(), arrow_frame=frame(dtype_backend="pyarrow"), records=frame().to_dict("records"),
+        polars=Polars(table), file=str(path))
+
+
+def test_the_same_rows_whatever_holds_them(tmp_path):
+    from loranb.core.recipe import Recipe
+    for name, data in holders(pa.Table.from_pylist(CALLS), tmp_path/"a.parquet").items():
+        assert find_rows(data)[:2] == CALLS, name
+        assert rows_of(Recipe(data=data))[:2] == CALLS, name
+    assert find_rows(pd.read_parquet(tmp_path/"a.parquet")["messages"])[:] == CALLS
+    assert find_rows(pa.Table.from_pylist(CALLS).to_reader())[:] == CALLS
+    assert find_rows(pa.dataset.dataset(tmp_path/"a.parquet"))[:] == CALLS
+
+
+def test_a_null_that_somebody_wrote_is_kept():
+    row = json.loads(json.dumps(CALLS[0]))
+    row["messages"][1]["tool_calls"][0]["function"]["arguments"] = {"city": None}
+    assert find_rows([row])[0] == find_rows(pd.DataFrame([row]))[0] == row
+
+
+def test_rows_of_several_formats_in_a_table(tmp_path):
+    rows = [dict(question="a", answer="b"), dict(text="c"), {"messages": [dict(role="user", content="d"),
+        dict(role="assistant", content="e")]}, dict(question="f", answer="g", context="h")]
+    plain = find_rows(rows)
+    for name, data in holders(pa.Table.from_pylist([{**dict.fromkeys(("question", "answer", "context", "text",
+            "messages")), **r} for r in rows]), tmp_path/"a.parquet").items():
+        if name in ("records", "chunks"): continue
+        assert find_rows(data) == plain, name
+
+
+def test_whole_numbers_stay_whole_where_one_is_missing():
+    frame = pd.DataFrame({"question": ["a", "b", "c"], "answer": [4, None, 6]})
+    rows = find_rows(frame, skip_bad=True)
+    assert [r["messages"][1]["content"] for r in rows] == ["4", "6"]
+    assert find_rows(frame.fillna(.5))[0]["messages"][1]["content"] == "4.0"  # no whole numbers
+    frame.columns = ["question", "question"]
+    with pytest.raises(DataError, match="the column 'question' twice"): find_rows(frame)
+
+
+def letters(order, numbers):
+    from datasets import ClassLabel, Dataset, Features, Value
+    return Dataset.from_dict(dict(text=[f"{i}" for i in numbers], label=numbers),
+        features=Features(dict(text=Value("string"), label=ClassLabel(names=order))))
+
+
+def test_a_data_set_keeps_its_order_of_labels_and_minus_one_is_none(tmp_path):
+    from loranb.data.labels import label_names
+    made = letters(["b", "c", "a"], [0, 1, 2, -1])
+    pq.write_table(made.data.table, tmp_path/"a.parquet")
+    with pa.OSFile(str(tmp_path/"a.arrow"), "wb") as f, pa.ipc.new_stream(f, made.data.table.schema) as out:
+        out.write_table(made.data.table)
+    made.save_to_disk(tmp_path/"saved")
+    for data in (made, made.to_iterable_dataset(), made.data.table, *(str(tmp_path/n) for n in ("a.parquet", "a.arrow",
+            "saved"))):
+        rows = find_rows(data)
+        assert [r.get("label") for r in rows] == ["b", "c", "a", None]
+        assert label_names(rows) == label_names(rows.select([2, 1, 0])) == ["b", "c", "a"]
+        assert label_names(rows.select([2, 0])) == ["b", "a"]
+    renamed = made.rename_column("label", "topic")
+    assert label_names(find_rows(renamed, columns=dict(text="text", label="topic"))) == ["b", "c", "a"]
+    pq.write_table(letters(["c", "d"], [0, 1]).data.table, tmp_path/"b.parquet")
+    both = find_rows([str(tmp_path/"a.parquet"), str(tmp_path/"b.parquet")])
+    assert both[5]["label"] == "d" and label_names(both) == ["b", "c", "a", "d"]
+
+
+def say(**more): return {"messages": [dict(role="user", content="a"), dict(role="assistant", content="b", **more)]}
+
+
+ALIKE = {"a weight of 1": say(weight=1), "a weight that is none": say(weight=None), "a turn that is learned":
+    say(train=True), "a score": say(score=0), "a question that is not learned": {"messages": [dict(role="user",
+    content="a", train=False), dict(role="assistant", content="b", train=True)]}, "a prompt that is only read":
+    {"prompt": [dict(role="user", content="a"), dict(role="assistant", content="b", weight=0), dict(role="user",
+    content="c")], "completion": [dict(role="assistant", content="d", weight=1)]}, "an answer that is wanted":
+    dict(prompt="a", completion="b", label=True), "a label that is a number": dict(prompt="a", completion="b", label=0),
+    "a row of weight 1": dict(text="a", weight=1.0), "a weight in words": dict(text="a", weight="3 kg")}
+LESS = {"weight": (say(weight=0), say(weight=.5), say(weight="0"), dict(text="a", weight=2), dict(question="a",
+    answer="b", weight="0.5")), "train": (say(train=False), say(train="false"), dict(text="a", train=False)),
+    "loss": (say(loss=False),), "training": (say(training=False),), "label": (dict(prompt="a", completion="b",
+    label=False), dict(prompt="a", completion="b", label="False"), {**say(), "label": False}),
+    "kto_tag": ({**say(), "kto_tag": False},), "sample_weight": (dict(text="a", sample_weight=.1),)}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_rows_that_are_learned_alike(name): assert len(find_rows([ALIKE[name]])) == 1
+
+
+@pytest.mark.parametrize("name", LESS)
+def test_rows_that_say_they_are_not_learned_alike(name):
+    for row in LESS[name]:
+        for data in ([say(), row], pd.DataFrame([row])):
+            with pytest.raises(DataError, match=rf"row {len(data)}.* has '{name}': ") as e: find_rows(data)
+            assert str(e.value).count("\n") == 0 and e.value.row == len(data)
+        assert len(find_rows([say(), row], skip_bad=True)) == 1
+    assert find_rows([dict(text="a", label=False)])[0]["label"] is False  # a class
+
+
+def test_the_chosen_answer_in_all_its_forms():
+    turn = lambda o, said: {"from": o, "value": said}
+    asked, best = [turn("human", "a"), turn("gpt", "b"), turn("human", "c")], turn("gpt", "d")
+    for chosen in (best, [best], "d"):
+        assert find_rows([dict(conversations=asked, chosen=chosen, rejected="e")])[0] == {"prompt":
+            turns(("user", "a"), ("assistant", "b"), ("user", "c"))["messages"], "completion": [dict(role="assistant",
+            content="d")]}
+        assert find_rows([dict(messages=asked[2:], chosen=chosen, rejected="e")])[0] == turns(("user", "c"),
+            ("assistant", "d"))
+    whole = turns(("user", "c"), ("assistant", "d"))
+    assert find_rows([dict(whole, prompt="c", chosen=whole["messages"], rejected=[])])[0] == whole
+    assert find_rows([dict(whole, chosen=True)])[0] == whole  # a mark of whoever chose the row
+    pair = dict(prompt=[dict(role="user", content="c")], completion=dict(role="assistant", content="d"))
+    assert find_rows([pair])[0] == whole
+
+
+@pytest.mark.parametrize("row, words", [(dict(document="a", summary="b", id=1), "user ← document"),
+    (dict(article="a", highlights="b"), "user ← article"), (dict(dialogue="a", summary="b"), "user ← dialogue"),
+    (dict(instruction="Sum up", document="a", summary="b"), "user ← instruction + document")])
+def test_a_summary_is_the_answer(row, words):
+    rows = find_rows([row])
+    assert rows[0]["messages"][1]["content"] == "b" and words in repr(rows)
+
+
+def test_a_summary_beside_a_text_is_not_taken():
+    assert find_rows([dict(text="a", summary="b")])[0] == dict(text="a")
+    with pytest.raises(RecipeError, match="label is in one column"):
+        find_rows([dict(text="a", b="b")], columns=dict(text="text", label=["b"]))
+
+
 def test_names_of_classes_are_kept():
     from datasets import ClassLabel, Dataset, Features, Value
     rows = Dataset.from_dict(dict(text=["a", "b", "c"], label=[1, 0, 1]),

@@ -9,6 +9,7 @@ from loranb.runs.checkpoint import checkpoints
 from loranb.runs.logs import read_frames
 from loranb.train.run import Run
 
+SLOW = pytest.mark.slow
 RECIPE = Recipe(r=4, max_steps=8, spectra_steps=3, eval_steps=4, save_steps=4, test_size=8,
     per_device_train_batch_size=4, gradient_accumulation_steps=2, lora_dropout=.1)
 
@@ -33,7 +34,7 @@ def test_in_another_process(whole, tmp_path):
     assert json.loads(done.stdout.splitlines()[-1])["state"] == "done"
 
 
-@pytest.mark.parametrize("at", [1, 3, 4, 7])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=SLOW), pytest.param(3, marks=SLOW), 4, 7])
 def test_stopped_and_resumed(whole, tmp_path, at):
     run = Run(RECIPE, tmp_path/"run")
     run.on(lambda e: run.stop() if e["type"] == "step" and e["step"] == at else None).train()
@@ -45,7 +46,7 @@ def test_stopped_and_resumed(whole, tmp_path, at):
     assert fingerprint(run.resume()) == fingerprint(whole) and run.state == "done"
 
 
-@pytest.mark.parametrize("event", ["save", "eval", "spectra"])
+@pytest.mark.parametrize("event", ["save", pytest.param("eval", marks=SLOW), pytest.param("spectra", marks=SLOW)])
 def test_stop_that_arrives_between_steps(whole, tmp_path, event):
     run, steps = Run(RECIPE, tmp_path/"run"), []
     run.on(lambda e: run.stop() if e["type"] == event and e["step"] >= 3 else None)
@@ -153,13 +154,13 @@ def test_accumulation_gives_the_same_gradient(tmp_path):
     assert one.of_type("step")[0]["loss"] == pytest.approx(many.of_type("step")[0]["loss"], abs=1e-5)
 
 
-@pytest.mark.parametrize("quant", ["none", "int8", "fp4", "nf4"])
+@pytest.mark.parametrize("quant", ["int8", "fp4", *(pytest.param(o, marks=SLOW) for o in ("none", "nf4"))])
 def test_every_quantization_trains(quant, tmp_path):
     run = Run(RECIPE.replace(quant=quant, max_steps=2, eval_steps=0), tmp_path/"run").train()
     assert run.state == "done" and all(ok for ok, _ in run.checks)
 
 
-@pytest.mark.parametrize("at", [3, 4])
+@pytest.mark.parametrize("at", [pytest.param(3, marks=SLOW), 4])
 def test_stop_while_the_next_rows_are_fetched(tmp_path, monkeypatch, at):
     from loranb.train.guard import Guard
     # four steps an epoch

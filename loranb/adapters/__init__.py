@@ -9,7 +9,7 @@ __all__ = []
 from .. import hand_on
 __getattr__, __dir__, __all__ = hand_on(__name__,
     folder="adapter_card took_from_base write_adapter",
-    proving="proof reload_difference",
+    proving="ask_elsewhere proof proof_elsewhere reload_difference",
     choosing="choose_directions direction_scores",
     trimming="Trimmed trim trim_curve",
     budget="draw_rank_budget rank_budget",

@@ -6,13 +6,14 @@
 __all__ = ['Adapter', 'save_adapter', 'TrimmedAdapter']
 
 # %% ../../nbs/07_adapters/07_adapter.ipynb #11d83769
-import json
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
 from ..core.disk import whole_folder
-from ..spectra.files import adapter_files, read_config, read_tensors
+from ..data.asking import Asking, save_asking
+from ..core.places import with_absolute_names
+from ..models.saved_adapters import adapter_files, read_config, read_tensors
 from ..spectra.spectra import Spectra
 from ..evaluate.directions import Functional
 from .folder import adapter_card, took_from_base, write_adapter, _on_the_plain_base
@@ -32,14 +33,14 @@ class Adapter:
     @property
     def config(self) -> dict:
         "What PEFT wrote about it"
-        return json.loads((self.path/"adapter_config.json").read_text())
+        return read_config(self.path/"adapter_config.json")
 
     @property
     def size(self) -> int:
         "Bytes of its weights"
-        return (self.path/"adapter_model.safetensors").stat().st_size
+        return adapter_files(self.path)[1].stat().st_size
 
-    def __repr__(self): return f"Adapter({str(self.path)!r}: r={self.config['r']}, {self.size/1e6:.2f} MB)"
+    def __repr__(self): return f"Adapter({str(self.path)!r}: r={self.config.get('r')}, {self.size/1e6:.2f} MB)"
 
 # %% ../../nbs/07_adapters/07_adapter.ipynb #56ac6a4f
 @patch(as_prop=True)
@@ -52,6 +53,7 @@ def save_adapter(
     model,  # A `PeftModel`
     path,  # The folder to be; one of that name is replaced
     recipe: Recipe,  # What it was trained with
+    asking: Asking = None,  # How it is asked
 ) -> Adapter:
     "Save an adapter whole, or leave the folder as it was"
     with whole_folder(path) as new:
@@ -59,10 +61,12 @@ def save_adapter(
         if took_from_base(model):
             config, weights = adapter_files(new, "default")
             write_adapter(new, *_on_the_plain_base(read_tensors(weights), read_config(config), model.loranb_start))
-        base = model.peft_config["default"].base_model_name_or_path
-        dtype = str(model.get_base_model().loranb_dtype).removeprefix("torch.")
-        (new/"README.md").write_text(adapter_card(base, recipe, dtype), encoding="utf-8")
-        if isinstance(recipe.data, str): recipe.to_yaml(new/"recipe.yaml")
+        inner, name = model.get_base_model(), model.peft_config["default"].base_model_name_or_path
+        dtype, drawn = str(inner.loranb_dtype).removeprefix("torch."), getattr(inner, "loranb_drawn", ())
+        (new/"README.md").write_text(adapter_card(name, recipe, dtype, asking, drawn), encoding="utf-8")
+        if asking: save_asking(asking, new)
+        if not recipe.task.classifies: inner.generation_config.to_json_file(new/"generation_config.json")
+        if isinstance(recipe.data, str): with_absolute_names(recipe).to_yaml(new/"recipe.yaml")
     return Adapter(path)
 
 # %% ../../nbs/07_adapters/07_adapter.ipynb #458dcd3b
@@ -94,6 +98,7 @@ def merge(self: Adapter,
     path,  # The folder to be; a model of that name is replaced
     recipe: Recipe = None,  # What it was trained with; as it was saved unless given
     rows: list = None,  # `Encoded` rows to measure on; eight that were held out unless given
+    even_if_far: bool = False,  # Write it also where the merged model is further off than the adapter reaches?
 ) -> Merged:
     "Add the adapter to the base's full weights, and tell what that changes"
-    return merge_adapter(self.path, path, recipe, rows)
+    return merge_adapter(self.path, path, recipe, rows, even_if_far)

@@ -10,18 +10,53 @@ import json
 from pathlib import Path
 import torch
 from ..core.recipe import Recipe
+from ..data.asking import Asking
 
 # %% ../../nbs/07_adapters/01_folder.ipynb #de933b9d
+def _base_arguments(base, recipe, dtype, drawn):
+    "What `from_pretrained` gets, as Python"
+    given = [repr(base), f"dtype=torch.{dtype}"]
+    if recipe.revision: given.append(f"revision={recipe.revision!r}")
+    if recipe.trust_remote_code: given.append("trust_remote_code=True")
+    if recipe.task.classifies:
+        names = dict(enumerate(recipe.labels))
+        ids = {name: i for i, name in names.items()}
+        given += [f"id2label={names!r}", f"label2id={ids!r}", "ignore_mismatched_sizes=True"]
+    if quant := recipe.bnb_kwargs(f"torch.{dtype}"):
+        if drawn: quant["llm_int8_skip_modules"] = [*recipe.task.heads, *drawn]
+        named = ", ".join(f"{k}={v!r}" for k, v in quant.items()).replace(f"'torch.{dtype}'", f"torch.{dtype}")
+        given.append(f"quantization_config=BitsAndBytesConfig({named})")
+    return ", ".join(given)
+
+# %% ../../nbs/07_adapters/01_folder.ipynb #d6c5bc3c
+def _asking_lines(recipe, asking):
+    "The piece of code that asks"
+    if recipe.task.classifies: return """inputs = tokenizer(question, return_tensors="pt").to(model.device)
+answer = model.config.id2label[int(model(**inputs).logits.argmax())]"""
+    inputs = 'inputs = tokenizer(question, return_tensors="pt").to(model.device)'
+    if asking and not asking.plain:
+        system = [dict(role="system", content=asking.system)] if asking.system else []
+        turns = "".join(f"{turn!r}, " for turn in system) + '{"role": "user", "content": question}'
+        tools = f"tools={asking.tools!r}, " if asking.tools else ""
+        inputs = f"""messages = [{turns}]
+inputs = tokenizer.apply_chat_template(messages, {tools}add_generation_prompt=True, return_tensors="pt",
+    return_dict=True).to(model.device)"""
+    return inputs + """
+written = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0, inputs["input_ids"].shape[1]:]
+answer = tokenizer.decode(written, skip_special_tokens=True)"""
+
+# %% ../../nbs/07_adapters/01_folder.ipynb #2e52c204
 def adapter_card(
     base: str,  # What the adapter was trained on, as it can be loaded
     recipe: Recipe,  # What it was trained with
     dtype: str,  # The type of the arithmetic, such as bfloat16
+    asking: Asking = None,  # How it is asked
+    drawn: list = (),  # Modules that the base's files lack, saved with the adapter
 ) -> str:  # Markdown with the Hub's header
-    "A model card that says how to load the adapter on its base"
-    label = f", num_labels={len(recipe.labels)}" if recipe.task.classifies else ""
-    quant = recipe.bnb_kwargs(f"torch.{dtype}")
-    arguments = ", ".join(f"{k}={v!r}" for k, v in (quant or {}).items()).replace(f"'torch.{dtype}'", f"torch.{dtype}")
-    bits = f", quantization_config=BitsAndBytesConfig({arguments})" if quant else ""
+    "A model card that says how to load the adapter on its base, and how to ask it"
+    task, code = recipe.task, "trust_remote_code=True" if recipe.trust_remote_code else ""
+    ends = "base.config.pad_token_id = tokenizer.pad_token_id" if task.classifies else (
+        "base.generation_config = GenerationConfig.from_pretrained(path)")
     data = recipe.data if isinstance(recipe.data, str) else "rows from memory"
     return f"""---
 library_name: peft
@@ -33,11 +68,21 @@ A LoRA adapter (r={recipe.r}, lora_alpha={recipe.lora_alpha:g}) trained with lor
 ```python
 import torch
 from peft import PeftModel
-from transformers import {recipe.task.auto_class}, AutoTokenizer, BitsAndBytesConfig
+from transformers import {task.auto_class}, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
-base = {recipe.task.auto_class}.from_pretrained({base!r}, dtype=torch.{dtype}{label}{bits})
-model = PeftModel.from_pretrained(base, "PATH-OF-THIS-FOLDER").eval()
-tokenizer = AutoTokenizer.from_pretrained({base!r})
+path = "PATH-OF-THIS-FOLDER"
+base = {task.auto_class}.from_pretrained({_base_arguments(base, recipe, dtype, drawn)})
+tokenizer = AutoTokenizer.from_pretrained(path{", " + code if code else ""})
+{ends}
+model = PeftModel.from_pretrained(base, path).eval()
+```
+
+It is asked as it was trained:
+
+```python
+question = "Hello"
+{_asking_lines(recipe, asking)}
+print(answer)
 ```
 """
 

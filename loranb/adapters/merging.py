@@ -6,17 +6,21 @@
 __all__ = ['Merged', 'merge_adapter']
 
 # %% ../../nbs/07_adapters/06_merging.ipynb #5c008ce5
-import gc
+import collections, gc, re
 from dataclasses import dataclass
 from pathlib import Path
 import torch
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
 from ..core.disk import check_replaceable, whole_folder
-from ..models.hub import quiet_libraries
+from ..core.places import read_recipe
+from ..models.quantization import stored_quant
+from ..models.hub import find_model, quiet_libraries
+from ..models.shapes import find_config
 from ..models.loading import load_base
 from ..models.lora import load_adapter_on
 from ..data.encoding import prepare
+from ..data.asking import end_answers, read_asking, tokenizer_with_its_end
 from ..evaluate.scores import row_logits
 
 # %% ../../nbs/07_adapters/06_merging.ipynb #d3c1a531
@@ -41,35 +45,128 @@ def _drift(ours, theirs):
 
 def _recipe_of(folder, recipe):
     if recipe is not None: return recipe
-    found = next((p for p in (folder/"recipe.yaml", folder.parent/"recipe.yaml") if p.is_file()), None)
+    found = next((p for p in (folder, folder.parent) if (p/"recipe.yaml").is_file()), None)
     if found is None:
         raise RecipeError(f"adapter: {str(folder)!r} does not tell what it was trained on; give "
             "recipe=Recipe(model=..., quant=..., data=...).")
-    return Recipe.from_yaml(found)
+    return read_recipe(found)
+
+# %% ../../nbs/07_adapters/06_merging.ipynb #13fdb500
+def _check_full(recipe):
+    "Raise `RecipeError` where the base has no full weights"
+    stored = stored_quant(find_config(recipe))
+    if stored is None: return
+    twin = re.sub(r"(-unsloth)?(-bnb)?-[48]bit$", "", recipe.model)
+    such = f", such as {twin!r}" if twin != recipe.model else ""
+    raise RecipeError(f"model: {recipe.model!r} is stored in {stored['quant']}, and an adapter is merged into 16-bit "
+        f"weights; give recipe=recipe.replace(model=...) with the model that it was made from{such}.")
+
+# %% ../../nbs/07_adapters/06_merging.ipynb #194df773
+def _untie(lora):
+    "A weight of its own for every adapted module that shares one"
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    users = collections.defaultdict(set)
+    for m in lora.get_base_model().modules():
+        for p in m.parameters(recurse=False): users[id(p)].add(m)
+    adapted = {m.get_base_layer() for m in lora.modules() if isinstance(m, BaseTunerLayer)
+        and "trainable_tokens_delta" not in m.adapter_layer_names}
+    for m in adapted:
+        for name, p in [*m.named_parameters(recurse=False)]:
+            if len(users[id(p)]) > 1: setattr(m, name, torch.nn.Parameter(p.detach().clone(), requires_grad=False))
+
+def _say_untied(model):
+    one, other = model.get_input_embeddings(), model.get_output_embeddings()
+    if None in (one, other) or getattr(one, "weight", None) is getattr(other, "weight", None): return
+    for config in (model.config, model.config.get_text_config()): config.tie_word_embeddings = False
+
+# %% ../../nbs/07_adapters/06_merging.ipynb #6ba4c96c
+_TYPES = dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16)
+
+def _stored_types(path):
+    "The floating type of each tensor in a model's files"
+    from safetensors import safe_open
+    found = {}
+    for file in sorted(path.glob("*.safetensors")):
+        with safe_open(file, "pt") as f: found |= {k: f.get_slice(k).get_dtype() for k in f.keys()}
+    return {k: _TYPES[v] for k, v in found.items() if v in _TYPES}
+
+def _cast(model, types):
+    most, prefix = collections.Counter(types.values()).most_common(1)[0][0], f"{model.base_model_prefix}."
+    for name, X in model.state_dict(keep_vars=True).items():
+        if not X.is_floating_point(): continue
+        known = next((o for o in (name, name.removeprefix(prefix), prefix + name) if o in types), None)
+        X.data = X.data.to(types.get(known, most))
+    return most
+
+# %% ../../nbs/07_adapters/06_merging.ipynb #c757fd57
+def _check_far(drift, effect, dtypes):
+    "Raise `RecipeError` where a merge has changed more than the adapter does"
+    noise = max(1e-6, *((8*torch.finfo(o).eps)**2 for o in dtypes))
+    if drift["kl"] <= max(effect["kl"], noise): return
+    raise RecipeError(f"merge: the merged model is {drift['kl']:.2g} nats a token from the model as it was trained, and "
+        f"the adapter changes its base by {effect['kl']:.2g} only, so nothing was written. Train it with quant='none', "
+        "or ask for the merge with even_if_far=True.")
 
 # %% ../../nbs/07_adapters/06_merging.ipynb #d3c1a535
+def _full(recipe, **changes): return load_base(recipe.replace(quant="none", init_lora_weights=True, **changes))[0]
+
+def _into_weights(lora, **kw):
+    try:
+        with quiet_libraries(): return lora.merge_and_unload(**kw)
+    except Exception as e:
+        why = " ".join(str(e).split())[:300] or type(e).__name__
+        raise RecipeError(f"merge: PEFT cannot add this adapter to the weights: {why}") from None
+
+# %% ../../nbs/07_adapters/06_merging.ipynb #25322da2
+def _merged(lora, types):
+    _untie(lora)
+    model = _into_weights(lora, safe_merge=True)
+    _say_untied(model)
+    return model, _cast(model, types)
+
+def _add(recipe, source, rows, drift, trained):
+    "The merged model in float32, and the measurements on the way to it"
+    model = _full(recipe, dtype="float32")
+    lora = load_adapter_on(model, source)
+    if recipe.quantization.quantized: drift["adapter on the full weights"] = _drift(trained, _seen(lora, rows))
+    return _merged(lora, _stored_types(find_model(recipe)))
+
+# %% ../../nbs/07_adapters/06_merging.ipynb #b5fc7bcf
+def _write(merged, recipe, asking, folder):
+    if not recipe.task.classifies: end_answers(merged, asking)
+    with quiet_libraries():
+        merged.save_pretrained(folder)
+        tokenizer_with_its_end(asking).save_pretrained(folder)
+
+# %% ../../nbs/07_adapters/06_merging.ipynb #e804f58c
 def merge_adapter(
     source,  # The folder of an adapter
     path,  # The folder to be; a model of that name is replaced
     recipe: Recipe = None,  # What it was trained with; as it was saved unless given
     rows: list = None,  # `Encoded` rows to measure on; eight that were held out unless given
+    even_if_far: bool = False,  # Write it also where the merged model is further off than the adapter reaches?
 ) -> Merged:
     "Add the adapter to the base's full weights, and tell what that changes"
     check_replaceable(path, "config.json", "merge", "a model")
     recipe, drift = _recipe_of(Path(source), recipe), {}
+    _check_full(recipe)
     model, tok = load_base(recipe)
     if rows is None:
         data = prepare(recipe, tok)
         rows = (data.test or data.train)[:8]
+    plain, computed = _seen(model, rows), model.loranb_dtype
     lora = load_adapter_on(model, source)
     trained = _seen(lora, rows)
+    effect = _drift(trained, plain)
     if recipe.quantization.quantized:
-        with quiet_libraries(): rounded = lora.merge_and_unload()
+        rounded = _into_weights(lora)
         drift[f"merged into {recipe.quant} (not saved)"] = _drift(trained, _seen(rounded, rows))
-        del model, lora, rounded; gc.collect()
-        lora = load_adapter_on(load_base(recipe.replace(quant="none", init_lora_weights=True))[0], source)
-        drift["adapter on the full weights"] = _drift(trained, _seen(lora, rows))
-    with quiet_libraries(): merged = lora.merge_and_unload(safe_merge=True)
-    drift["merged into the full weights"] = _drift(trained, _seen(merged, rows))
-    with whole_folder(path) as new, quiet_libraries(): merged.save_pretrained(new), tok.save_pretrained(new)
-    return Merged(Path(path), drift)
+        del rounded
+    del model, lora; gc.collect()
+    merged, stored = _add(recipe, source, rows, drift, trained)
+    with whole_folder(path) as new:
+        _write(merged, recipe, read_asking(source, tok), new)
+        del merged; gc.collect()
+        last = _drift(trained, _seen(_full(recipe, model=str(new), revision=None), rows))
+        if not even_if_far: _check_far(last, effect, (computed, stored))
+    return Merged(Path(path), drift | {"merged into the full weights": last, "the base without the adapter": effect})

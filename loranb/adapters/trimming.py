@@ -14,8 +14,9 @@ import torch
 from fastcore.basics import patch
 from ..core.fields import RecipeError
 from ..core.disk import check_replaceable, whole_folder
-from ..spectra.layouts import AdapterError, Factors
-from ..spectra.files import adapter_files, modules_in, read_config, read_tensors, tensor_header
+from ..models.saved_adapters import adapter_files, AdapterError, read_config, read_tensors, tensor_header
+from ..spectra.layouts import Factors
+from ..spectra.files import modules_in
 from ..spectra.factors import read_factors
 from ..spectra.values import singular_values, singular_vectors
 from ..spectra.spectra import Spectra
@@ -312,7 +313,8 @@ def save(self: Trimmed,
 def _card(self: Trimmed):
     if not isinstance(self.source, (str, Path)): return {}
     folder = adapter_files(self.source, self.adapter)[0].parent
-    files = {o: (folder/o).read_text(encoding="utf-8") for o in ("README.md", "recipe.yaml") if (folder/o).is_file()}
+    kept = [p for p in folder.iterdir() if p.suffix in (".md", ".yaml", ".json", ".jinja") and p.is_file()]
+    files = {p.name: p.read_text(encoding="utf-8") for p in kept if p.name != "adapter_config.json"}
     if "README.md" in files: files["README.md"] += f"\n## Trimmed\n{self!r}. See `trim_certificate.json`.\n"
     return files
 

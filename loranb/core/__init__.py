@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = hand_on(__name__,
     kinds="QUANTS TASK_TYPES",
     recipe="PRESETS Recipe check_field check_recipe count_steps default_sources",
     texts="bytes_text duration_text number_text percent_text",
+    places="read_recipe",
     disk="whole_file whole_folder write_whole",
     html="Html Svg svg table_html tag",
     charts="Figure")

@@ -8,13 +8,15 @@ __all__ = ['ANY', 'FLAG', 'TEXT', 'COUNT', 'AMOUNT', 'POSITIVE', 'NOT_NEGATIVE',
            'number', 'one_of', 'or_none', 'mapping', 'check_value', 'ByBase', 'Setting', 'setting']
 
 # %% ../../nbs/01_core/01_fields.ipynb #bdf3f068
-import dataclasses, difflib, math
+import dataclasses, difflib, math, re
 from dataclasses import dataclass
 from typing import NamedTuple
 
 # %% ../../nbs/01_core/01_fields.ipynb #9efcca61
 class RecipeError(ValueError):
     "A mistake in a recipe, or in what it points to, that its writer can mend"
+    def __init__(self, words=""):
+        super().__init__(re.sub(r"\S{240,}", lambda long: f"{long[0][:80]}…{long[0][-40:]}", str(words)))
 
     def _render_traceback_(self): return [f"{type(self).__name__}: {self}"]
 

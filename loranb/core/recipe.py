@@ -30,7 +30,10 @@ TRAIN_ON = ("assistant", "last", "all")
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 # %% ../../nbs/01_core/03_recipe.ipynb #50391936
-def is_data(v): return is_text(v) if isinstance(v, str) else hasattr(v, "__iter__") and not isinstance(v, (bytes, set))
+def is_data(v):
+    if isinstance(v, (str, bytes, set)): return is_text(v)
+    return any(hasattr(v, o) for o in ("__iter__", "to_batches", "__arrow_c_stream__"))
+
 def is_repository(v): return is_text(v) and v.count("/") <= 1 and all(is_text(o) for o in v.split("/"))
 def are_different(v): return NAME_LIST.holds(v) and len(set(v or ())) == len(v or ())
 
@@ -444,6 +447,12 @@ def _flatten(d):
         if k in SECTIONS and isinstance(v, dict): yield from v.items()
         else: yield k, v
 
+# %% ../../nbs/01_core/03_recipe.ipynb #4b9b79af
+def _where_and_why(e):
+    "The line of a YAML file that cannot be read, and why, without the excerpt that takes four lines"
+    mark, why = getattr(e, "problem_mark", None), getattr(e, "problem", None) or str(e).partition("\n")[0]
+    return (f", line {mark.line + 1}" if mark else "") + f": {why}"
+
 # %% ../../nbs/01_core/03_recipe.ipynb #1c7e9a96
 @patch(cls_method=True)
 def from_yaml(cls: Recipe,
@@ -454,7 +463,7 @@ def from_yaml(cls: Recipe,
     if not is_text and not Path(source).is_file(): raise RecipeError(f"There is no recipe file {str(source)!r}.")
     try: d = yaml.safe_load(source if is_text else Path(source).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise RecipeError(f"The recipe is not readable as YAML: {e}") from None
+        raise RecipeError(f"The recipe is not readable as YAML{_where_and_why(e)}.") from None
     if not isinstance(d, dict):
         raise RecipeError("The recipe holds no fields: a line is `name: value`, such as `r: 8`.")
     return cls(**{k: _number(k, v) for k, v in _flatten(d)})

@@ -17,4 +17,5 @@ __getattr__, __dir__, __all__ = hand_on(__name__,
     encoding="Data Encoder encode_all encode_row prepare tokens",
     findings="Finding Findings doctor",
     chips="chips_html chips_of chips_text",
-    previews="Preview preview")
+    previews="Preview preview",
+    asking="Asking asking_of check_messages end_answers prompt_ids read_asking save_asking split_row")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEVERITIES', 'CODES', 'SAMPLE', 'SECRETS', 'Finding', 'Findings', 'last_labels', 'first_ids', 'DataUnderTest',
-           'order_of', 'mask_secret', 'texts_of', 'foreign_marks', 'doctor']
+           'order_of', 'mask_secret', 'texts_of', 'foreign_marks', 'marked_parts', 'left_out', 'doctor']
 
 # %% ../../nbs/03_data/08_findings.ipynb #f6400e01
 import re
@@ -15,7 +15,7 @@ from ..core.fields import did_you_mean, RecipeError
 from ..core.recipe import Recipe
 from ..models.hub import find_model, load_tokenizer
 from .sources import DataError, REPAIRS
-from .formats import row_shape
+from .formats import NAMES, row_shape, THOUGHTS, turns_of
 from .rows import held_out, rows_of
 from .chat import Template
 from .labels import label_of
@@ -51,6 +51,8 @@ CODES = {
         "It was written for another model. Use the model that it belongs to, or rows with prompt and completion."),
     "template-changes": ("the chat template leaves out or changes words of the rows",
         "Look at these rows in the preview. What is not in the text is not learned."),
+    "template-drops": ("the chat template leaves out tools, calls or thoughts",
+        "What is not in the text is neither read nor learned. Use a model whose template writes it, or write it into the contents."),
     "template-adds": ("the chat template adds what no row says", "Use the same template when you ask the model, or give the rows a system turn of their own."),
     "nothing-learned": ("nothing is learned from these rows", "They are left out of the training."),
     "end-not-learned": ("the end of the answer is not learned, so the model will not learn to stop",
@@ -74,6 +76,8 @@ CODES = {
     "secrets": ("keys or passwords stand in the rows, and a model can learn them by heart", "Take them out, and have them renewed."),
     "emails": ("e-mail addresses stand in the rows, and a model can learn them by heart", "Take them out where they are people's."),
     "columns-dropped": ("columns are not read", "If one of them belongs to the text, say so in columns."),
+    "answer-unread": ("a column that is called like an answer is not learned", "Say which column is whose in columns, or leave that column out."),
+    "label-unread": ("the labels of the texts are not learned", "Set task_type='SEQ_CLS' to learn them, or leave the column out."),
     "rows-repaired": ("rows were put right while they were read", "Look whether that is what was meant."),
     "formats-mixed": ("the data set has rows of several formats", "Look at a row of each."),
     "chosen-side": ("the rows are preference pairs, of which the chosen side is learned", "Nothing, if that is what you want.")}
@@ -264,8 +268,11 @@ def look_at_about(self: DataUnderTest):
     if a.repairs: note("rows-repaired", sum(n for n, _ in a.repairs.values()), repaired, how)
     if len(a.formats) > 1:
         note("formats-mixed", sum(a.formats.values()), [], "; ".join(f"{f}: {n:,}" for f, n in a.formats.items()))
-    chosen = sum(n for f, n in a.formats.items() if f.startswith("preference"))
-    if chosen: note("chosen-side", chosen, [], "")
+    count = lambda kind: sum(n for f, n in a.formats.items() if f.startswith(kind))
+    if chosen := count("preference"): note("chosen-side", chosen, [], "")
+    answers = [c for c in a.dropped if str(c).strip().lower() in NAMES["assistant"] + NAMES["summary"]]
+    if answers and count("text"): note("answer-unread", max(a.dropped[c] for c in answers), [],
+        "column" + "s"*(len(answers) > 1) + " " + ", ".join(map(repr, answers)), "warning")
 
 # %% ../../nbs/03_data/08_findings.ipynb #f5e3f4cb
 def order_of(
@@ -285,9 +292,9 @@ def look_at_turns(self: DataUnderTest):
     "Order and emptiness of turns"
     odd, empty = {}, {}
     for i, row in enumerate(self.some):
-        if row_shape(row) != "chat": continue
-        if words := order_of(row["messages"]): odd[i] = words
-        none = next((m["role"] for m in row["messages"] if not m["content"].strip() and not m.get("tool_calls")), None)
+        if not (turns := turns_of(row)): continue
+        if words := order_of(turns): odd[i] = words
+        none = next((m["role"] for m in turns if not m["content"].strip() and not m.get("tool_calls")), None)
         if none: empty[i] = none
     self.add("roles-order", list(odd), detail=_most(odd), rows=self.some)
     self.add("empty-turn", list(empty), detail=_most({i: f"a turn of the {r}" for i, r in empty.items()}),
@@ -296,6 +303,16 @@ def look_at_turns(self: DataUnderTest):
 def _most(seen):
     words = list(seen.values())
     return "; ".join(f"{w}: {words.count(w):,}" for w in dict.fromkeys(words))
+
+# %% ../../nbs/03_data/08_findings.ipynb #4e2149e3
+@patch
+def look_at_task(self: DataUnderTest):
+    "Labels that a model which writes does not learn"
+    if self.recipe.task.classifies: return
+    labels = {i: label_of(r) for i, r in enumerate(self.some) if "label" in r}
+    names = list(dict.fromkeys(map(repr, labels.values())))
+    self.add("label-unread", list(labels), detail=f"the label is {', '.join(names[:4])}" + ", ..."*(len(names) > 4),
+        rows=self.some)
 
 # %% ../../nbs/03_data/08_findings.ipynb #f57a144b
 SECRETS = {"an AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
@@ -324,8 +341,7 @@ def texts_of(
     "The texts of a row, each with its place"
     for column in ("prompt", "completion", "text"):
         if isinstance(row.get(column), str): yield column, row[column]
-    turns = [m for c in ("messages", "prompt", "completion") if isinstance(row.get(c), list) for m in row[c]]
-    for i, m in enumerate(turns): yield f"turn {i + 1} ({m['role']})", m["content"]
+    for i, m in enumerate(turns_of(row)): yield f"turn {i + 1} ({m['role']})", m["content"]
 
 @patch
 def look_for_secrets(self: DataUnderTest):
@@ -354,24 +370,83 @@ def foreign_marks(
     known = set(tok.get_vocab())
     return [m for m in dict.fromkeys(_MARKS.findall(str(tok.chat_template))) if m not in known]
 
+# %% ../../nbs/03_data/08_findings.ipynb #7d3bf2b9
+def _marked_arguments(v, mark):
+    if isinstance(v, dict): return {k: _marked_arguments(o, mark) for k, o in v.items()}
+    return [_marked_arguments(o, mark) for o in v] if isinstance(v, list) else mark()
+
+def _marked_calls(i, calls, mark):
+    for k, c in enumerate(calls):
+        f, at = c["function"], _call_place(i, k, c)
+        name = mark(at)
+        args = _marked_arguments(f["arguments"], lambda: mark(f"{at}, its arguments"))
+        yield {**c, "function": {**f, "name": name, "arguments": args}}
+
+# %% ../../nbs/03_data/08_findings.ipynb #79a252b1
+def _call_place(i, k, c): return f"turn {i + 1} (assistant), call {k + 1} ({c['function']['name']})"
+
+def _marked_tool(t, mark):
+    f = t.get("function")
+    if not isinstance(f, dict) or not f.get("name"): return t
+    return {**t, "function": {**f, "name": mark(f"the tool {f['name']!r}")}}
+
+# %% ../../nbs/03_data/08_findings.ipynb #30247643
+def marked_parts(
+    messages: list,  # A chat
+    tools: list = None,  # JSON schemas of its functions
+) -> tuple:  # (messages, tools, places): from each mark to what stands there
+    "A chat with a mark for each tool, call, argument and thought"
+    places = {}
+    def mark(place): places[m := f"part{len(places)}mark"] = place; return m
+    def turn(i, m):
+        thoughts = [k for k in THOUGHTS if str(m.get(k) or "").strip()]
+        said = {k: mark(f"turn {i + 1} ({m['role']}), its {thoughts[0]}") for k in thoughts}
+        calls = list(_marked_calls(i, m.get("tool_calls") or [], mark))
+        return {**m, **said, **({"tool_calls": calls} if calls else {})}
+    return [turn(i, m) for i, m in enumerate(messages)], [_marked_tool(t, mark) for t in tools or []] or None, places
+
+# %% ../../nbs/03_data/08_findings.ipynb #fe7efeee
+def left_out(
+    template: Template,
+    messages: list,  # A chat
+    tools: list = None,  # JSON schemas of its functions
+) -> list:  # Of places
+    "Which tools, calls, arguments and thoughts of a chat a template leaves out"
+    messages, tools, places = marked_parts(messages, tools)
+    try: text = template.render(template.as_wanted(messages, tools), tools) if places else ""
+    except DataError: return []
+    there = {place for mark, place in places.items() if mark in text}
+    return [place for place in dict.fromkeys(places.values()) if place not in there]
+
+# %% ../../nbs/03_data/08_findings.ipynb #47c46bc8
 @patch
 def look_at_template(self: DataUnderTest):
     "Whether the template is there, belongs to the model, and says what the rows say"
-    chats = [i for i, r in enumerate(self.some) if row_shape(r) == "chat"][:1000]
+    chats = [i for i, r in enumerate(self.some) if turns_of(r)][:1000]
     if not chats: return
     foreign, template = foreign_marks(self.tok), Template(self.tok)
     if foreign: self.add("template-foreign", chats, detail=f"no tokens here: {', '.join(foreign[:4])}", rows=self.some)
-    changed, added = {}, self._added(template)
+    changed, dropped, added = {}, {}, self._added(template)
     for i in chats:
-        row = self.some[i]
-        try: text = template.render(row["messages"], row.get("tools"))
+        turns, tools = turns_of(row := self.some[i]), row.get("tools")
+        try: text = template.render(template.as_wanted(turns, tools), tools)
         except DataError: continue
-        lost = next((f"turn {k + 1} ({m['role']})" for k, m in enumerate(row["messages"])
-            if m["content"].strip() not in text), None)
+        lost = next((f"turn {k + 1} ({m['role']})" for k, m in enumerate(turns) if m["content"].strip() not in text),
+            None)
         if lost: changed[i] = lost
-    where = "; ".join(f"row {self.some.numbers[i]}, {turn}" for i, turn in list(changed.items())[:3])
-    self.add("template-changes", list(changed), detail=where, rows=self.some)
+        if out := left_out(template, turns, tools): dropped[i] = out
+    where = lambda seen: "; ".join(f"row {self.some.numbers[i]}, {place}" for i, place in list(seen.items())[:3])
+    self.add("template-changes", list(changed), detail=where(changed), rows=self.some)
+    bare = any(_bare(self.some[i], out) for i, out in dropped.items())
+    self.add("template-drops", list(dropped), "error" if bare else "warning",
+        where({i: out[0] for i, out in dropped.items()}), rows=self.some)
     if added: self.add("template-adds", chats, "note", added, rows=self.some)
+
+def _bare(row, out):
+    "Is a turn left out that is nothing but calls, and is to be learned?"
+    first = len(row["prompt"]) if row_shape(row) == "completion" else 0
+    bare = [(i, m["tool_calls"]) for i, m in enumerate(turns_of(row)) if m.get("tool_calls") and not m["content"].strip()]
+    return any(all(_call_place(i, k, c) in out for k, c in enumerate(calls)) for i, calls in bare if i >= first)
 
 # %% ../../nbs/03_data/08_findings.ipynb #069b9933
 @patch
@@ -409,9 +484,9 @@ def doctor(
     tok = tok or load_tokenizer(find_model(recipe, weights=False), recipe.trust_remote_code)
     if rows is None: rows = rows_of(recipe := recipe.replace(acknowledged=[*recipe.acknowledged, "bad-rows"]))
     p = DataUnderTest(recipe, tok, rows)
-    p.look_at_about(); p.look_at_hashes(); p.look_at_turns(); p.look_for_secrets(); p.look_at_characters()
+    p.look_at_about(); p.look_at_hashes(); p.look_at_turns(); p.look_at_task(); p.look_for_secrets(); p.look_at_characters()
     if recipe.task.classifies: p.look_at_labels()
-    elif not tok.chat_template and any(row_shape(r) == "chat" for r in p.some[:1000]):
+    elif not tok.chat_template and any(turns_of(r) for r in p.some[:1000]):
         p.add("template-missing", np.ones(len(p.rows), bool), "error")
     else: p.look_at_tokens(); p.look_at_template()
     return Findings(sorted(p.found, key=lambda f: (SEVERITIES.index(f.severity), -f.count)))

@@ -26,7 +26,9 @@ def label_names(
 ) -> list:  # Names, in the order of the head's outputs
     "The labels that occur"
     names = {label_of(r) for r in rows} - {""}
-    names = sorted(names, key=int) if all(n.isascii() and n.isdecimal() for n in names) else sorted(names)
+    own = rows.about.classes if isinstance(rows, Rows) else []
+    if names <= set(own): names = [n for n in own if n in names]
+    else: names = sorted(names, key=int) if all(n.isascii() and n.isdecimal() for n in names) else sorted(names)
     if len(names) < 2:
         raise RecipeError(f"data: {f'every row has the label {names[0]!r}' if names else 'no row has a label'}; a "
             "classifier needs at least two.")

@@ -32,6 +32,7 @@ class About:
     bad: list = field(default_factory=list)  # [row, line, what is wrong] of the first rows that cannot be read
     bad_rows: int = 0  # How many those are in all
     left_out: dict = field(default_factory=dict)  # Rows left out by choice, and why
+    classes: list = field(default_factory=list)  # The names of the labels in the data set's own order, if it has one
 
     def __str__(self):
         said = [f"{n:,} × {f}" if len(self.formats) > 1 else f for f, n in self.formats.items()]
@@ -184,6 +185,7 @@ def _read(src, columns, start, stop, place):
         if about.bad_rows == 1000 and not normal.formats: break
     about.formats, about.dropped, about.repairs = dict(normal.formats), dict(normal.dropped), {k: list(v) for k,
         v in normal.notes.items()}
+    about.classes = src.classes.get(normal.label, [])
     return writer.table(), about
 
 # %% ../../nbs/03_data/03_rows.ipynb #3a1a6408
@@ -197,7 +199,7 @@ def _cached(key):
 
 def _once(src, columns, start, stop):
     "The rows of a source, read now or before"
-    key = blake2b(json.dumps([1, src.key, src.name, columns, start, stop]).encode(), digest_size=16).hexdigest()
+    key = blake2b(json.dumps([2, src.key, src.name, columns, start, stop]).encode(), digest_size=16).hexdigest()
     if src.key is None:
         seen, keep = _streams.setdefault(src.stream,
             {}) if src.stream is not None else {}, tempfile.TemporaryDirectory(prefix="loranb-")
@@ -222,7 +224,7 @@ def _keep(found, key):
 
 # %% ../../nbs/03_data/03_rows.ipynb #c1d4aa13
 def find_rows(
-    data,  # `petit/TASK`, a file, a folder, a Hub name, rows, a DataFrame, a `Dataset`
+    data,  # `petit/TASK`, a file, a folder, a Hub name, rows, a DataFrame, a `Dataset`, an Arrow table
     split: str = "train",  # Which split, where there are several; `train[:1000]` for some of its rows
     columns: dict = None,  # From role to column, where the guess would be wrong
     skip_bad: bool = False,  # Leave out rows that cannot be read, instead of raising `DataError`?

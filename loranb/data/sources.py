@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['REPAIRS', 'PACKED', 'SIGNS', 'SUFFIXES', 'SPLITS', 'DataError', 'BadRow', 'Notes', 'file_kind', 'text_lines',
-           'parse_json', 'json_rows', 'csv_rows', 'plain_rows', 'table_rows', 'memory_rows', 'Source', 'find_source']
+           'parse_json', 'json_rows', 'csv_rows', 'plain_rows', 'plain_value', 'class_names', 'table_rows', 'is_table',
+           'memory_rows', 'Source', 'find_source']
 
 # %% ../../nbs/03_data/01_sources.ipynb #bda181be
 import bz2, csv, gzip, io, json, lzma, re, zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from ..core.fields import did_you_mean, RecipeError
@@ -283,12 +284,54 @@ def plain_rows(
         elif line.strip(): yield n, {"text": line.rstrip("\r\n")}
         else: notes.add("blank line", n)
 
+# %% ../../nbs/03_data/01_sources.ipynb #f348e097
+def _null(v):
+    if isinstance(v, str): return False
+    return v is None or type(v).__name__ in ("NAType", "NaTType") or isinstance(v, float) and v != v
+
+def plain_value(
+    v,  # A value of a table
+    filled: bool = True,  # Do nulls stand for what is missing?
+):  # The same in lists and dictionaries
+    "A value as Python has it, without the nulls that a table fills in"
+    if isinstance(v, str): return v  # nearly every value
+    if hasattr(v, "tolist") and hasattr(v, "dtype"): v, filled = v.tolist(), True
+    if isinstance(v, dict): return {k: plain_value(o, filled) for k, o in v.items() if not (filled and _null(o))}
+    return [plain_value(o, filled) for o in v] if isinstance(v, list) else v
+
+# %% ../../nbs/03_data/01_sources.ipynb #e7c488df
+def class_names(
+    data,  # A `Dataset`, an Arrow table or a batch of one
+) -> dict:  # From a column to its names, in the order of their numbers
+    "The names that a data set has for the numbers of its labels"
+    if hasattr(data, "with_format"):
+        return {k: f.names for k, f in (data.features or {}).items() if type(f).__name__ == "ClassLabel"}
+    told = getattr(getattr(data, "schema", None), "metadata", None)
+    try: features = json.loads(told[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError): return {}
+    known = {k: f for k, f in features.items() if isinstance(f, dict)} if isinstance(features, dict) else {}
+    return {k: f["names"] for k, f in known.items() if f.get("_type") == "ClassLabel" and f.get("names")}
+
+def _named(row, names):
+    "A row with the names of its classes"
+    for k in names:
+        if isinstance(v := row.get(k), int): row[k] = names[k][v] if 0 <= v < len(names[k]) else None
+    return row
+
+def _table(batches, names):
+    "The rows of Arrow's record batches"
+    for b in batches:
+        for part in range(0, b.num_rows, 1000):
+            for r in b.slice(part, 1000).to_pylist(): yield _named({k: plain_value(v) for k, v in r.items()}, names)
+
 # %% ../../nbs/03_data/01_sources.ipynb #ff464833
 def table_rows(
     path: Path,  # A Parquet or Arrow file
     kind: str,  # parquet or arrow
+    classes: dict = None,  # Told the names of the labels, by column
 ):  # Yields (None, row)
     "The rows of a Parquet or Arrow file"
+    told = {} if classes is None else classes
     import pyarrow as pa, pyarrow.parquet as pq
     try:
         if kind == "parquet": batches = pq.ParquetFile(path).iter_batches(1000)
@@ -297,7 +340,9 @@ def table_rows(
             batches = (_batches(pa.ipc.open_file(source)) if source.read(6) == b"ARROW1" and not source.seek(0)
                 else pa.ipc.open_stream(_rewound(source)))
         for b in batches:
-            yield from ((None, r) for part in range(0, b.num_rows, 1000) for r in b.slice(part, 1000).to_pylist())
+            names = class_names(b)
+            for k, ns in names.items(): told[k] = list(dict.fromkeys([*told.get(k, []), *ns]))
+            yield from ((None, r) for r in _table([b], names))
     except (pa.ArrowInvalid, OSError) as e:
         raise DataError(f"data: {str(path)!r} cannot be read as {kind.title()}: "
             f"{str(e).splitlines()[0].rstrip('.')}. Is it whole?") from None
@@ -305,23 +350,68 @@ def table_rows(
 def _batches(file): return (file.get_batch(i) for i in range(file.num_record_batches))
 def _rewound(source): source.seek(0); return source
 
+# %% ../../nbs/03_data/01_sources.ipynb #5e8c7ccf
+def _kinds(v, at, seen):
+    "Tell `seen` what stands at each place of Arrow's values: nulls, whole floats, or other values"
+    if isinstance(v, dict):
+        for k, o in v.items(): _kinds(o, (*at, k), seen)
+    elif hasattr(v, "tolist") and hasattr(v, "__len__"):
+        for o in v.tolist(): _kinds(o, at, seen)
+    else:
+        whole = isinstance(v, float) and v.is_integer()
+        seen.setdefault(at, set()).add("null" if _null(v) else "whole" if whole else "other")
+
+def _whole(v, at, places):
+    "A value with whole numbers at these places"
+    if isinstance(v, dict): return {k: _whole(o, (*at, k), places) for k, o in v.items()}
+    if isinstance(v, list): return [_whole(o, at, places) for o in v]
+    return int(v) if at in places else v
+
+# %% ../../nbs/03_data/01_sources.ipynb #4fe6577c
+def _frame(data):
+    "The rows of a DataFrame of pandas"
+    twice = data.columns[data.columns.duplicated()]
+    if len(twice): raise DataError(f"data: the DataFrame has the column {twice[0]!r} twice.")
+    whole = [c for c, t in data.dtypes.items() if t.kind == "f" and (data[c].dropna()%1 == 0).all()
+        and data[c].isna().any()]
+    arrow, seen = {c for c, t in data.dtypes.items() if type(t).__name__ == "ArrowDtype"}, {}
+    for c in (c for c, t in data.dtypes.items() if t == object):
+        for v in data[c]:
+            if hasattr(v, "tolist") and hasattr(v, "__len__"): _kinds(v, (c,), seen)
+    floats = {at for at, kinds in seen.items() if kinds == {"null", "whole"}}
+    for i in range(0, len(data), 1000):
+        part = data.iloc[i:i + 1000].astype(dict.fromkeys(whole, "Int64"))
+        for r in part.to_dict("records"):
+            row = {k: plain_value(v, k in arrow) for k, v in r.items()}
+            yield _whole(row, (), floats) if floats else row
+
+# %% ../../nbs/03_data/01_sources.ipynb #9eefb717
+def is_table(
+    data,  # What is in memory
+) -> bool:
+    "Does it have a place for every field of every row, so that nulls stand for what is missing?"
+    return any(hasattr(data, o) for o in ("column_names", "to_batches", "__arrow_c_stream__", "iloc", "iter_rows"))
+
 # %% ../../nbs/03_data/01_sources.ipynb #ff1ca9c4
 def memory_rows(
     data,  # A `Dataset`, a DataFrame (pandas or polars), an Arrow table, or anything that can be gone through
 ):  # Yields (None, row)
     "The rows of what is in memory"
+    names = class_names(data)
     if hasattr(data, "column_names") and hasattr(data, "with_format"):
-        data, names = data.with_format(None), {k: f.names for k, f in (data.features or {}).items()
-            if type(f).__name__ == "ClassLabel"}
-        said = lambda k, v: names[k][v] if k in names and isinstance(v, int) and v >= 0 else v
-        rows = ({k: said(k, v) for k, v in zip(b, vs)} for b in data.iter(1000) for vs in zip(*b.values()))
-    elif hasattr(data, "iloc") and not hasattr(data, "columns"): rows = data.tolist()
+        batches = data.with_format(None).iter(1000)
+        rows = ({k: plain_value(v) for k, v in zip(b, vs)} for b in batches for vs in zip(*b.values()))
     elif hasattr(data, "iloc"):
-        rows = (r for i in range(0, len(data), 1000) for r in data.iloc[i:i + 1000].to_dict("records"))
-    elif hasattr(data, "iter_rows"): rows = data.iter_rows(named=True)
-    elif hasattr(data, "to_batches"): rows = (r for b in data.to_batches(1000) for r in b.to_pylist())
-    else: rows = data
-    return ((None, r) for r in rows)
+        rows = _frame(data) if hasattr(data, "columns") else (plain_value(v, False) for v in data.tolist())
+    elif hasattr(data, "iter_rows"):
+        rows = ({k: plain_value(v) for k, v in r.items()} for r in data.iter_rows(named=True))
+    elif hasattr(data, "to_batches"): rows = _table(data.to_batches(), names)
+    elif hasattr(data, "__arrow_c_stream__") and hasattr(data, "schema"):
+        import pyarrow as pa
+        rows = _table(pa.RecordBatchReader.from_stream(data), names)
+    else: rows = ({k: plain_value(v, False) for k, v in r.items()} if isinstance(r, dict)
+        and any(hasattr(v, "tolist") for v in r.values()) else r for r in data)
+    return ((None, _named(r, names) if names else r) for r in rows)
 
 # %% ../../nbs/03_data/01_sources.ipynb #831358de
 @dataclass
@@ -331,23 +421,25 @@ class Source:
     read: object  # Called with `Notes`; yields (line, row), the row a `BadRow` where it cannot be read
     key: str = None  # Another one when the content is another; None where that cannot be known
     stream: object = None  # A `datasets` stream, which shall be read once only
-    table: bool = False  # From a table with types, in which a missing value is a null?
+    table: bool = False  # From a table, in which a missing value is a null?
+    classes: dict = field(default_factory=dict)  # From a column to the names of its labels, complete once it is read
 
 def _files(paths, name, split):
-    kinds = {p: file_kind(p) for p in paths}
+    kinds, classes = {p: file_kind(p) for p in paths}, {}
     def read(notes):
         for p, kind in kinds.items():
             said = f"data: {str(p)!r}"
             if kind == "json": rows = json_rows(p, notes, split)
             else:
-                rows = table_rows(p, kind) if kind in ("parquet", "arrow") else dict(csv=csv_rows,
+                rows = table_rows(p, kind, classes) if kind in ("parquet", "arrow") else dict(csv=csv_rows,
                     text=plain_rows)[kind](p, notes)
             try: yield from ((f"line {n} of {p.name!r}" if len(kinds) > 1 and n else n, r) for n, r in rows)
             except DataError as e:
                 raise e if str(e).startswith(said) else DataError(f"{said}, {str(e).removeprefix('data: ')}",
                     e.row) from None
     stamp = [(str(p.absolute()), (s := p.stat()).st_size, s.st_mtime_ns) for p in kinds]
-    return Source(name, read, json.dumps([split, stamp]), table=any(k in ("parquet", "arrow") for k in kinds.values()))
+    tables = any(k in ("parquet", "arrow") for k in kinds.values())
+    return Source(name, read, json.dumps([split, stamp]), None, tables, classes)
 
 # %% ../../nbs/03_data/01_sources.ipynb #fe989176
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
@@ -451,5 +543,4 @@ def find_source(
     _one_split(split, name)
     key = getattr(data, "_fingerprint", None) if hasattr(data, "num_rows") else None
     stream = data if hasattr(data, "column_names") and not hasattr(data, "num_rows") else None
-    return Source(name, lambda notes: memory_rows(data), key, stream, hasattr(data, "column_names")
-        or hasattr(data, "to_batches"))
+    return Source(name, lambda notes: memory_rows(data), key, stream, is_table(data), class_names(data))

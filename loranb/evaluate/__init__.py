@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../../nbs/06_evaluate/index.ipynb #840ffc77
 from .. import hand_on
-__getattr__, __dir__, __all__ = hand_on(__name__, answers="exact_match generate is_right question_and_answer "
+__getattr__, __dir__, __all__ = hand_on(__name__, answers="answer_prompts exact_match generate is_right "
     "undisturbed", scores="accuracy classify held_out_loss row_logits", directions="Functional",
     watch="Watch evaluating measure_directions", base_weights="Weight base_weight iter_base_weights",
     comparing="alignment amplification base_gain cancellation cosine critical_spike distance drift forgetting "

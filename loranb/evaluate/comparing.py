@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 from ..core.fields import RecipeError
-from ..spectra.layouts import AdapterError, Factors, sum_factors
+from ..models.saved_adapters import AdapterError
+from ..spectra.layouts import Factors, sum_factors
 from ..spectra.factors import read_factors
 from ..spectra.values import singular_vectors
 from ..spectra.spectra import Spectra

@@ -11,7 +11,7 @@ import contextlib, copy, functools, weakref
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from ..core.recipe import Recipe
-from ..models.quantization import check_quant, check_quantized
+from ..models.quantization import check_quantized, stored_settings
 from ..models.hub import quiet_libraries
 from .ledger import KINDS, Ledger
 
@@ -222,11 +222,11 @@ def quantize_on_meta(
 ):
     "Put a model's linear layers into 4 or 8 bits, as a load would"
     if not recipe.quantization.quantized: return
-    check_quant(recipe, model.config.model_type)
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt
     from transformers import BitsAndBytesConfig
     from transformers.quantizers import AutoHfQuantizer
-    how = AutoHfQuantizer.from_config(BitsAndBytesConfig(**recipe.bnb_kwargs(dtype)), pre_quantized=False)
+    left = {k: v for k, v in stored_settings(model.config).items() if k == "llm_int8_skip_modules"}
+    how = AutoHfQuantizer.from_config(BitsAndBytesConfig(**recipe.bnb_kwargs(dtype) | left), pre_quantized=False)
     how._process_model_before_weight_loading(model, device_map=None)
     with _tables():
         for m in model.modules():

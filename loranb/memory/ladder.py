@@ -43,6 +43,9 @@ def _four_bits(r): return dict(quant="nf4", bnb_4bit_use_double_quant=True) if n
 def _double(r):
     return {} if r.bnb_4bit_use_double_quant or not r.quantization.in_blocks else dict(bnb_4bit_use_double_quant=True)
 
+# %% ../../nbs/04_memory/06_ladder.ipynb #dd1515e2
+def _no_dropout(r): return dict(lora_dropout=0.) if r.lora_dropout else {}
+
 # %% ../../nbs/04_memory/06_ladder.ipynb #a17ac0ff
 def _shorter(r): return dict(max_length=max(256, r.max_length//2)) if r.max_length > 256 else {}
 
@@ -71,6 +74,8 @@ LEVERS = (Lever("checkpointing", _checkpoint,
     "none found with adapters on all linear layers", "Dettmers and others 2023, 2305.14314, section 4"),
     Lever("double quantization", _double, "next to none", "none found",
     "Dettmers and others 2023, 2305.14314, section 3"),
+    Lever("no dropout", _no_dropout, "a little less", "none from 33B up; below that a dropout of 0.05 had helped",
+    "Dettmers and others 2023, 2305.14314, appendix A.1"),
     Lever("shorter rows", _shorter, "less", "what is cut is not learned: look at how many rows are longer",
     "the data"), Lever("attention only", _attention, "a little less",
     "below full fine-tuning, which all linear layers reach", "Dettmers and others 2023, 2305.14314, figure 2"),

@@ -15,7 +15,7 @@ from ..core.fields import RecipeError
 from ..core.recipe import check_recipe, Recipe, SETTINGS
 from ..core.texts import bytes_text
 from ..core.html import tag
-from ..models.quantization import compute_dtype
+from ..models.quantization import compute_dtype, stored_quant
 from ..models.shapes import check_length, find_config
 from .gpus import find_gpu, GPU, gpu_table, this_gpu
 from .ledger import join_ledgers, KINDS, Ledger, replay, served_bytes
@@ -326,11 +326,12 @@ def _repr_html_(self: Plan):
 def three_ways(
     recipe: Recipe,  # Model, length, batch and adapter are used
     gpu=None,  # A card; the one of this machine unless given
-) -> dict:  # `Plan`s by name; without QLoRA where the model cannot be quantized
+) -> dict:  # `Plan`s by name; without QLoRA where the model cannot be quantized, and with it alone where it is already
     "Full fine-tuning, LoRA and QLoRA of the same model"
     recipe = recipe.replace(init_lora_weights=True)  # a start that goes with one quantization only changes no byte
     lora = recipe.replace(quant="none")
     q = recipe if recipe.quantization.in_blocks else recipe.replace(quant="nf4", bnb_4bit_use_double_quant=True)
+    if stored_quant(configuration(recipe)): return {"QLoRA": plan(q, gpu)}
     ways = {"full fine-tuning": plan(lora, gpu, full=True), "LoRA": plan(lora, gpu)}
     return ways | {"QLoRA": plan(q, gpu)} if _can_be(plan(q, gpu)) else ways
 

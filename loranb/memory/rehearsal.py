@@ -6,14 +6,15 @@
 __all__ = ['find_layers', 'keep_distinct_layers', 'mark_layers', 'train_step', 'evaluation', 'generation', 'Trace', 'Rehearsal']
 
 # %% ../../nbs/04_memory/04_rehearsal.ipynb #4eaa68af
-import contextlib, copy, functools, gc, json
+import contextlib, copy, functools, gc, json, re
 from dataclasses import dataclass
 import torch
 from ..core.recipe import Recipe
-from ..models.quantization import exact_4bit
+from ..models.quantization import check_quant, exact_4bit
 from ..models.hub import quiet_libraries
-from ..models.shapes import max_positions, skeleton
-from ..models.lora import attach
+from ..models.shapes import max_positions, skeleton, text_part
+from ..models.loading import unusable_layers
+from ..models.lora import attach, checkpoint_activations
 from ..models.loss import token_loss
 from .ledger import KINDS, Ledger, repeat_layers
 from .claims import claim_module, PretendTensor, quantize_on_meta, StorageTracer
@@ -24,7 +25,7 @@ def find_layers(
 ):  # The `ModuleList` of its layers, and the module that holds it
     "The repeated part of a transformer"
     n = model.config.get_text_config().num_hidden_layers
-    for m in model.modules():
+    for m in text_part(model).modules():
         for child in m.children():
             if isinstance(child, torch.nn.ModuleList) and len(child) == n: return child, m
     return None, None
@@ -65,8 +66,8 @@ def keep_distinct_layers(
             if hasattr(m, "layer_idx"): m.layer_idx = i
     owner._modules[name] = torch.nn.ModuleList([layers[k] for k in kept])
     config.num_hidden_layers = len(kept)
-    if len(getattr(config, "layer_types", None) or ()) == len(looks):
-        config.layer_types = [config.layer_types[k] for k in kept]
+    for name, each in list(vars(config).items()):
+        if isinstance(each, list) and len(each) == len(looks): setattr(config, name, [each[k] for k in kept])
     return [kept.index(i) for i in like]
 
 # %% ../../nbs/04_memory/04_rehearsal.ipynb #4dc7b941
@@ -77,7 +78,7 @@ def mark_layers(
     "Mark the layers' sections in the ledger"
     layers, _ = find_layers(_bare(model))
     def after(i, last, out):
-        out = out[0] if isinstance(out, tuple) else out
+        out = out[0] if isinstance(out, (tuple, list)) else out
         if dry.section is None: return
         if out.requires_grad: out.register_hook(lambda g: dry.mark("backward", i))
         if last:
@@ -162,30 +163,53 @@ def generation(
         dry.mark(f"end {section}")
         del out
 
+# %% ../../nbs/04_memory/04_rehearsal.ipynb #b92c6a84
+def _trial(model):
+    "The layers that an adapter cannot act on, found as `load_base` finds them"
+    model = copy.deepcopy(model).eval()
+    claim_module(model, dry := StorageTracer(), {})
+    with dry: return unusable_layers(model)
+
+def _names_numbers(recipe):
+    named = (recipe.target_modules, recipe.exclude_modules, recipe.rank_pattern, recipe.target_parameters,
+        recipe.modules_to_save)
+    texts = [t for some in named for t in ([some] if isinstance(some, str) else some or ())]
+    return any("." in t and re.search(r"\d", t) for t in texts)
+
+def _shortened(config, recipe, whole):
+    model = skeleton(config, recipe)
+    use = list(range(len(find_layers(model)[0] or [0]))) if whole else keep_distinct_layers(model)
+    return model, use, _trial(model)
+
 # %% ../../nbs/04_memory/04_rehearsal.ipynb #f0103e8f
 _shorts = {}
 
 def _short(config, recipe):
     "A short model of a configuration, built once; the newest few are kept"
-    key = json.dumps([config.to_dict(), recipe.task_type, recipe.labels], default=str, sort_keys=True)
+    whole = _names_numbers(recipe) or bool(getattr(config.get_text_config(), "output_router_logits", False))
+    key = json.dumps([config.to_dict(), recipe.task_type, recipe.labels, whole], default=str, sort_keys=True)
     if key not in _shorts:
-        model = skeleton(config, recipe)
+        try: made = _shortened(config, recipe, whole)
+        except Exception:
+            if whole: raise
+            made = _shortened(config, recipe, True)
         while len(_shorts) > 7: _shorts.pop(next(iter(_shorts)))
-        _shorts[key] = model, keep_distinct_layers(model)
-    return copy.deepcopy(_shorts[key][0]), _shorts[key][1]
+        _shorts[key] = made
+    return copy.deepcopy(_shorts[key][0]), *_shorts[key][1:]
 
+# %% ../../nbs/04_memory/04_rehearsal.ipynb #9e2b4d2f
 def _build(config, recipe, dtype, full):
-    model, use = _short(config, recipe)
+    check_quant(recipe, config)
+    model, use, skip = _short(config, recipe)
     for p in model.parameters():
         if p.is_floating_point(): p.data = p.data.to(dtype)
     with quiet_libraries():
         if not full:
             quantize_on_meta(model, recipe, dtype)
             model.requires_grad_(False)
-            model.loranb_dtype = dtype
+            model.loranb_dtype, model.loranb_skip = dtype, skip
             with torch.device("meta"): model = attach(model, recipe.replace(init_lora_weights=True))
-        elif recipe.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+        elif recipe.gradient_checkpointing: checkpoint_activations(model)
     return model.train(), use
 
 def _bare(model): return model.get_base_model() if hasattr(model, "get_base_model") else model

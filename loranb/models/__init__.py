@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = hand_on(__name__,
     hub="find_model load_config load_tokenizer quiet_libraries",
     shapes="find_config layer_outline linear_names max_positions skeleton",
     loading="load_base one_matrix",
+    saved_adapters="adapter_files AdapterError read_adapter read_config read_tensors tensor_header",
     lora="adapted_modules attach load_adapter_on",
     loss="check_tiles token_loss",
     keeping="model_kept random_kept random_states")

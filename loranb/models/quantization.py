@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BNB', 'REFUSED', 'quant_levels', 'bits_per_weight', 'roundtrip', 'relative_error', 'histogram', 'compare_quants',
-           'compute_dtype', 'quantized_layers', 'kept_whole', 'exact_4bit', 'check_quant', 'check_quantized',
-           'is_repacked', 'levels_svg']
+           'compute_dtype', 'quantized_layers', 'kept_whole', 'exact_4bit', 'stored_settings', 'stored_quant',
+           'check_quant', 'check_quantized', 'is_repacked', 'levels_svg']
 
 # %% ../../nbs/02_models/02_quantization.ipynb #a2aa59c0
 import contextlib, logging
@@ -132,17 +132,40 @@ def exact_4bit(
     finally:
         for m in mine: m.support_avx512bf16_for_cpu = True
 
+# %% ../../nbs/02_models/02_quantization.ipynb #6f00f014
+def stored_settings(
+    config,  # A transformers configuration
+) -> dict:  # The arguments of bitsandbytes' configuration; empty where the weights are not quantized
+    "How a model's own files are quantized"
+    told = getattr(config, "quantization_config", None) or {}
+    return told if isinstance(told, dict) else told.to_dict()
+
+def stored_quant(
+    config,  # A transformers configuration
+) -> dict | None:  # Fields of a recipe; None where the weights are not quantized by bitsandbytes
+    "The quantization in which a model is stored"
+    told = stored_settings(config)
+    if told.get("load_in_8bit"): return dict(quant="int8")
+    if not told.get("load_in_4bit"): return None
+    return dict(quant=told.get("bnb_4bit_quant_type") or "fp4",
+        bnb_4bit_use_double_quant=bool(told.get("bnb_4bit_use_double_quant")))
+
 # %% ../../nbs/02_models/02_quantization.ipynb #23b0e341
 REFUSED = dict(rwkv="it rescales its weights in place whenever training and evaluation alternate, which quantized "
     "weights do not survive")
 
 def check_quant(
     recipe: Recipe,  # Its `model` and `quant` are used
-    kind: str,  # The `model_type` of the model
+    config,  # A transformers configuration: that of the model
 ):
-    "Raise `RecipeError` where a quantized base would not survive training"
+    "Raise `RecipeError` where a base cannot be loaded in a recipe's quantization, or would not survive training in it"
+    kind, stored = config.model_type, stored_quant(config) or {}
     if recipe.quantization.quantized and kind in REFUSED:
         raise RecipeError(f"quant: {recipe.model!r} ({kind}): {REFUSED[kind]}. Use quant='none'.")
+    for name, value in stored.items():
+        if getattr(recipe, name) == value: continue
+        raise RecipeError(f"{name}: {recipe.model!r} is stored in {stored['quant']} with {name}={value!r}, and cannot "
+            f"be loaded with {getattr(recipe, name)!r}. Set {name}={value!r}, or give the 16-bit version of the model.")
 
 def check_quantized(
     model,  # A model that was loaded in a recipe's quantization, or a rehearsal of it

@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = hand_on(__name__,
     logs="read_frames write_frame",
     checkpoint="checkpoints newest_whole",
     hub="Mirror",
-    folder="check_folder read_machine read_recipe write_head",
+    folder="check_folder read_machine write_head",
     report="card_html report_html",
     record="Lines Record")

@@ -14,12 +14,13 @@ from ..core.fields import RecipeError
 from ..core.recipe import check_recipe, Recipe
 from ..core.texts import bytes_text, duration_text, number_text
 from ..core.disk import undo_swap
+from ..core.places import read_recipe
 from ..spectra.spectra import Spectra
 from ..spectra.readings import modules_of
 from ..adapters.adapter import Adapter
 from .lock import who_works_in
 from .logs import cut_logs, read_frames, salvage_logs, whole_lines
-from .folder import new_folder, read_machine, read_recipe
+from .folder import new_folder, read_machine
 from .report import card_html, report_html
 
 # %% ../../nbs/08_runs/07_record.ipynb #91b90fe5

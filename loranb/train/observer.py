@@ -12,7 +12,9 @@ from fastcore.basics import patch
 from ..core.disk import write_whole
 from ..spectra.spectra import Spectra
 from ..spectra.readings import course_alarms
-from ..evaluate.answers import generate, is_right, question_and_answer
+from ..data.asking import question_text, split_row
+from ..evaluate.answers import answer_prompts, is_right
+from ..data.labels import label_of
 from ..evaluate.scores import accuracy, classify, held_out_loss
 from ..runs.logs import write_frame
 from .meter import current_factors
@@ -63,17 +65,17 @@ def take_best(
 
 # %% ../../nbs/09_train/08_observer.ipynb #6f26a2a2
 def written_samples(
-    model, tok,  # A causal model and its tokenizer
+    model,  # A causal model
+    asking,  # How it is asked
     rows: list,  # Rows of the data
     source: str,  # What the recipe calls the data; petit's answers can be judged
     limit: int,  # Tokens of a row at most
 ) -> list:  # For each row: prompt, target, answer, ok
     "What the model answers, beside the right answers"
-    prompts, targets = zip(*[question_and_answer(r) for r in rows])
-    answers = generate(model, tok, list(prompts), min(64, limit))
-    text = lambda p: p if isinstance(p, str) else p[-1]["content"]
-    return [dict(prompt=text(p), target=t, answer=a, ok=is_right(source, r, a))
-        for r, p, t, a in zip(rows, prompts, targets, answers)]
+    prompts, targets = zip(*[split_row(asking, row) for row in rows])
+    answers = answer_prompts(model, asking.tok, list(prompts), min(64, limit))
+    return [dict(prompt=question_text(row), target=target, answer=answer, ok=is_right(source, row, answer))
+        for row, target, answer in zip(rows, targets, answers)]
 
 # %% ../../nbs/09_train/08_observer.ipynb #76cdb405
 def judged_samples(
@@ -84,7 +86,7 @@ def judged_samples(
 ) -> list:  # For each row: prompt, target, answer, ok
     "The labels that the model gives, beside the right ones"
     given = classify(model, encoded, pad)
-    return [dict(prompt=r["text"], target=str(r["label"]), answer=a, ok=a == str(r["label"]))
+    return [dict(prompt=r["text"], target=label_of(r), answer=a, ok=a == label_of(r))
         for r, a in zip(rows, given)]
 
 # %% ../../nbs/09_train/08_observer.ipynb #e82123a3
@@ -262,7 +264,7 @@ def sample(self: Observer,
     if not rows: return
     doing = f"judging {len(rows)} texts" if r.task.classifies else f"answering {len(rows)} prompts"
     def answers():
-        if not r.task.classifies: return written_samples(self.model, self.tok, rows, r.data, r.max_length)
+        if not r.task.classifies: return written_samples(self.model, self.run.asking, rows, r.data, r.max_length)
         return judged_samples(self.model, rows, (data.test or data.train)[:len(rows)], self.tok.pad_token_id)
     found = self.run.unless_left(doing, answers)
     if found is not None: self.run.emit("sample", step=step, rows=found)

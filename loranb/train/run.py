@@ -20,17 +20,19 @@ from ..models.quantization import is_repacked
 from ..models.hub import find_model, load_config, load_tokenizer, quiet_libraries
 from ..models.shapes import check_length, max_positions, skeleton
 from ..models.loading import load_base
-from ..models.lora import adapted_modules, attach, load_adapter_on
+from ..models.saved_adapters import adapter_files
+from ..models.lora import adapted_modules, attach, load_adapter_on, warn_of_base
 from ..models.loss import check_tiles
 from ..models.keeping import random_states
 from ..data.rows import rows_of
 from ..data.batches import check_packing, collate, Packed
 from ..data.labels import encode_label, label_names
 from ..data.encoding import prepare
+from ..data.asking import Asking, asking_of, end_answers, question_text, read_asking, read_how
 from ..data.findings import doctor
 from ..evaluate.answers import exact_match, generate, is_right, undisturbed
-from ..evaluate.scores import classify
-from ..adapters.proving import proof
+from ..evaluate.scores import classify, row_logits
+from ..adapters.proving import proof, proof_elsewhere
 from ..adapters.adapter import save_adapter
 from ..runs.lock import active_message, Lock, who_works_in
 from ..runs.checkpoint import checkpoints, commit_checkpoint, newest_whole, rotate_checkpoints, set_aside
@@ -56,7 +58,7 @@ class Run(Record):
         out: str = None,  # The run's folder; a fresh one under `runs/` unless given
     ):
         super().__init__(recipe, out)
-        self._model = self._tok = self._data = self._trainer = self._meter = self.findings = None
+        self._model = self._tok = self._data = self._asking = self._trainer = self._meter = self.findings = None
         # "stop" or "pause", once it was asked to; and what it does besides the steps, in words
         self.asked, self.doing = "", ""
         self.guard, self._view, self._working = Guard(lambda: self.stop()), None, False
@@ -99,7 +101,7 @@ def write_checkpoint(self: Run,
     shutil.rmtree(part, ignore_errors=True)
     try:
         write()
-        save_adapter(self._model, self.path/"adapter", self.recipe)
+        save_adapter(self._model, self.path/"adapter", self.recipe, self.asking)
         e = self._note("save", step=step, path=name)
         commit_checkpoint(part/name, self.path, step=step)
     finally: shutil.rmtree(part, ignore_errors=True)
@@ -135,6 +137,8 @@ def _load(self: Run):
             self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
         self._trained = [n for n, p in self._model.named_parameters() if p.requires_grad]
     for n, p in self._model.named_parameters(): p.requires_grad_(n in self._trained)
+    self._asking = asking_of(self._data, self._tok, self.recipe.labels if self.recipe.task.classifies else None)
+    if not self.recipe.task.classifies: end_answers(self._model, self._asking)
     self.say("")
 
 
@@ -146,11 +150,20 @@ def _check_first(self: Run):
         self.recipe.model, self.recipe.max_length)
     self.say("reading and tokenizing the data")
     rows, self._tok = rows_of(self.recipe), load_tokenizer(path, self.recipe.trust_remote_code)
-    if self.recipe.task.classifies and not self.recipe.labels:
-        self.recipe = self.recipe.replace(labels=label_names(rows))
+    if self.recipe.task.classifies: self._name_labels(rows)
     self.findings = doctor(self.recipe, self._tok, rows)
     self.findings.check(self.recipe)
     self._data = prepare(self.recipe, self._tok, rows)
+
+# %% ../../nbs/09_train/09_run.ipynb #3e04d9e8
+@patch
+def _name_labels(self: Run, rows):
+    source, given = self.recipe.adapter_name_or_path, self.recipe.labels
+    theirs = read_how(adapter_files(source)[0].parent).get("labels") if source else None
+    if theirs and given and theirs != given:
+        raise RecipeError(f"labels: the adapter in {source!r} gives {', '.join(theirs)}, in this order, and the recipe "
+            f"has {', '.join(given)}. Leave labels out to go on with those of the adapter.")
+    self.recipe = self.recipe.replace(labels=given or theirs or label_names(rows))
 
 # %% ../../nbs/09_train/09_run.ipynb #1408efbb
 @patch
@@ -343,7 +356,8 @@ def _start(self: Run, checkpoint, broken):
     odd = machine_changes(before, now) if checkpoint else []
     if odd: notes.append(f"the last bits may differ from a run that never stopped: {'; '.join(odd)}")
     self._tell_start(step)
-    for text in notes: self.warn(text)
+    if not checkpoint: notes.append(warn_of_base(self._model, self.recipe))
+    for text in filter(None, notes): self.warn(text)
     if not self.of_type("sample"): self._observer.sample(0)
 
 @patch
@@ -375,7 +389,7 @@ def _end(self: Run):
     self.state = "finishing"
     self._observer.remember_memory()
     self._measure_end(step, done)
-    checks = self.unless_left("checking the saved adapter", self.proof) or []
+    checks = self.unless_left("checking the saved adapter", self._checks) or []
     self._send_last()
     self.state = "done" if done else "stopped"
     self.emit("done" if done else "stop", step=step, checks=checks)
@@ -385,21 +399,38 @@ def _measure_end(self: Run, step, done):
     data, rows = self.recipe.data, self._data.test_rows
     if done and self.recipe.load_best_model_at_end:
         best = take_best(self._model, self.path, step)
-        save_adapter(self._model, self.path/"adapter", self.recipe)
+        save_adapter(self._model, self.path/"adapter", self.recipe, self.asking)
         self.emit("best", step=step, best=best)
     if step and not any(e["step"] == step for e in self.of_type("sample")): self._observer.sample(step)
     if done and rows and is_right(data, rows[0], "") is not None:
-        judge = lambda: exact_match(self._model, self._tok, data, rows)
+        judge = lambda: exact_match(self._model, self.asking, data, rows)
         match = self.unless_left(f"answering {len(rows)} rows held out", judge)
         if match is not None: self._observer.evaluate(step, exact_match=match)
 
 # %% ../../nbs/09_train/09_run.ipynb #9d99c28c
 @patch
-def proof(self: Run) -> list:  # [passed, sentence] for each question
-    "Were all modules adapted, did B move, do the logits differ, does the saved adapter reload equal?"
-    row = (self._data.test or self._data.train)[0] if self._data else prepare(self.recipe, self.tokenizer).train[0]
-    return proof(self.model, self.adapter.path, row, len(adapted_modules(self.model)))
+def _checks(self: Run):
+    "What can be asked here: were all modules adapted, did B move, do the logits differ, does the folder reload equal?"
+    return proof(self.model, self.adapter.path, self._row(), len(adapted_modules(self.model)))
 
+@patch
+def _row(self: Run):
+    data = self._data or prepare(self.recipe, self.tokenizer)
+    return (data.test or data.train)[0]
+
+@patch
+def proof(self: Run,
+    questions: list = None,  # Texts to be asked; those of the first rows held out unless given
+) -> list:  # [passed, sentence] for each question
+    "Is the saved adapter what was trained, here and for a stranger who has the card and the original checkpoint?"
+    data = self._data or prepare(self.recipe, self.tokenizer)
+    questions = questions or [question_text(row) for row in (data.test_rows[:3] or data.rows[:3])]
+    row, answers = self._row(), self.generate(questions)
+    here, logits = self._checks(), row_logits(self.model, row)
+    if torch.cuda.is_available(): self.release()  # the other process loads the base again
+    return here + proof_elsewhere(self.adapter.path, row, logits, questions, answers)
+
+# %% ../../nbs/09_train/09_run.ipynb #9289df5c
 @patch
 def _save_now(self: Run):
     step = self._trainer.state.global_step
@@ -446,6 +477,7 @@ def model(self: Run):
     if self._model is None:
         model, self._tok = load_base(self.recipe)
         self._model = load_adapter_on(model, self.adapter.path)
+        if not self.recipe.task.classifies: end_answers(self._model, self.asking)
     return self._model
 
 # %% ../../nbs/09_train/09_run.ipynb #55623b93
@@ -455,15 +487,23 @@ def tokenizer(self: Run):
     if self._tok is None: self.model
     return self._tok
 
+# %% ../../nbs/09_train/09_run.ipynb #f0c63120
+@patch(as_prop=True)
+def asking(self: Run) -> Asking:
+    "How the model is asked"
+    if self._asking is None: self._asking = read_asking(self.adapter.path, self.tokenizer)
+    return self._asking
+
 # %% ../../nbs/09_train/09_run.ipynb #ecdb522a
 @patch
 def generate(self: Run,
     prompt,  # Text, a list of messages, or a list of either
     max_new_tokens: int = 64,  # Stop after so many
+    tools: list = None,  # JSON schemas of functions; those that every row had unless given
 ):  # The answer, or a list of answers
-    "Ask the adapted model; a classifier answers with a label"
+    "Ask the adapted model as it was trained; a classifier answers with a label"
     r, one = self.recipe, isinstance(prompt, str)
-    if not r.task.classifies: return generate(self.model, self.tokenizer, prompt, max_new_tokens)
+    if not r.task.classifies: return generate(self.model, self.asking, prompt, max_new_tokens, tools)
     texts = [dict(text=t, label=r.labels[0]) for t in ([prompt] if one else prompt)]
     rows = [encode_label(self.tokenizer, row, r.labels, r.max_length) for row in texts]
     given = classify(self.model, rows, self.tokenizer.pad_token_id)

@@ -43,7 +43,7 @@ def test_pause_sample_and_resume_by_click(lab):
         nb.run(2)  # queued behind the training
         height = monitor.bounding_box()["height"]
         button(nb, "Pause").click()
-        assert "pausing" in monitor.inner_text() or "paused" in monitor.inner_text()
+        until(lambda: "paus" in monitor.inner_text(), 10, lambda: monitor.inner_text())
         nb.wait_output(2, "20 paused", 90)
         steps = int(nb.output(2).split()[-1])
         assert "ended paused" in nb.output(1) and "paused" in monitor.inner_text() and 0 < steps < 120 and monitor.bounding_box()["height"] == height

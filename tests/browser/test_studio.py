@@ -5,6 +5,7 @@ import nbformat, pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHOTS = ROOT/"shots"
+STEPS = 140  # enough to be stopped between
 
 
 def quickstart(lab, name, **changes):
@@ -36,7 +37,7 @@ def until(cond, timeout, what):
 
 
 def test_quickstart_studio(lab, tmp_path):
-    at = quickstart(lab, "studio.ipynb")
+    at = quickstart(lab, "studio.ipynb", shorter=('quant="nf4", r=8))', f'quant="nf4", r=8, max_steps={STEPS}))'))
     nb = lab.notebook(path="studio.ipynb", size=(1180, 1500))
     try:
         studio = at("Studio(Recipe")
@@ -70,14 +71,14 @@ def test_quickstart_studio(lab, tmp_path):
         events = [json.loads(l) for l in (run/"events.jsonl").read_text().splitlines()]
         steps = [e["step"] for e in events if e["type"] == "step"]
         assert events[-1]["type"] == "stop" and (run/f"checkpoint-{steps[-1]}").is_dir() and (run/"adapter"/"adapter_model.safetensors").is_file()
-        assert steps == list(range(1, len(steps) + 1)) and len(steps) < 240
+        assert steps == list(range(1, len(steps) + 1)) and len(steps) < STEPS
 
         button(nb, "Resume").click()
         button(nb, "Train again").wait_for(timeout=180_000)
         nb.wait_idle(60)
         events = [json.loads(l) for l in (run/"events.jsonl").read_text().splitlines()]
         assert events[-1]["type"] == "done" and [e["step"] for e in events if e["type"] == "step"] == list(range(1,
-            241))
+            STEPS + 1))
         assert all(ok for ok, _ in events[-1]["checks"])
 
         nb.page.locator(".lrb.layermap [tabindex='0']").first.focus()

@@ -24,7 +24,6 @@ def base(tmp_path_factory):
 HOLDERS = dict(list=lambda rows: rows, dataframe=pd.DataFrame, dataset=datasets.Dataset.from_list)
 
 
-@pytest.mark.xfail(strict=True, reason="the run's recipe names its rows by a file of the run's own folder")
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_an_adapter_of_rows_in_memory_can_be_merged(holder, base, tmp_path):
     run = Run(Recipe(model=str(base[0]), data=HOLDERS[holder](CHATS), max_length=64, **STILL), tmp_path/"out").train()
@@ -32,7 +31,6 @@ def test_an_adapter_of_rows_in_memory_can_be_merged(holder, base, tmp_path):
         assert (adapter.merge(tmp_path/f"merged-{i}").path/"model.safetensors").is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="save_adapter writes the name of a file as it was given, not where it lies")
 def test_an_adapter_can_be_merged_in_another_working_directory(base, tmp_path, monkeypatch):
     for name in ("here", "there"): (tmp_path/name).mkdir()
     monkeypatch.chdir(tmp_path/"here")
@@ -48,9 +46,7 @@ def calls(name, **arguments):
         "tool_calls": [said]}]}
 
 
-@pytest.mark.parametrize("holder", ["parquet", "dataset", pytest.param("table", marks=pytest.mark.xfail(strict=True,
-    reason="a recipe takes nothing that cannot be gone through, and an Arrow table cannot")), pytest.param("dataframe",
-    marks=pytest.mark.xfail(strict=True, reason="the nulls of a DataFrame are taken for values"))])
+@pytest.mark.parametrize("holder", ["parquet", "dataset", "table", "dataframe"])
 def test_calls_are_the_same_whatever_holds_them(holder, base, tmp_path):
     llama(tmp_path)
     tok = tokenizer(tmp_path, CHATML.replace(CONTENT, CONTENT + "{% for c in m['tool_calls'] or [] %}CALL "
@@ -79,13 +75,11 @@ def classifier(base, data, **more):
     return Recipe(model=str(base[0]), data=data, task_type="SEQ_CLS", quant="none", test_size=0, **more)
 
 
-@pytest.mark.xfail(strict=True, reason="memory_rows hands on the -1 of a ClassLabel as a value")
 def test_no_label_is_no_label(base, labelled):
     found = [f for f in doctor(classifier(base, labelled)) if f.code == "bad-rows"]
     assert found and found[0].severity == "error" and found[0].count == 10
 
 
-@pytest.mark.xfail(strict=True, reason="label_names sorts, and nothing hands on a ClassLabel's order")
 @pytest.mark.parametrize("holder", ["dataset", "parquet"])
 def test_labels_keep_the_order_of_their_data_set(holder, base, labelled, tmp_path):
     labelled.to_parquet(str(tmp_path/"x.parquet"))
@@ -93,7 +87,6 @@ def test_labels_keep_the_order_of_their_data_set(holder, base, labelled, tmp_pat
     assert label_names(rows_of(classifier(base, data, acknowledged=["bad-rows"]))) == NAMES
 
 
-@pytest.mark.xfail(strict=True, reason="a label beside a text counts as a column that is read")
 def test_the_doctor_says_that_a_writer_reads_no_label(base):
     rows = [dict(text=f"say {i}", label=["good", "bad"][i % 2]) for i in range(40)]
     found = doctor(Recipe(model=str(base[0]), data=rows, quant="none", test_size=0))
@@ -111,7 +104,6 @@ TOLD = {"weight": two(weight=0), "train": two(train=False), "label": {"prompt": 
     "label": False}}
 
 
-@pytest.mark.xfail(strict=True, reason="what is not known in a turn or beside it is dropped with a note")
 @pytest.mark.parametrize("name", TOLD)
 def test_what_shall_not_be_learned_is_refused_by_name(name, base, tmp_path):
     recipe = Recipe(model=str(base[0]), data=[TOLD[name]]*20, test_size=0, max_length=64, **STILL)
@@ -128,7 +120,6 @@ SIDES = {"chosen after turns": ("chosen", dict(conversations=[say("human", "what
     rejected=say("gpt", "two"))), "a summary": ("summary", dict(document="what is it sky red", summary="blue"))}
 
 
-@pytest.mark.xfail(strict=True, reason="recognize_layout takes the first column that it knows and drops the rest")
 @pytest.mark.parametrize("name", SIDES)
 def test_the_side_that_is_meant_is_learned_or_refused_by_name(name, base):
     column, row = SIDES[name]
