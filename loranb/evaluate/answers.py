@@ -27,6 +27,15 @@ def undisturbed(
         try: yield
         finally: model.train(training)
 
+# %% ../../nbs/06_evaluate/01_answers.ipynb #b2e112b1
+@contextlib.contextmanager
+def _no_router_loss(model):
+    configs = [c for c in (model.config, model.config.get_text_config()) if getattr(c, "output_router_logits", False)]
+    for c in configs: c.output_router_logits = False
+    try: yield
+    finally:
+        for c in configs: c.output_router_logits = True
+
 # %% ../../nbs/06_evaluate/01_answers.ipynb #71bc4987
 def answer_prompts(
     model,  # A causal model, adapted or not
@@ -46,7 +55,7 @@ def answer_prompts(
         batch = tok.pad(dict(input_ids=ids), padding_side="left", return_tensors="pt").to(model.device)
         new = model.generate(**batch, **greedy)[:, batch["input_ids"].shape[1]:]
         return [text.strip() for text in tok.batch_decode(new, skip_special_tokens=True)]
-    with undisturbed(model):
+    with undisturbed(model), _no_router_loss(model):
         return [text for i in range(0, len(prompts), batch_size) for text in answer(prompts[i:i + batch_size])]
 
 # %% ../../nbs/06_evaluate/01_answers.ipynb #50a35e8f
