@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import psutil, pytest, torch
 
+from loranb.adapters.folder import files_beside
 from loranb.evaluate import scores
 from loranb.runs.checkpoint import checkpoints, newest_whole
 from loranb.core.disk import find_damage, whole_folder
@@ -414,6 +415,8 @@ def test_gone_on_with_from_the_hub(whole, tmp_path, monkeypatch):
     assert hub.private is True and hub.commits[-1] == "checkpoint-5" and [p.name
         for p in checkpoints(hub.path)] == ["checkpoint-5"] and not find_damage(hub.path/"checkpoint-5")
     assert (hub.path/"adapter"/"adapter_config.json").exists() and (hub.path/"README.md").exists()
+    beside = [p.name for p in files_beside(run.path/"adapter")]
+    assert {"asking.json", "tokenizer.json"} <= {*beside} and all((hub.path/"adapter"/o).exists() for o in beside)
     there = Run.open(shutil.copytree(hub.path, tmp_path/"elsewhere"))
     assert there.steps == 5 and same(there.resume(), whole) and hub.commits[-1] == "checkpoint-6"
 

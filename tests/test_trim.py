@@ -200,6 +200,8 @@ def test_adapter_trim(tmp_path):
     small = trimmed.save(tmp_path/"small")
     assert isinstance(small, Adapter) and small.size < Adapter(tmp_path/"full").size and "r 6 -> " in repr(trimmed) and "Trimmed" in (small.path/"README.md").read_text()
     certificate = json.loads((small.path/"trim_certificate.json").read_text())
+    again = small.trim(k=1).save(small.path.parent/"smaller")
+    assert json.loads((again.path/"trim_certificate.json").read_text()) != certificate, "the second trim has its own"
     assert certificate["rule"] == "energy" and len(certificate["modules"]) == 14 and 0 < certificate["relative_frobenius"] < .1 and (small.path/"recipe.yaml").is_file()
     assert small.trim(k=1).save(small.path).config["r"] == 1 and not list(tmp_path.glob("*.old")) + list(tmp_path.glob("*.new"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
+from ..core.texts import in_one_line
 from ..core.disk import check_replaceable, whole_folder
 from ..core.places import read_recipe
 from ..models.quantization import stored_quant
@@ -114,8 +115,7 @@ def _into_weights(lora, **kw):
     try:
         with quiet_libraries(): return lora.merge_and_unload(**kw)
     except Exception as e:
-        why = " ".join(str(e).split())[:300] or type(e).__name__
-        raise RecipeError(f"merge: PEFT cannot add this adapter to the weights: {why}") from None
+        raise RecipeError(f"merge: PEFT cannot add this adapter to the weights: {in_one_line(e)}") from None
 
 # %% ../../nbs/07_adapters/06_merging.ipynb #25322da2
 def _merged(lora, types):

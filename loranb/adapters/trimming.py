@@ -22,7 +22,7 @@ from ..spectra.values import singular_values, singular_vectors
 from ..spectra.spectra import Spectra
 from ..evaluate.directions import Functional, ratio_with_error
 from ..evaluate.watch import evaluating
-from .folder import write_adapter
+from .folder import files_beside, write_adapter
 from .choosing import choose_directions, _of_names
 
 # %% ../../nbs/07_adapters/04_trimming.ipynb #15e96f7d
@@ -305,16 +305,15 @@ def save(self: Trimmed,
     tensors, config, card = _tensors(self), _config(self.config, self.parts), self._card()
     with whole_folder(path) as new:
         write_adapter(new, tensors, config)
-        (new/"trim_certificate.json").write_text(json.dumps(self.certificate(), indent=1))
         for name, text in card.items(): (new/name).write_text(text, encoding="utf-8")
+        (new/"trim_certificate.json").write_text(json.dumps(self.certificate(), indent=1))
     return Path(path)
 
 @patch
 def _card(self: Trimmed):
     if not isinstance(self.source, (str, Path)): return {}
     folder = adapter_files(self.source, self.adapter)[0].parent
-    kept = [p for p in folder.iterdir() if p.suffix in (".md", ".yaml", ".json", ".jinja") and p.is_file()]
-    files = {p.name: p.read_text(encoding="utf-8") for p in kept if p.name != "adapter_config.json"}
+    files = {p.name: p.read_text(encoding="utf-8") for p in files_beside(folder)}
     if "README.md" in files: files["README.md"] += f"\n## Trimmed\n{self!r}. See `trim_certificate.json`.\n"
     return files
 

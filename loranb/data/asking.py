@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.fields import RecipeError
 from .chat import row_spans
 from .encoding import Data, Encoder, start_tokens
-from .formats import ROLES, row_shape
+from .formats import ROLES, row_shape, tools_of, turns_of
 from .sources import DataError
 
 # %% ../../nbs/03_data/11_asking.ipynb #3466c7a4
@@ -71,13 +71,14 @@ class Asking:
         return f"Asking({'plain text' if self.plain else 'a chat'}, ended by {ends})"
 
 # %% ../../nbs/03_data/11_asking.ipynb #78db9772
-def _tools_of(row):
-    tools = row.get("tools")
-    return (json.loads(tools) if isinstance(tools, str) else tools) or None
-
 def _system_of(row):
     first = (row.get("messages") or row.get("prompt"))[0]
     return first["content"] if isinstance(first, dict) and first["role"] == "system" else ""
+
+def _before_answer(row):
+    "The turns before the last answer"
+    turns = turns_of(row)
+    return turns[:max(i for i, m in enumerate(turns) if m["role"] == "assistant")]
 
 def _shared(values, nothing):
     return values[0] if values and all(v == values[0] for v in values) else nothing
@@ -85,13 +86,11 @@ def _shared(values, nothing):
 # %% ../../nbs/03_data/11_asking.ipynb #634cacda
 def _unseen_opening(encoder, row):
     "What the template asks with behind where the row's answer began"
-    template, tools = encoder.template(), _tools_of(row)
+    template, tools = encoder.template(), tools_of(row) or None
     text, spans, _ = row_spans(encoder.template, encoder.tok, row, "last")
     if not spans: return ""
-    turns = row.get("messages") or [*row["prompt"], *row["completion"]]
-    last = max(i for i, m in enumerate(turns) if m["role"] == "assistant")
     before = text[:spans[-1][0]]
-    try: asked = template.render(template.as_wanted(turns[:last], tools), tools, True)
+    try: asked = template.render(template.as_wanted(_before_answer(row), tools), tools, True)
     except DataError: return ""
     return asked[len(before):] if asked.startswith(before) else ""
 
@@ -109,8 +108,9 @@ def asking_of(
     ends = learned_ends(tok, getattr(data.train, "tokens", data.train))
     chats = [row for row in rows if not _is_plain(row)]
     if not chats: return Asking(tok, plain=True, ends=ends)
-    system, tools = _shared([_system_of(row) for row in chats], ""), _shared([_tools_of(row) for row in chats], None)
-    opening = _shared([_unseen_opening(Encoder(tok, None, "last"), row) for row in chats[:20]], "")
+    system, encoder = _shared([_system_of(row) for row in chats], ""), Encoder(tok, None, "last")
+    tools = _shared([tools_of(row) or None for row in chats], None)
+    opening = _shared([_unseen_opening(encoder, row) for row in chats[:20]], "")
     return Asking(tok, system=system, tools=tools, ends=ends, opening=opening)
 
 # %% ../../nbs/03_data/11_asking.ipynb #125381a4
@@ -134,7 +134,8 @@ def prompt_ids(
     "A prompt as the model was trained to see it"
     tok, text = asking.tok, prompt
     if asking.plain and not isinstance(prompt, str):
-        raise RecipeError(f"prompt: this model was trained on plain text, so it is asked with text, not with {prompt!r}.")
+        raise RecipeError("prompt: this model was trained on plain text, so it is asked with text, not with "
+            f"{prompt!r}.")
     if not asking.plain:
         turns = [dict(role="user", content=prompt)] if isinstance(prompt, str) else check_messages(prompt)
         if isinstance(prompt, str) and asking.system: turns = [dict(role="system", content=asking.system), *turns]
@@ -169,9 +170,8 @@ def question_text(
     "What a row asks, for people"
     if row.get("text") is not None: return row["text"] if "label" in row else row["text"][:len(row["text"])//2]
     if isinstance(row.get("prompt"), str): return row["prompt"]
-    turns = row.get("messages") or [*row["prompt"], *row["completion"]]
-    last = max(i for i, m in enumerate(turns) if m["role"] == "assistant")
-    return (turns[last - 1].get("content") or "") if last else ""
+    asked = _before_answer(row)
+    return (asked[-1].get("content") or "") if asked else ""
 
 # %% ../../nbs/03_data/11_asking.ipynb #60cea24b
 ASKING_FILE = "asking.json"
@@ -204,8 +204,8 @@ def read_how(
     try: how = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError): how = None
     if not isinstance(how, dict) or any(type(v) not in _HOW.get(name, ()) for name, v in how.items()):
-        raise RecipeError(f"adapter: {str(path)!r} is not a file that loranb wrote; delete it, and the adapter is asked "
-            "as its base is.")
+        raise RecipeError(f"adapter: {str(path)!r} is not a file that loranb wrote; delete it, and the adapter is "
+            "asked as its base is.")
     return how
 
 def read_asking(

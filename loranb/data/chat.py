@@ -11,7 +11,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from fastcore.basics import patch
 from .sources import DataError
-from .formats import row_shape, turns_of
+from .formats import row_shape, tools_of, turns_of
 
 # %% ../../nbs/03_data/04_chat.ipynb #c739a928
 MARK, MARKED = "\ue000{}\ue001", re.compile("\ue000(\\d+)\ue001")
@@ -261,9 +261,9 @@ def row_spans(
     "A row as text, and what of it is learned"
     kind = row_shape(row)
     if turns := turns_of(row):
-        tools, asked = row.get("tools"), row["prompt"] if kind == "completion" else []
+        asked = row["prompt"] if kind == "completion" else []
         skip = sum(m["role"] == "assistant" for m in asked)
-        text, spans = template().spans(turns, json.loads(tools) if isinstance(tools, str) else tools)
+        text, spans = template().spans(turns, tools_of(row))
         return (text, [(0, len(text))] if train_on == "all" else spans[-1:] if train_on == "last" else spans[skip:],
             False)
     start, rest = ("", row["text"]) if kind == "text" else (row["prompt"], row["completion"])

@@ -15,7 +15,7 @@ from ..core.fields import did_you_mean, RecipeError
 from ..core.recipe import Recipe
 from ..models.hub import find_model, load_tokenizer
 from .sources import DataError, REPAIRS
-from .formats import NAMES, row_shape, THOUGHTS, turns_of
+from .formats import NAMES, row_shape, THOUGHTS, tools_of, turns_of
 from .rows import held_out, rows_of
 from .chat import Template
 from .labels import label_of
@@ -52,7 +52,8 @@ CODES = {
     "template-changes": ("the chat template leaves out or changes words of the rows",
         "Look at these rows in the preview. What is not in the text is not learned."),
     "template-drops": ("the chat template leaves out tools, calls or thoughts",
-        "What is not in the text is neither read nor learned. Use a model whose template writes it, or write it into the contents."),
+        "What is not in the text is neither read nor learned. Use a model whose template writes it, or write it into the "
+        "contents."),
     "template-adds": ("the chat template adds what no row says", "Use the same template when you ask the model, or give the rows a system turn of their own."),
     "nothing-learned": ("nothing is learned from these rows", "They are left out of the training."),
     "end-not-learned": ("the end of the answer is not learned, so the model will not learn to stop",
@@ -76,8 +77,10 @@ CODES = {
     "secrets": ("keys or passwords stand in the rows, and a model can learn them by heart", "Take them out, and have them renewed."),
     "emails": ("e-mail addresses stand in the rows, and a model can learn them by heart", "Take them out where they are people's."),
     "columns-dropped": ("columns are not read", "If one of them belongs to the text, say so in columns."),
-    "answer-unread": ("a column that is called like an answer is not learned", "Say which column is whose in columns, or leave that column out."),
-    "label-unread": ("the labels of the texts are not learned", "Set task_type='SEQ_CLS' to learn them, or leave the column out."),
+    "answer-unread": ("a column that is called like an answer is not learned",
+        "Say which column is whose in columns, or leave that column out."),
+    "label-unread": ("the labels of the texts are not learned",
+        "Set task_type='SEQ_CLS' to learn them, or leave the column out."),
     "rows-repaired": ("rows were put right while they were read", "Look whether that is what was meant."),
     "formats-mixed": ("the data set has rows of several formats", "Look at a row of each."),
     "chosen-side": ("the rows are preference pairs, of which the chosen side is learned", "Nothing, if that is what you want.")}
@@ -428,7 +431,7 @@ def look_at_template(self: DataUnderTest):
     if foreign: self.add("template-foreign", chats, detail=f"no tokens here: {', '.join(foreign[:4])}", rows=self.some)
     changed, dropped, added = {}, {}, self._added(template)
     for i in chats:
-        turns, tools = turns_of(row := self.some[i]), row.get("tools")
+        turns, tools = turns_of(row := self.some[i]), tools_of(row)
         try: text = template.render(template.as_wanted(turns, tools), tools)
         except DataError: continue
         lost = next((f"turn {k + 1} ({m['role']})" for k, m in enumerate(turns) if m["content"].strip() not in text),
@@ -445,7 +448,8 @@ def look_at_template(self: DataUnderTest):
 def _bare(row, out):
     "Is a turn left out that is nothing but calls, and is to be learned?"
     first = len(row["prompt"]) if row_shape(row) == "completion" else 0
-    bare = [(i, m["tool_calls"]) for i, m in enumerate(turns_of(row)) if m.get("tool_calls") and not m["content"].strip()]
+    calling = [(i, m) for i, m in enumerate(turns_of(row)) if m.get("tool_calls")]
+    bare = [(i, m["tool_calls"]) for i, m in calling if not m["content"].strip()]
     return any(all(_call_place(i, k, c) in out for k, c in enumerate(calls)) for i, calls in bare if i >= first)
 
 # %% ../../nbs/03_data/08_findings.ipynb #069b9933
@@ -484,7 +488,8 @@ def doctor(
     tok = tok or load_tokenizer(find_model(recipe, weights=False), recipe.trust_remote_code)
     if rows is None: rows = rows_of(recipe := recipe.replace(acknowledged=[*recipe.acknowledged, "bad-rows"]))
     p = DataUnderTest(recipe, tok, rows)
-    p.look_at_about(); p.look_at_hashes(); p.look_at_turns(); p.look_at_task(); p.look_for_secrets(); p.look_at_characters()
+    p.look_at_about(); p.look_at_hashes(); p.look_at_turns()
+    p.look_at_task(); p.look_for_secrets(); p.look_at_characters()
     if recipe.task.classifies: p.look_at_labels()
     elif not tok.chat_template and any(turns_of(r) for r in p.some[:1000]):
         p.add("template-missing", np.ones(len(p.rows), bool), "error")

@@ -10,6 +10,7 @@ import contextlib, json, logging, warnings
 from pathlib import Path
 from ..core.fields import did_you_mean, RecipeError
 from ..core.recipe import check_recipe, Recipe
+from ..core.texts import first_line
 from . import petit
 
 # %% ../../nbs/02_models/03_hub.ipynb #4d738cdd
@@ -96,10 +97,9 @@ def find_model(
 # One of these is in every tokenizer's folder
 TOKENIZERS = ("tokenizer.json", "vocab*", "*.model", "*.spm", "*.bpe*", "*.tiktoken", "tekken.json")
 
-def _first_line(e): return (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(".")[:200]
-
 def _spare_token(tok):
-    return tok.unk_token or next((t for t in tok.get_vocab() if "pad" in t.lower() and t.startswith("<")), tok.eos_token)
+    named = (t for t in tok.get_vocab() if "pad" in t.lower() and t.startswith("<"))
+    return tok.unk_token or next(named, tok.eos_token)
 
 # %% ../../nbs/02_models/03_hub.ipynb #d47cffd4
 def load_tokenizer(
@@ -112,7 +112,7 @@ def load_tokenizer(
     if not any(found for end in TOKENIZERS for found in Path(path).glob(end)):
         raise wrong("is not there. Copy the tokenizer's files from the model that this one was made from.")
     try: tok = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except Exception as e: raise wrong(f"cannot be read ({_first_line(e)}). Fetch it again.") from None
+    except Exception as e: raise wrong(f"cannot be read ({first_line(e).rstrip('.')}). Fetch it again.") from None
     if not tok.is_fast: raise wrong("has no fast version, which is needed to see what each token covers.")
     if tok.pad_token_id is None: tok.pad_token = _spare_token(tok)
     if tok.pad_token_id is None: raise wrong("has no token to pad with. Give it a pad_token, and save it again.")

@@ -11,8 +11,9 @@ import torch
 from safetensors import SafetensorError
 from ..core.fields import RecipeError
 from ..core.recipe import Recipe
+from ..core.texts import first_line
 from .quantization import check_quant, check_quantized, compute_dtype, exact_4bit, kept_whole
-from .hub import find_model, load_config, load_tokenizer, quiet_libraries, _first_line
+from .hub import find_model, load_config, load_tokenizer, quiet_libraries
 from .shapes import layer_kind, model_class, _linear
 
 # %% ../../nbs/02_models/05_loading.ipynb #ee50e5b5
@@ -88,8 +89,10 @@ def _read_weights(kind, path, **kw):
     try: return kind.from_pretrained(path, output_loading_info=True, **kw)
     except torch.OutOfMemoryError: raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as e:
-        why = "they are not of the sizes that its config.json says" if "mismatched_sizes" in str(e) else _first_line(e)
-        raise RecipeError(f"model: the weights of {str(path)!r} cannot be loaded: {why}. Fetch the folder again.") from None
+        misfit = "mismatched_sizes" in str(e)
+        why = "they are not of the sizes that its config.json says" if misfit else first_line(e).rstrip(".")
+        raise RecipeError(f"model: the weights of {str(path)!r} cannot be loaded: {why}. Fetch the folder "
+            "again.") from None
 
 # %% ../../nbs/02_models/05_loading.ipynb #72b6ae7e
 def _pretrained(path, config, recipe, **kw):

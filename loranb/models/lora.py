@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from ..core.fields import did_you_mean, RecipeError
 from ..core.recipe import Recipe
+from ..core.texts import in_one_line
 from ..core.patterns import match_pattern, match_whole
 from .quantization import _bnb
 from .hub import quiet_libraries
@@ -83,8 +84,9 @@ def check_order(
     for field in ("rank_pattern", "alpha_pattern"):
         given = getattr(recipe, field)
         if len(set(given.values())) < 2: continue
+        saved = dict(sorted(given.items()))
         for name, m in model.named_modules():
-            if not _linear(m) or match_pattern(given, name) == match_pattern(dict(sorted(given.items())), name): continue
+            if not _linear(m) or match_pattern(given, name) == match_pattern(saved, name): continue
             both = " and ".join(repr(k) for k in given if match_pattern({k: True}, name))
             raise RecipeError(f"{field}: {both} all fit {name}, and PEFT saves patterns in the order of the alphabet, "
                 "so that another one would win when the adapter is loaded. Write them so that one of them fits.")
@@ -259,7 +261,8 @@ def _by_name(config, model):
 def _fill(lora, config, tensors):
     from peft import set_peft_model_state_dict
     if config.get("lora_B_layout") == "grouped_by_expert":
-        experts = {f"{n}.lora_B.weight": m.num_experts for n, m in lora.named_modules() if type(m).__name__ == "ParamWrapper"}
+        wrapped = ((n, m) for n, m in lora.named_modules() if type(m).__name__ == "ParamWrapper")
+        experts = {f"{n}.lora_B.weight": m.num_experts for n, m in wrapped}
         tensors = {k: rank_major(X, experts[k]) if k in experts else X for k, X in tensors.items()}
     odd = set_peft_model_state_dict(lora, tensors).unexpected_keys
     if odd: raise ValueError(f"{len(odd)} of its tensors fit no module of the model, such as {odd[0]}")
@@ -277,7 +280,6 @@ def load_adapter_on(
             _whole_in_float32(lora, model.loranb_dtype)
             _fill(lora, config, tensors)
     except Exception as e:
-        why = " ".join(str(e).split())[:300] or type(e).__name__
-        raise AdapterError(f"{path} cannot be put on {model.name_or_path!r}: {why}") from None
+        raise AdapterError(f"{path} cannot be put on {model.name_or_path!r}: {in_one_line(e)}") from None
     lora.peft_config["default"].base_model_name_or_path = config.get("base_model_name_or_path")
     return lora

@@ -11,6 +11,7 @@ __all__ = ['LIMIT', 'HEADER', 'CONFIG', 'TYPES', 'VARIANTS', 'STARTED', 'LAYOUTS
 import json, math, re
 from pathlib import Path
 from ..core.fields import RecipeError
+from ..core.texts import first_line
 from ..core.patterns import parse_pattern
 
 # %% ../../nbs/02_models/06_saved_adapters.ipynb #e30be16b
@@ -185,13 +186,13 @@ def _from_hub(name):
     try:
         return tuple(_fetched(hub, name, *o) for o in (("adapter_config.json", CONFIG), ("adapter_model.safetensors", LIMIT)))
     except LocalEntryNotFoundError as e:
-        raise AdapterError(f"there is no folder {name!r} here, and the Hub cannot be reached: {_first(e)}") from None
+        raise AdapterError(f"there is no folder {name!r} here, and the Hub cannot be reached: {first_line(e)}") from None
     except EntryNotFoundError as e:
         raise AdapterError(f"{name} on the Hub has no adapter_config.json with an adapter_model.safetensors: "
-            f"{_first(e)}") from None
+            f"{first_line(e)}") from None
     except (OSError, ValueError, hub.errors.HfHubHTTPError) as e:
         raise e if isinstance(e, AdapterError) else AdapterError(f"there is no folder {name!r} here, and none on the "
-            f"Hub that can be read: {_first(e)}") from None
+            f"Hub that can be read: {first_line(e)}") from None
 
 def _fetched(hub, name, file, limit):
     try: size = hub.get_hf_file_metadata(hub.hf_hub_url(name, file)).size or 0
@@ -202,7 +203,7 @@ def _fetched(hub, name, file, limit):
             f"{limit/2**30:.3g} GiB of loranb.models.saved_adapters.{'LIMIT' if limit == LIMIT else 'CONFIG'}")
     return Path(hub.hf_hub_download(name, file))
 
-def _first(e): return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+
 
 # %% ../../nbs/02_models/06_saved_adapters.ipynb #af87b779
 _LISTS = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "target_parameters")

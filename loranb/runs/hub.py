@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.fields import RecipeError
+from ..core.texts import first_line
 from ..core.disk import read_manifest
+from ..adapters.folder import files_beside
 
 # %% ../../nbs/08_runs/04_hub.ipynb #9ead829f
 class Mirror:
@@ -25,10 +27,8 @@ class Mirror:
         self.sending = ""
         try: self.repo_id = self.api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         except Exception as e:
-            raise RecipeError(f"hub_model_id: {repo_id!r} cannot be written to: {_first(e)}. Log in with "
+            raise RecipeError(f"hub_model_id: {repo_id!r} cannot be written to: {first_line(e).rstrip('.')}. Log in with "
                 "huggingface_hub.login(), or leave hub_model_id out.") from None
-
-def _first(e): return (str(e).strip().splitlines() or [type(e).__name__])[0][:200].rstrip(".")
 
 # %% ../../nbs/08_runs/04_hub.ipynb #a922fd10
 @patch
@@ -40,9 +40,8 @@ def operations(self: Mirror,
     checkpoint, sent = Path(checkpoint), {}
     name = lambda p: p.relative_to(self.path).as_posix()
     for p in (*checkpoint.rglob("*"), *(self.path/"start").rglob("*")): sent[name(p)] = str(p)
-    for p in (*(self.path/"adapter").glob("*.md"), *self.path.glob("adapter/*.yaml"),
-            *(self.path/n for n in ("recipe.yaml", "run.json", "data.jsonl"))):
-        sent[name(p)] = p
+    own = [self.path/n for n in ("recipe.yaml", "run.json", "data.jsonl")]
+    for p in (*files_beside(self.path/"adapter"), *own): sent[name(p)] = p
     for n in ("adapter_config.json", "adapter_model.safetensors"): sent[f"adapter/{n}"] = str(checkpoint/n)
     for n, (size, _) in read_manifest(checkpoint)["logs"].items(): sent[n] = (self.path/n, size)
     if (card := self.path/"adapter"/"README.md").exists(): sent["README.md"] = card
@@ -78,7 +77,7 @@ def result(self: Mirror) -> str:
     job, self.job, self.sending = self.job, None, ""
     if job is None: return ""
     e = job.exception()
-    return f"the upload to {self.repo_id} failed ({_first(e)}); the checkpoints are in {str(self.path)!r}" if e else ""
+    return f"the upload to {self.repo_id} failed ({first_line(e).rstrip('.')}); the checkpoints are in {str(self.path)!r}" if e else ""
 
 @patch
 def close(self: Mirror):

@@ -389,7 +389,7 @@ def _end(self: Run):
     self.state = "finishing"
     self._observer.remember_memory()
     self._measure_end(step, done)
-    checks = self.unless_left("checking the saved adapter", self._checks) or []
+    checks = self.unless_left("checking the saved adapter", lambda: self._checks(_first_row(self._data))) or []
     self._send_last()
     self.state = "done" if done else "stopped"
     self.emit("done" if done else "stop", step=step, checks=checks)
@@ -409,14 +409,11 @@ def _measure_end(self: Run, step, done):
 
 # %% ../../nbs/09_train/09_run.ipynb #9d99c28c
 @patch
-def _checks(self: Run):
+def _checks(self: Run, row):
     "What can be asked here: were all modules adapted, did B move, do the logits differ, does the folder reload equal?"
-    return proof(self.model, self.adapter.path, self._row(), len(adapted_modules(self.model)))
+    return proof(self.model, self.adapter.path, row, len(adapted_modules(self.model)))
 
-@patch
-def _row(self: Run):
-    data = self._data or prepare(self.recipe, self.tokenizer)
-    return (data.test or data.train)[0]
+def _first_row(data): return (data.test or data.train)[0]
 
 @patch
 def proof(self: Run,
@@ -425,8 +422,8 @@ def proof(self: Run,
     "Is the saved adapter what was trained, here and for a stranger who has the card and the original checkpoint?"
     data = self._data or prepare(self.recipe, self.tokenizer)
     questions = questions or [question_text(row) for row in (data.test_rows[:3] or data.rows[:3])]
-    row, answers = self._row(), self.generate(questions)
-    here, logits = self._checks(), row_logits(self.model, row)
+    row, answers = _first_row(data), self.generate(questions)
+    here, logits = self._checks(row), row_logits(self.model, row)
     if torch.cuda.is_available(): self.release()  # the other process loads the base again
     return here + proof_elsewhere(self.adapter.path, row, logits, questions, answers)
 

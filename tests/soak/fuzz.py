@@ -19,8 +19,8 @@ def odd(rng): return copy.deepcopy(rng.choice(ODD))
 def nodes(tree, path=()):
     "Every place in nested lists and dictionaries"
     yield path
-    for k in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else (): yield from nodes(tree[k],
-        (*path, k))
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for k, v in inside: yield from nodes(v, (*path, k))
 
 
 def broken(tree, rng):
