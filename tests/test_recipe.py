@@ -87,3 +87,8 @@ def test_bad_yaml(text, words):
 
 
 def test_html_is_escaped(): assert "<script" not in Recipe(data="<script>alert(1)</script>")._repr_html_()
+
+
+@pytest.mark.parametrize("text,line", [("r: 4\ndata\nquant: nf4\n", 2), ("r: 4\ndata: a: b\n", 2)])
+def test_what_is_no_yaml_is_told_by_its_line(text, line):
+    with pytest.raises(RecipeError, match=f"^The recipe is not readable as YAML, line {line}: .*[.]$"): Recipe.from_yaml(text)

@@ -450,7 +450,9 @@ def _flatten(d):
 # %% ../../nbs/01_core/03_recipe.ipynb #4b9b79af
 def _where_and_why(e):
     "The line of a YAML file that cannot be read, and why, without the excerpt that takes four lines"
-    mark, why = getattr(e, "problem_mark", None), getattr(e, "problem", None) or str(e).partition("\n")[0]
+    # a key without its colon is noticed a line later
+    at = "context_mark" if getattr(e, "context", None) == "while scanning a simple key" else "problem_mark"
+    mark, why = getattr(e, at, None), getattr(e, "problem", None) or str(e).partition("\n")[0]
     return (f", line {mark.line + 1}" if mark else "") + f": {why}"
 
 # %% ../../nbs/01_core/03_recipe.ipynb #1c7e9a96
