@@ -1893,8 +1893,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'loranb.train.meter.Meter.close': ('09_train/meter.html#meter.close', 'loranb/train/meter.py'),
                                     'loranb.train.meter.Meter.due': ('09_train/meter.html#meter.due', 'loranb/train/meter.py'),
                                     'loranb.train.meter.Meter.end': ('09_train/meter.html#meter.end', 'loranb/train/meter.py'),
-                                    'loranb.train.meter.Meter.frames_ready': ( '09_train/meter.html#meter.frames_ready',
-                                                                               'loranb/train/meter.py'),
                                     'loranb.train.meter.Meter.gradients': ('09_train/meter.html#meter.gradients', 'loranb/train/meter.py'),
                                     'loranb.train.meter._frame': ('09_train/meter.html#_frame', 'loranb/train/meter.py'),
                                     'loranb.train.meter._functional': ('09_train/meter.html#_functional', 'loranb/train/meter.py'),

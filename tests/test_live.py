@@ -1,4 +1,5 @@
 """The meter: right values, nothing disturbed, nothing lost"""
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,11 +27,12 @@ def tiny(**kw):
 
 
 def steps(model, n, meter=None, seed=1, checkpointing=False, accumulate=1):
-    "Train `n` steps, with or without a meter; the losses"
+    "Train `n` steps, with or without a meter; the losses, and what the meter found after each"
     torch.manual_seed(seed)
     model.train()
     if checkpointing: model.gradient_checkpointing_enable(dict(use_reentrant=False)); model.enable_input_require_grads()
     optimizer, out = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2), []
+    frames = []
     for step in range(1, n + 1):
         if meter: meter.begin(step, step == n)
         for _ in range(accumulate):
@@ -41,18 +43,18 @@ def steps(model, n, meter=None, seed=1, checkpointing=False, accumulate=1):
         if meter: meter.gradients()
         optimizer.step()
         optimizer.zero_grad()
-        if meter: meter.end(step, .01)
-    return out
+        if meter: frames.append(meter.end(step, .01))
+    return out, frames
 
 
 @pytest.mark.parametrize("kw", [dict(), dict(checkpointing=True), dict(accumulate=3)])
 def test_a_meter_changes_nothing(kw):
     with_meter, without = tiny(lora_dropout=.2), tiny(lora_dropout=.2)
     meter = Meter(with_meter, every=1)
-    assert steps(with_meter, 4, meter, **kw) == steps(without, 4, **kw)
+    losses, frames = steps(with_meter, 4, meter, **kw)
+    assert losses == steps(without, 4, **kw)[0]
     assert all(torch.equal(a, b) for a, b in zip(with_meter.parameters(), without.parameters()))
-    frames = meter.frames_ready(wait=True)
-    assert [s for s, *_ in frames] == [1, 2, 3, 4] and not meter.waiting
+    assert len(frames) == 4 and all(frames)
     assert not any(o._forward_hooks or o._forward_pre_hooks for o in with_meter.base_model.model.modules()
         if "lora_A" in type(o).__name__)
 
@@ -61,8 +63,7 @@ def test_frames_are_dense_spectra():
     model = tiny()
     meter = Meter(model, every=1)
     before = {f.name: f.A.clone() for f in read_factors(model)}
-    steps(model, 5, meter)
-    step, sigma, columns = meter.frames_ready(wait=True)[-1]
+    sigma, columns = steps(model, 5, meter)[1][-1]
     for f, s, e, drift, kept in zip(read_factors(model), sigma, columns["error"], columns["drift"],
             columns["retention"]):
         D, A0 = f.delta(), before[f.name].double()
@@ -76,15 +77,16 @@ def test_frames_are_dense_spectra():
 def test_after_one_step_all_lies_in_the_first_row_space():
     model = tiny()
     meter = Meter(model, every=1)
-    steps(model, 1, meter)
-    assert np.allclose(meter.frames_ready(wait=True)[0][2]["retention"], 1, atol=1e-6)
+    (_, columns), = steps(model, 1, meter)[1]
+    assert np.allclose(columns["retention"], 1, atol=1e-6)
 
 
 def test_the_columns_of_the_data_are_those_of_functional():
     model = tiny()
     meter = Meter(model, every=2)
-    steps(model, 4, meter)
-    for _, sigma, columns in meter.frames_ready(wait=True):
+    frames = [f for f in steps(model, 4, meter)[1] if f]
+    assert len(frames) == 3, "the first, the second and the fourth step"
+    for sigma, columns in frames:
         assert np.isfinite(columns["share"]).all() and (columns["share"]
             >= 0).all() and np.isfinite(columns["effect"]).all()
     assert (columns["share"] > 0).all() and (np.diff(columns["aware"], axis=1) <= 1e-7).all()
@@ -112,9 +114,15 @@ def test_a_planless_stop_is_measured():
     model = tiny()
     meter = Meter(model, every=0)
     meter.begin(1)
-    meter.end(1, .1, now=True)
-    (step, sigma, columns), = meter.frames_ready(wait=True)
-    assert step == 1 and "share" not in columns and not sigma.any()
+    sigma, columns = meter.end(1, .1, now=True)
+    assert "share" not in columns and not sigma.any()
+
+
+def test_a_measurement_leaves_no_thread_behind():
+    "A second thread that computes has a team of its own, which makes every later step of this one wait for its threads"
+    before = threading.active_count()
+    steps(tiny(), 2, Meter(tiny(), every=1))
+    assert threading.active_count() == before
 
 
 def test_a_torn_frame_is_left_out(tmp_path):

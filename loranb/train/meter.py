@@ -7,7 +7,6 @@ __all__ = ['current_factors', 'Meter']
 
 # %% ../../nbs/09_train/02_meter.ipynb #b07d32c3
 import time
-from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -36,7 +35,7 @@ class Meter:
         self.model, self.every, self.share, self.adapter = model, every, share, adapter
         self.start = {f.name: f.A.detach().clone() for f in current_factors(model, adapter)}
         self.measured, self.newest, self.spent, self.elapsed, self.on = 0, 0, 0., 0., False
-        self.plain, self.waiting, self.pool = [], [], ThreadPoolExecutor(1, "loranb-spectra")
+        self.plain = []  # Seconds of the steps without a measurement
         try: self.watch = Watch(model, adapter) if not getattr(model, "loranb_start", None) else None
         except RecipeError: self.watch = None
 
@@ -92,39 +91,28 @@ def end(self: Meter,
     step: int,  # The step that has ended
     seconds: float,  # What it took
     now: bool = False,  # Measure even if it was not planned, as when a run is stopped
-):
-    "A step has ended: hand the sums to the worker"
+):  # Singular values (modules, r) and a dictionary of columns; None where nothing was measured
+    "A step has ended: make a frame of the sums"
     began, on, self.on = time.perf_counter(), self.on, False
     usual = float(np.median(self.plain[-20:])) if self.plain else seconds
     self.elapsed += min(seconds, usual) if on else seconds
     if not on: self.plain.append(seconds)
     self.close()
-    if not (on or now): return
+    if not (on or now): return None
     sums = self.watch.sums() if on and self.watch else []
-    self.waiting.append(self.pool.submit(_frame, step, self._grams(), sums))
+    frame = _frame(self._grams(), sums)
     self.measured, self.newest = self.measured + 1, step
     self.spent += time.perf_counter() - began + max(0., seconds - usual)*on
+    return frame
 
 @patch
 def close(self: Meter):
     "Take the hooks off, wherever the step was"
     if self.watch: self.watch.remove()
 
-@patch
-def frames_ready(self: Meter,
-    wait: bool = False,  # Wait for what is still being computed
-) -> list:  # Triples of step, singular values (modules, r) and a dictionary of columns
-    "The frames that are done, oldest first"
-    out = []
-    while self.waiting and (wait or self.waiting[0].done()):
-        *frame, seconds = self.waiting.pop(0).result()
-        self.spent += seconds
-        out.append(tuple(frame))
-    return out
-
 # %% ../../nbs/09_train/02_meter.ipynb #edd4adcd
-def _frame(step, groups, sums):
-    began, n, r = time.perf_counter(), sum(len(g["at"]) for g in groups), max(g["GA"].shape[-1] for g in groups)
+def _frame(groups, sums):
+    n, r = sum(len(g["at"]) for g in groups), max(g["GA"].shape[-1] for g in groups)
     sigma, one = np.zeros((n, r), np.float32), lambda: np.full(n, np.nan, np.float32)
     columns = dict(error=one(), drift=one(), retention=one())
     for g in groups:
@@ -133,7 +121,7 @@ def _frame(step, groups, sums):
         columns["drift"][g["at"]], columns["retention"][g["at"]] = _since_start(g)
     names = [name for _, name in sorted((i, name) for g in groups for i, name in zip(g["at"], g["name"]))]
     if sums: columns |= _functional(Functional(sums), names, r)
-    return step, sigma, columns, time.perf_counter() - began
+    return sigma, columns
 
 # %% ../../nbs/09_train/02_meter.ipynb #6321f51e
 def _since_start(g):

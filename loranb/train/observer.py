@@ -206,12 +206,11 @@ def step_ends(self: Observer,
     self.trackers.log(**figures)
     last_frame = last or bool(self.run.asked)
     if not np.isfinite(figures["loss"]): raise NotFinite(f"the loss of step {step} is {figures['loss']}")
-    self.meter.end(step, seconds, now=last_frame)
-    try: frames = self.meter.frames_ready(wait=last_frame or is_due(step, self.recipe.save_steps))
+    try: frame = self.meter.end(step, seconds, now=last_frame)
     except np.linalg.LinAlgError:
         check_finite(self.model, step)
         raise
-    for frame in frames: self.add_frame(*frame)
+    if frame: self.add_frame(step, *frame)
     if self.evaluation_is_due(step, last): self.evaluate(step)
     if not last and is_due(step, self.recipe.sample_steps): self.sample(step)
 
