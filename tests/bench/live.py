@@ -31,7 +31,7 @@ def llama(folder):
 def fields(name, folder):
     "What differs from the defaults of a recipe"
     if name == "petit": return {}
-    return dict(model=str(folder), data=str(folder/"rows.jsonl"), train_on="all", max_length=512, per_device_train_batch_size=4, r=16,
+    return dict(model=str(folder), data=str(folder/"rows.jsonl"), train_on="all", max_length=512, per_device_train_batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False, r=16,
         target_modules="all-linear", test_size=8)
 
 
