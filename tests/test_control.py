@@ -142,6 +142,7 @@ def test_stop_and_pause_of_a_run_that_does_not_work_do_nothing(whole):
 
 # ---- two processes
 
+@pytest.mark.slow
 def test_a_run_is_followed_not_resumed_twice_and_survives_its_process(whole, tmp_path):
     path = tmp_path/"run"
     code = f"""

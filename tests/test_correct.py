@@ -95,7 +95,7 @@ KINDS = {"DoRA": dict(use_dora=True), "LoRA+": dict(loraplus_lr_ratio=8.),
     "orthogonal": dict(init_lora_weights="orthogonal", quant="none"), "NEFTune": dict(neftune_noise_alpha=5.),
     "whole modules": dict(modules_to_save=["embed_tokens"]), "8-bit Adam, LoRA+": dict(optim="paged_adamw_8bit",
     loraplus_lr_ratio=4.)}
-AT_ONCE = "DoRA", "PiSSA", "LoftQ", "whole modules"
+AT_ONCE = "DoRA", "PiSSA"
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[SLOW]*(k not in AT_ONCE)) for k in KINDS])
@@ -142,6 +142,7 @@ def test_patience_and_the_best(tiny, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="it is done"): run.resume()
 
 
+@pytest.mark.slow
 def test_patience_outlives_a_kernel(tiny, tmp_path, monkeypatch):
     "A run that had stopped early, and was lost before it said so, does no further step"
     losses = iter([3., 1., 1.5, 1.2])

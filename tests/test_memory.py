@@ -303,6 +303,7 @@ def test_what_a_load_would_refuse_is_not_planned():
     assert choose(r, "T4").recipe.quant == "none"
 
 
+@pytest.mark.slow
 def test_a_second_plan_is_the_first_of_another_process():
     import subprocess, sys
     r = Recipe(model="meta-llama/Llama-3.2-1B", quant="int8", max_length=512)

@@ -26,6 +26,7 @@ def test_twice_in_one_process(whole, tmp_path):
     assert fingerprint(Run(RECIPE, tmp_path/"again").train()) == fingerprint(whole)
 
 
+@pytest.mark.slow
 def test_in_another_process(whole, tmp_path):
     RECIPE.to_yaml(tmp_path/"r.yaml")
     done = subprocess.run([sys.executable, "-c", "from loranb.cli import main; raise SystemExit(main())", "train",
@@ -34,7 +35,7 @@ def test_in_another_process(whole, tmp_path):
     assert json.loads(done.stdout.splitlines()[-1])["state"] == "done"
 
 
-@pytest.mark.parametrize("at", [pytest.param(1, marks=SLOW), pytest.param(3, marks=SLOW), 4, 7])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=SLOW), pytest.param(3, marks=SLOW), pytest.param(4, marks=SLOW), 7])
 def test_stopped_and_resumed(whole, tmp_path, at):
     run = Run(RECIPE, tmp_path/"run")
     run.on(lambda e: run.stop() if e["type"] == "step" and e["step"] == at else None).train()
@@ -154,13 +155,13 @@ def test_accumulation_gives_the_same_gradient(tmp_path):
     assert one.of_type("step")[0]["loss"] == pytest.approx(many.of_type("step")[0]["loss"], abs=1e-5)
 
 
-@pytest.mark.parametrize("quant", ["int8", "fp4", *(pytest.param(o, marks=SLOW) for o in ("none", "nf4"))])
+@pytest.mark.parametrize("quant", ["int8", *(pytest.param(o, marks=SLOW) for o in ("fp4", "none", "nf4"))])
 def test_every_quantization_trains(quant, tmp_path):
     run = Run(RECIPE.replace(quant=quant, max_steps=2, eval_steps=0), tmp_path/"run").train()
     assert run.state == "done" and all(ok for ok, _ in run.checks)
 
 
-@pytest.mark.parametrize("at", [pytest.param(3, marks=SLOW), 4])
+@pytest.mark.parametrize("at", [pytest.param(3, marks=SLOW), pytest.param(4, marks=SLOW)])
 def test_stop_while_the_next_rows_are_fetched(tmp_path, monkeypatch, at):
     from loranb.train.guard import Guard
     # four steps an epoch

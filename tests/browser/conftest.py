@@ -45,6 +45,12 @@ def lab(any_lab, request):
     return res
 
 @pytest.fixture
+def long_lab(lab, matrix):
+    "The same for what takes minutes: the other kernel only in the matrix"
+    if lab.kernel != KERNELS[0] and not matrix: pytest.skip("minutes on another kernel; --slow runs it")
+    return lab
+
+@pytest.fixture
 def notebook(lab):
     "`lab.notebook`, closed at the end of the test."
     opened = []

@@ -326,6 +326,7 @@ def test_code_tabs_and_copy(show):
     assert page.locator("textarea").input_value() == Recipe().to_yaml()
 
 
+@pytest.mark.slow
 def test_every_view_follows_and_a_closed_one_lets_go(show):
     for w in full():
         page = show(w)

@@ -1,6 +1,8 @@
 "Data in a real JupyterLab: map columns by clicks, see the mask follow, mend what the doctor blocks, and train. What strangers wrote stays text."
 import json, pathlib, time
 
+import pytest
+
 SHOTS = pathlib.Path(__file__).parents[2]/"shots"
 SCRIPT = "<script>alert(1)</script>"
 WRITE = f'''import json
@@ -22,6 +24,7 @@ def until(cond, timeout, what):
         time.sleep(.1)
 
 
+@pytest.mark.slow
 def test_from_a_strange_file_to_a_run(any_lab):
     nb = any_lab.notebook(CELLS, size=(1370, 2600))
     page, dialogs = nb.page, []

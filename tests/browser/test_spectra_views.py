@@ -323,6 +323,7 @@ def test_a_cut_is_chosen_by_slider_and_keys(show):
     agree(page, [advisor])
 
 
+@pytest.mark.slow
 def test_links_in_a_notebook(notebook):
     "The real thing: ipywidgets' own links, with the kernel busy"
     code = """import numpy as np, time
