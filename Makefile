@@ -5,6 +5,7 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 bin = .venv/bin
 colab = .venv-colab/bin
+newest = .venv-newest/bin
 # two processes with one thread each
 pytest = -m pytest -n 2
 pip = -m pip install -qq --disable-pip-version-check
@@ -28,6 +29,9 @@ export: .venv/ready  ## notebooks to modules, notebooks cleaned, README from nbs
 colab: .venv-colab/ready  ## the tests that need no browser, with the versions that Colab has
 	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser -m "not browser"
 
+newest: .venv-newest/ready  ## the same with the newest release of everything but torch: a report, which holds nothing back
+	-OMP_NUM_THREADS=1 $(newest)/python $(pytest) --ignore tests/browser -m "not browser"
+
 matrix: .venv/ready .venv-colab/ready .real/ready  ## all that there is, for hours: long cells, every family, a real base, Colab's versions, soak
 	OMP_NUM_THREADS=1 CI=true $(bin)/python $(pytest) --slow
 	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --slow --ignore tests/browser -m "not browser"
@@ -36,7 +40,7 @@ matrix: .venv/ready .venv-colab/ready .real/ready  ## all that there is, for hou
 	$(bin)/python tests/soak/fuzz.py
 
 clean:  ## remove both environments and what the targets leave behind
-	rm -rf .venv .venv-colab .real build dist demo runs .hypothesis
+	rm -rf .venv .venv-colab .venv-newest .real build dist demo runs .hypothesis
 
 # torch goes first and by itself, so that nothing else chooses which build of it is installed.
 .venv/ready: constraints.txt settings.ini setup.py pyproject.toml
@@ -63,4 +67,15 @@ clean:  ## remove both environments and what the targets leave behind
 	@$(colab)/python $(pip) -c constraints-colab.txt $$(grep -E "^(hypothesis|pytest-xdist)==" constraints.txt)
 	@touch $@
 
-.PHONY: help demo test lab export colab matrix clean
+# Not a target that others need: what is newest changes by the day.
+.venv-newest/ready: constraints.txt settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c '$(old)'
+	@echo "Installing the newest of everything into .venv-newest (once, a minute or two)"
+	@rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
+	@grep ^torch== constraints.txt > .venv-newest/torch.txt
+	@$(newest)/python $(pip) -r .venv-newest/torch.txt
+	@$(newest)/python $(pip) --upgrade --upgrade-strategy eager -c .venv-newest/torch.txt -e .[dev]
+	@$(newest)/python -m pip list --format freeze > .venv-newest/versions.txt
+	@touch $@
+
+.PHONY: help demo test lab export colab newest matrix clean

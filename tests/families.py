@@ -2,6 +2,8 @@
 
 `FAMILIES` names each with the arguments of its configuration; `build(name, folder)` saves one as `save_pretrained` does.
 """
+import json, subprocess, sys
+
 import torch
 
 from loranb.models import petit
@@ -45,16 +47,16 @@ FAMILIES = dict(llama=LLAMA, qwen2=LLAMA, qwen3=dict(LLAMA, tie_word_embeddings=
 
 
 def build(name, folder, task="CAUSAL_LM", **changes):
-    "Save a random model of a family into a folder, with petit's tokenizer"
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    "Save a random model of a family into a folder, with petit's tokenizer; what will classify lacks its head"
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
     tok = load_tokenizer(petit.path())
     with quiet_libraries():
         base = dict(pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id,
             vocab_size=len(tok))
         config = AutoConfig.for_model(name, **{**base, **{**FAMILIES, **CLASSIFIERS}[name], **changes})
         torch.manual_seed(0)
-        model = (AutoModelForCausalLM if task == "CAUSAL_LM"
-            else AutoModelForSequenceClassification).from_config(config)
+        fills_gaps = task != "CAUSAL_LM" and type(config) in AutoModelForMaskedLM._model_mapping
+        model = (AutoModelForMaskedLM if fills_gaps else AutoModelForCausalLM).from_config(config)
         model.save_pretrained(folder); tok.save_pretrained(folder)
     return sum(p.numel() for p in model.parameters())
 
@@ -101,6 +103,7 @@ def walk(recipe, out):
         stages["spectra"] = len(live) if all(abs(live[n] - saved[n]).max() <= 1e-6*live[n].max()
             for n in live.names) and len(saved) == len(live) else "differ"
         here = row_logits(model, row)
+        stages["saved"] = dict(folder=str(run.adapter.path), ids=list(row.input_ids), logits=here.float().tolist())
         again = Run.open(out)
         stages["reloaded"] = float((row_logits(again.model, row) - here).abs().max())
         stages["answers"] = isinstance(again.generate("the cat sleeps =", 4), str)
@@ -113,3 +116,30 @@ def passed(stages):
     "Did every stage hold?"
     return (stages.get("trained") is True and stages["proof"] is True and stages["reloaded"] == 0
         and stages["answers"] is True and isinstance(stages["spectra"], int))
+
+
+STRANGER = """
+import json, re, sys
+cases, found = json.load(open(sys.argv[1])), []
+for case in cases:
+    loads = re.search(r"```python\\n(.*?)```", open(case["folder"] + "/README.md", encoding="utf-8").read(), re.S)[1]
+    names = {}
+    try:
+        exec(loads.replace('"PATH-OF-THIS-FOLDER"', repr(case["folder"])), names)
+        torch, model = names["torch"], names["model"]
+        with torch.no_grad(): logits = model(input_ids=torch.tensor([case["ids"]])).logits[0].float()
+        wanted = torch.tensor(case["logits"])
+        off = float((logits.squeeze() - wanted.squeeze()).abs().max()/wanted.abs().max())
+    except Exception as e: off = f"{type(e).__name__}: {e}"[:300]
+    found.append(off)
+assert "loranb" not in sys.modules
+json.dump(found, open(sys.argv[1], "w"))
+"""
+
+
+def load_by_cards(cases, file):
+    "How far logits are off, by the largest, where adapters are loaded by their cards' lines; or what failed"
+    file.write_text(json.dumps(cases), encoding="utf-8")
+    done = subprocess.run([sys.executable, "-I", "-c", STRANGER, str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(file.read_text(encoding="utf-8"))

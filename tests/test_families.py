@@ -3,11 +3,11 @@
 A spread of families runs by default; `--slow` walks all of them in all quantizations and prints the table. What does not
 pass is refused, and the reason given is one of those that were checked by hand.
 """
-import gc, shutil
+import gc
 
 import pytest
 
-from families import CLASSIFIERS, FAMILIES, build, passed, recipe, walk
+from families import CLASSIFIERS, FAMILIES, build, load_by_cards, passed, recipe, walk
 
 SPREAD = dict(llama="nf4", gpt2="int8", gemma3_text="nf4", gpt_bigcode="none", falcon="nf4", mixtral="nf4",
     phimoe="none", mamba2="none", deepseek_v3="int8")
@@ -47,7 +47,11 @@ def test_a_spread_of_families(name, tmp_path):
 
 
 @pytest.mark.parametrize("name,quant", [("llama", "nf4"), ("bert", "none")])
-def test_classifiers(name, quant, tmp_path): assert held(name, quant, one(name, quant, tmp_path, "SEQ_CLS")) is None
+def test_classifiers(name, quant, tmp_path):
+    stages = one(name, quant, tmp_path, "SEQ_CLS")
+    assert held(name, quant, stages) is None
+    off, = load_by_cards([stages["saved"]], tmp_path/"cases.json")
+    assert off <= 1e-3, off
 
 
 def table(rows):
@@ -65,10 +69,12 @@ def test_the_table(task, names, tmp_path, capsys, matrix):
     rows, wrong = [], {}
     for i, name in enumerate(names):
         for quant in QUANTS if matrix else QUANTS[i % 3:][:1]:
-            stages = one(name, quant, tmp_path, task)
+            stages = one(name, quant, tmp_path/name, task)
             rows.append((name, quant, stages))
             if found := held(name, quant, stages): wrong[name, quant] = found
-        shutil.rmtree(tmp_path); tmp_path.mkdir()
+    saved = {(n, q): s["saved"] for n, q, s in rows if "saved" in s}
+    strangers = dict(zip(saved, load_by_cards([*saved.values()], tmp_path/"cases.json")))
+    wrong |= {k: f"by its card: {off}" for k, off in strangers.items() if isinstance(off, str) or not off <= 1e-3}
     with capsys.disabled(): print(f"\n{task}: {len(names)} families\n{table(rows)}")
     assert not wrong, wrong
     assert task != "CAUSAL_LM" or len(names) >= 45
