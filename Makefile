@@ -30,6 +30,7 @@ colab: .venv-colab/ready  ## the tests that need no browser, with the versions t
 	OMP_NUM_THREADS=1 $(colab)/python $(pytest) --ignore tests/browser -m "not browser"
 
 newest: .venv-newest/ready  ## the same with the newest release of everything but torch: a report, which holds nothing back
+	@$(newest)/python -m pip list --format freeze
 	-OMP_NUM_THREADS=1 $(newest)/python $(pytest) --ignore tests/browser -m "not browser"
 
 matrix: .venv/ready .venv-colab/ready .real/ready  ## all that there is, for hours: long cells, every family, a real base, Colab's versions, soak
@@ -39,7 +40,7 @@ matrix: .venv/ready .venv-colab/ready .real/ready  ## all that there is, for hou
 	$(bin)/python tests/soak/runs.py
 	$(bin)/python tests/soak/fuzz.py
 
-clean:  ## remove both environments and what the targets leave behind
+clean:  ## remove the environments and what the targets leave behind
 	rm -rf .venv .venv-colab .venv-newest .real build dist demo runs .hypothesis
 
 # torch goes first and by itself, so that nothing else chooses which build of it is installed.
@@ -67,15 +68,12 @@ clean:  ## remove both environments and what the targets leave behind
 	@$(colab)/python $(pip) -c constraints-colab.txt $$(grep -E "^(hypothesis|pytest-xdist)==" constraints.txt)
 	@touch $@
 
-# Not a target that others need: what is newest changes by the day.
 .venv-newest/ready: constraints.txt settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c '$(old)'
 	@echo "Installing the newest of everything into .venv-newest (once, a minute or two)"
 	@rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
-	@grep ^torch== constraints.txt > .venv-newest/torch.txt
-	@$(newest)/python $(pip) -r .venv-newest/torch.txt
-	@$(newest)/python $(pip) --upgrade --upgrade-strategy eager -c .venv-newest/torch.txt -e .[dev]
-	@$(newest)/python -m pip list --format freeze > .venv-newest/versions.txt
+	@$(newest)/python $(pip) $$(grep ^torch== constraints.txt)
+	@$(newest)/python $(pip) --upgrade --upgrade-strategy eager $$(grep ^torch== constraints.txt) -e .[dev]
 	@touch $@
 
 .PHONY: help demo test lab export colab newest matrix clean

@@ -35,7 +35,7 @@ def test_in_another_process(whole, tmp_path):
     assert json.loads(done.stdout.splitlines()[-1])["state"] == "done"
 
 
-@pytest.mark.parametrize("at", [pytest.param(1, marks=SLOW), pytest.param(3, marks=SLOW), pytest.param(4, marks=SLOW), 7])
+@pytest.mark.parametrize("at", [*(pytest.param(o, marks=SLOW) for o in (1, 3, 4)), 7])
 def test_stopped_and_resumed(whole, tmp_path, at):
     run = Run(RECIPE, tmp_path/"run")
     run.on(lambda e: run.stop() if e["type"] == "step" and e["step"] == at else None).train()
@@ -161,7 +161,8 @@ def test_every_quantization_trains(quant, tmp_path):
     assert run.state == "done" and all(ok for ok, _ in run.checks)
 
 
-@pytest.mark.parametrize("at", [pytest.param(3, marks=SLOW), pytest.param(4, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("at", [3, 4])
 def test_stop_while_the_next_rows_are_fetched(tmp_path, monkeypatch, at):
     from loranb.train.guard import Guard
     # four steps an epoch

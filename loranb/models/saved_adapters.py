@@ -203,8 +203,6 @@ def _fetched(hub, name, file, limit):
             f"{limit/2**30:.3g} GiB of loranb.models.saved_adapters.{'LIMIT' if limit == LIMIT else 'CONFIG'}")
     return Path(hub.hf_hub_download(name, file))
 
-
-
 # %% ../../nbs/02_models/06_saved_adapters.ipynb #af87b779
 _LISTS = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "target_parameters")
 

@@ -141,7 +141,7 @@ def evaluation_is_due(self: Observer, step, last=False):
 @patch
 def try_longest(self: Observer):
     "Try the longest batch, where the run wants it"
-    self.room = Peak(self.run.before)
+    self.room = Peak(self.run.bytes_before)
     if not self.run.tries_longest(): return
     try: try_longest_batch(self.trainer)
     except Exception as e:

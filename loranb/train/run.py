@@ -41,7 +41,7 @@ from ..runs.folder import check_folder, read_machine, write_head
 from ..runs.record import Record
 from .guard import Guard
 from .meter import Meter
-from .measure import bytes_before_loading, drop_frames, give_memory_back, memory_advice
+from .measure import bytes_before_loading, drop_frames, memory_advice
 from .failures import check_finite, explain_failure
 from .arguments import check_schedule, loraplus_optimizer, training_arguments
 from .trackers import check_trackers, Trackers
@@ -129,10 +129,9 @@ def _load(self: Run):
     if self._data is None: self._check_first(); self._check_rows()
     self.say(f"loading {self.recipe.model}")
     if self._model is None or self._meter is None or is_repacked(self._model):
-        self._model, self.before = None, bytes_before_loading()
+        self._model, self.bytes_before = None, bytes_before_loading()
         model, self._tok = load_base(self.recipe, self.say)
         self._model = attach(model, self.recipe)
-        give_memory_back()
         self._meter = Meter(self._model, self.recipe.spectra_steps)
         if not Path(self.recipe.model).is_dir() and self.recipe.model != "petit":
             self._model.peft_config["default"].base_model_name_or_path = self.recipe.model
@@ -198,7 +197,7 @@ def _build(self: Run):
     return t
 
 # %% ../../nbs/09_train/09_run.ipynb #eb06deb9
-Run.before = None  # Bytes in use before the base was loaded
+Run.bytes_before = None  # Bytes in use before the base was loaded
 Run.probing = None  # Try the longest batch before the first step? On a GPU unless set
 
 @patch

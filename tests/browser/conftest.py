@@ -45,10 +45,9 @@ def lab(any_lab, request):
     return res
 
 @pytest.fixture
-def long_lab(lab, matrix):
-    "The same for what takes minutes: the other kernel only in the matrix"
+def one_kernel(lab, matrix):
+    "For what takes minutes: the other kernel only in the matrix"
     if lab.kernel != "installed" and not matrix: pytest.skip("minutes on another kernel; --slow runs it")
-    return lab
 
 @pytest.fixture
 def notebook(lab):

@@ -30,10 +30,11 @@ def until(cond, timeout, what):
         time.sleep(.1)
 
 
-def test_pause_sample_and_resume_by_click(long_lab):
-    base = tiny_base(long_lab.folder/f"base-{long_lab.kernel}")
-    cells = [c.replace("'paused'", f"'paused-{long_lab.kernel}'").replace("'whole'", f"'whole-{long_lab.kernel}'") for c in CELLS]
-    nb = long_lab.notebook([cells[0].format(base=base), *cells[1:]], size=(1180, 1300))
+@pytest.mark.usefixtures("one_kernel")
+def test_pause_sample_and_resume_by_click(lab):
+    base = tiny_base(lab.folder/f"base-{lab.kernel}")
+    cells = [c.replace("'paused'", f"'paused-{lab.kernel}'").replace("'whole'", f"'whole-{lab.kernel}'") for c in CELLS]
+    nb = lab.notebook([cells[0].format(base=base), *cells[1:]], size=(1180, 1300))
     try:
         nb.run(0), nb.run(1)
         monitor = nb.cell(1).locator(".lrb.monitor")
@@ -47,7 +48,7 @@ def test_pause_sample_and_resume_by_click(long_lab):
         nb.wait_output(2, "20 paused", 90)
         steps = int(nb.output(2).split()[-1])
         assert "ended paused" in nb.output(1) and "paused" in monitor.inner_text() and 0 < steps < 120 and monitor.bounding_box()["height"] == height
-        if long_lab.kernel == "installed":
+        if lab.kernel == "installed":
             for theme in ("light", "dark"):
                 nb.theme(theme)
                 time.sleep(.5)
@@ -60,7 +61,7 @@ def test_pause_sample_and_resume_by_click(long_lab):
         nb.wait_output(3, "done 120", 30)
         nb.run(4)
         nb.wait_output(4, "done", 120)
-        a, b = (hashlib.sha256((long_lab.folder/f"{n}-{long_lab.kernel}"/"adapter"/"adapter_model.safetensors").read_bytes()).hexdigest() for n in ("paused", "whole"))
+        a, b = (hashlib.sha256((lab.folder/f"{n}-{lab.kernel}"/"adapter"/"adapter_model.safetensors").read_bytes()).hexdigest() for n in ("paused", "whole"))
         assert a == b and not nb.errors, nb.errors
     finally: nb.close()
 

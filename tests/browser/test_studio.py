@@ -37,9 +37,10 @@ def until(cond, timeout, what):
 
 
 @pytest.mark.slow
-def test_quickstart_studio(long_lab, tmp_path):
-    at = quickstart(long_lab, "studio.ipynb", shorter=('quant="nf4", r=8))', f'quant="nf4", r=8, max_steps={STEPS}))'))
-    nb = long_lab.notebook(path="studio.ipynb", size=(1180, 1500))
+@pytest.mark.usefixtures("one_kernel")
+def test_quickstart_studio(lab, tmp_path):
+    at = quickstart(lab, "studio.ipynb", shorter=('quant="nf4", r=8))', f'quant="nf4", r=8, max_steps={STEPS}))'))
+    nb = lab.notebook(path="studio.ipynb", size=(1180, 1500))
     try:
         studio = at("Studio(Recipe")
         nb.run(at("from loranb import")), nb.run(studio)
@@ -68,7 +69,7 @@ def test_quickstart_studio(long_lab, tmp_path):
         assert "stopped" in nb.page.locator(".lrb.monitor").inner_text() and time.time() - stop_at < 30
         assert nb.page.locator(".lrb.monitor").bounding_box()["height"] == height
         assert "stopped" in nb.output(at("studio.run")) or "Loss" in nb.output(at("studio.run"))
-        run = sorted((long_lab.folder/"runs").glob("*"), key=lambda p: p.stat().st_mtime)[-1]
+        run = sorted((lab.folder/"runs").glob("*"), key=lambda p: p.stat().st_mtime)[-1]
         events = [json.loads(l) for l in (run/"events.jsonl").read_text().splitlines()]
         steps = [e["step"] for e in events if e["type"] == "step"]
         assert events[-1]["type"] == "stop" and (run/f"checkpoint-{steps[-1]}").is_dir() and (run/"adapter"/"adapter_model.safetensors").is_file()
@@ -99,7 +100,7 @@ def test_quickstart_studio(long_lab, tmp_path):
             nb.page.get_by_role("button", name=question).click()
             nb.page.locator(f"{panel} svg").first.wait_for(timeout=30_000)
         assert "run.adapter.trim(" in nb.page.locator(".lrb.trim").inner_text()
-        if long_lab.kernel == "installed":
+        if lab.kernel == "installed":
             for theme in ("light", "dark"):
                 nb.theme(theme)
                 for width in (1180, 800):

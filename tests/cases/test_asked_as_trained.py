@@ -65,11 +65,21 @@ def trained(name, kind, home):
     return dict(generate=run.generate(ASK, max_new_tokens=64), sample=sample["answer"], asked=sample["prompt"])
 
 
+ALWAYS, IN_CI = NAMES[1:2], NAMES[1::4]
+
+
+def when(name):
+    "What a template's tests are marked with"
+    if name in ALWAYS: return ()
+    return pytest.mark.slow if name in IN_CI else pytest.mark.matrix
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory, slow, matrix):
     "By template and kind: what each who asks was answered"
     found, homes = {}, {}
-    for name in NAMES if matrix else NAMES[1::4] if slow else NAMES[1:2]:
+    some = IN_CI if slow else ALWAYS
+    for name in NAMES if matrix else some:
         for kind in KINDS:
             home = tmp_path_factory.mktemp("asked")
             try: found[name, kind] = trained(name, kind, home)
@@ -84,7 +94,7 @@ def answers(tmp_path_factory, slow, matrix):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[*[pytest.mark.matrix]*(i % 4 != 1), *[pytest.mark.slow]*(i != 1)]) for i, n in enumerate(NAMES)])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=when(n)) for n in NAMES])
 def test_whoever_asks_gets_one_answer(name, kind, answers):
     found = answers[name, kind]
     if isinstance(found, str): return print(found)
