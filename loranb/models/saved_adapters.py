@@ -184,9 +184,11 @@ def _from_hub(name):
     import huggingface_hub as hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     try:
-        return tuple(_fetched(hub, name, *o) for o in (("adapter_config.json", CONFIG), ("adapter_model.safetensors", LIMIT)))
+        limits = {"adapter_config.json": CONFIG, "adapter_model.safetensors": LIMIT}
+        return tuple(_fetched(hub, name, file, limit) for file, limit in limits.items())
     except LocalEntryNotFoundError as e:
-        raise AdapterError(f"there is no folder {name!r} here, and the Hub cannot be reached: {first_line(e)}") from None
+        raise AdapterError(f"there is no folder {name!r} here, and the Hub cannot be reached: "
+            f"{first_line(e)}") from None
     except EntryNotFoundError as e:
         raise AdapterError(f"{name} on the Hub has no adapter_config.json with an adapter_model.safetensors: "
             f"{first_line(e)}") from None

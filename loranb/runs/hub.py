@@ -77,7 +77,9 @@ def result(self: Mirror) -> str:
     job, self.job, self.sending = self.job, None, ""
     if job is None: return ""
     e = job.exception()
-    return f"the upload to {self.repo_id} failed ({first_line(e).rstrip('.')}); the checkpoints are in {str(self.path)!r}" if e else ""
+    if e is None: return ""
+    why = first_line(e).rstrip(".")
+    return f"the upload to {self.repo_id} failed ({why}); the checkpoints are in {str(self.path)!r}"
 
 @patch
 def close(self: Mirror):
