@@ -123,6 +123,7 @@ def unequal(n=20):
         completion=" " + " ".join(words[j%14] for j in range(1 + i*i//5))) for i in range(n)]
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_same_gradient(tmp_path, monkeypatch):
     "field.md 3: transformers#35203, #37766, #38448; Soup#720"
     grads = {}
@@ -143,8 +144,8 @@ def test_accumulation_gives_the_same_gradient(tmp_path, monkeypatch):
 def sha(run): return hashlib.sha256((run.adapter.path/"adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("fields", [dict(packing=True, max_length=96),
-    pytest.param(dict(group_by_length=True), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fields", [dict(packing=True, max_length=96), dict(group_by_length=True)])
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_bit(tmp_path, fields):
     recipe = Recipe(data=unequal(22), test_size=2, r=4, quant="none", max_steps=7, spectra_steps=0, eval_steps=0,
         per_device_train_batch_size=4, lora_dropout=.1, **fields)

@@ -38,6 +38,7 @@ def test_every_stage_runs(tmp_path):
     assert (tmp_path/"cpu.md").read_text().count("| yes |") == len(rows) and not list(tmp_path.glob("gpu*"))
 
 
+@pytest.mark.slow
 def test_what_fails_dies_or_hangs_does_not_stop_the_rest(tmp_path):
     folder, out = tmp_path/"tests/gpu", tmp_path/"out"
     folder.mkdir(parents=True)
@@ -58,6 +59,7 @@ def test_what_fails_dies_or_hangs_does_not_stop_the_rest(tmp_path):
         "the stage"]["error"] == "took too long"
 
 
+@pytest.mark.slow
 def test_what_a_card_is_compared_with_is_planned_here(tmp_path):
     code = (f"import sys, pathlib; sys.path.insert(0, {str(GPU)!r}); import memory; from loranb.memory.gpus import "
         "find_gpu\n" "for c in memory.TINY_CASES: print(memory.predicted(memory.planned(c, "

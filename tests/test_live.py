@@ -136,6 +136,7 @@ def test_a_torn_frame_is_left_out(tmp_path):
     assert [s for s, _ in read_frames(tmp_path)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_columns_go_on_after_a_stop_as_if_nothing_had_been(tmp_path):
     recipe = Recipe(r=4, max_steps=6, spectra_steps=2, eval_steps=0, save_steps=0, test_size=0,
         per_device_train_batch_size=4)

@@ -13,6 +13,9 @@ SETTINGS = ConfigParser()
 SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
 ENV = {**os.environ, "IN_TEST": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 REAL = Path(os.environ.get("LORANB_REAL") or ROOT/".real")
+# with these, the tests of a working day would take half as long again
+LONG = ("tutorials/quickstart", "tutorials/lora_section_7", "tutorials/read_a_spectrum", "06_evaluate/04_watch",
+    "06_evaluate/06_comparing", "06_evaluate/07_questions", "07_adapters/05_budget")
 FLAGS = SETTINGS["DEFAULT"]["tst_flags"].split()
 
 
@@ -37,7 +40,12 @@ def kernel(tmp_path_factory):
         server.kill()
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(NBS)))
+def when(path):
+    "What a notebook's test is marked with"
+    return pytest.mark.slow if str(path.relative_to(NBS).with_suffix("")) in LONG else ()
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, marks=when(p), id=str(p.relative_to(NBS))) for p in PATHS])
 def test_notebook(path, kernel, slow):
     "Run where it lies, without what is skipped; a cell that fails raises"
     nb = nbformat.read(path, 4)

@@ -40,6 +40,7 @@ def test_same_logits_without_loranb(quant, tmp_path):
             - plain).abs().max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_card_tells_how_to_load_it(tmp_path):
     run = Run(Recipe(r=2, max_steps=1, eval_steps=0, test_size=8), tmp_path/"run").train()
     card = (run.adapter.path/"README.md").read_text()

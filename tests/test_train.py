@@ -57,6 +57,7 @@ def test_stop_that_arrives_between_steps(whole, tmp_path, event):
     assert fingerprint(reopened.resume()) == fingerprint(whole)
 
 
+@pytest.mark.slow
 def test_stop_before_the_first_step(whole, tmp_path):
     run = Run(RECIPE, tmp_path/"run")
     run.on(lambda e: run.stop() if e["type"] == "start" and e["step"] == 0 else None).train()
@@ -95,11 +96,13 @@ def test_a_torn_last_line_is_left_out(whole, tmp_path):
     assert Run.open(tmp_path/"run").events == whole.events
 
 
+@pytest.mark.slow
 def test_a_subscriber_that_fails_is_left_out(tmp_path, capsys):
     run = Run(RECIPE.replace(max_steps=2), tmp_path/"run").on(lambda e: 1/0).train()
     assert run.state == "done" and capsys.readouterr().err.count("is left out") == 1
 
 
+@pytest.mark.slow
 def test_rows_in_memory_are_kept_with_the_run(tmp_path):
     from datasets import Dataset
     rows = [{"prompt": f"{i} =", "completion": f" {i}"} for i in range(40)]
@@ -111,6 +114,7 @@ def test_rows_in_memory_are_kept_with_the_run(tmp_path):
         tmp_path/"whole").train())
 
 
+@pytest.mark.slow
 def test_interrupt_is_a_request(whole, tmp_path):
     code = f"""
 import sys, os, signal
@@ -139,6 +143,7 @@ run.train()"""
     assert [e["step"] for e in run.of_type("step")] == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_the_first_ones_place(tmp_path):
     small = RECIPE.replace(max_steps=1, eval_steps=0)
     first = Run(small, tmp_path/"a").train()

@@ -326,6 +326,7 @@ def test_rank_budget():
     with pytest.raises(RecipeError, match="one direction in every module"): rank_budget(found, .05)
 
 
+@pytest.mark.slow
 def test_nothing_else_is_replaced(tmp_path):
     from loranb.train.run import Run
     run = Run(Recipe(max_steps=3, test_size=4, spectra_steps=0), tmp_path/"run").train()

@@ -30,6 +30,7 @@ def until(cond, timeout, what):
         time.sleep(.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_kernel")
 def test_pause_sample_and_resume_by_click(lab):
     base = tiny_base(lab.folder/f"base-{lab.kernel}")

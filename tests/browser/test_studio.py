@@ -115,6 +115,7 @@ def test_quickstart_studio(lab, tmp_path):
     finally: nb.close()
 
 
+@pytest.mark.slow
 def test_quickstart_finetune_and_interrupt(lab):
     at = quickstart(lab, "finetune.ipynb", longer=("max_steps=120", "max_steps=4000"))
     nb = lab.notebook(path="finetune.ipynb", size=(1180, 1500))

@@ -65,21 +65,19 @@ def trained(name, kind, home):
     return dict(generate=run.generate(ASK, max_new_tokens=64), sample=sample["answer"], asked=sample["prompt"])
 
 
-ALWAYS, IN_CI = NAMES[1:2], NAMES[1::4]
+IN_CI = NAMES[1::4]
 
 
 def when(name):
     "What a template's tests are marked with"
-    if name in ALWAYS: return ()
     return pytest.mark.slow if name in IN_CI else pytest.mark.matrix
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory, slow, matrix):
+def answers(tmp_path_factory, matrix):
     "By template and kind: what each who asks was answered"
     found, homes = {}, {}
-    some = IN_CI if slow else ALWAYS
-    for name in NAMES if matrix else some:
+    for name in NAMES if matrix else IN_CI:
         for kind in KINDS:
             home = tmp_path_factory.mktemp("asked")
             try: found[name, kind] = trained(name, kind, home)
