@@ -51,7 +51,7 @@ def same(a, b, tolerance=1e-5):
 
 @pytest.mark.parametrize("kind", TWISTS)
 def test_families(kind, monkeypatch):
-    monkeypatch.setattr(loss, "TILE", 96*5)
+    monkeypatch.setattr(loss, "tile_size", lambda device: 96*5)
     model = adapted(build(kind), target_modules=["q_proj", "v_proj"] if kind == "falcon_h1" else "all-linear")
     assert check_tiles(model, list(range(1, 20)))
     same(*both(model, batch()))
@@ -62,7 +62,7 @@ def test_families(kind, monkeypatch):
 @pytest.mark.parametrize("kw", [dict(target_modules=["q_proj", "lm_head"]), dict(modules_to_save=["lm_head"])],
     ids=["LoRA on the head", "the head itself"])
 def test_a_head_that_is_trained(kw, monkeypatch):
-    monkeypatch.setattr(loss, "TILE", 96*5)
+    monkeypatch.setattr(loss, "tile_size", lambda device: 96*5)
     same(*both(adapted(build("llama", tie_word_embeddings=False), **kw), batch()))
 
 
@@ -109,7 +109,7 @@ def test_the_head_comes_back_as_it_was():
 
 
 def test_no_more_logits_than_a_tile(monkeypatch):
-    monkeypatch.setattr(loss, "TILE", 96*4)
+    monkeypatch.setattr(loss, "tile_size", lambda device: 96*4)
     model, most = adapted(build("llama")), []
     handle = model.get_base_model().get_output_embeddings().register_forward_hook(lambda m, args,
         out: most.append(out.numel()))

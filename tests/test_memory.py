@@ -208,7 +208,7 @@ def test_the_routers_loss_is_planned(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ("llama", "gpt2", "gemma2", "qwen3_moe"))
+@pytest.mark.parametrize("family", ("llama", "qwen3_moe", *(pytest.param(o, marks=pytest.mark.matrix) for o in ("gpt2", "gemma2"))))
 def test_peak_is_what_the_profiler_sees_in_other_families(folders, family):
     errors = {(quant, dtype, c, *size): e for quant in QUANTS[:3] for dtype in ("float32", "bfloat16")
         for c in (False, True) for size, e in compare(folders(family), quant=quant, dtype=dtype,
@@ -279,7 +279,7 @@ def kinds():
     return {str((c.get("model_type"), sorted(c))): n for n, d in model_table().items() for c in [d["config"]]}.values()
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", ("none", "int8", "nf4"))
+@pytest.mark.parametrize("quant", ("nf4", *(pytest.param(o, marks=pytest.mark.matrix) for o in ("none", "int8"))))
 def test_every_kind_of_the_table_is_planned_on_a_card(quant):
     for name in kinds():
         if quant != "none" and "falcon" in name: continue  # refused: the test below

@@ -22,7 +22,7 @@ assert not any(n.split(".")[0] == "loranb" for n in sys.modules)
 """
 
 
-@pytest.mark.parametrize("quant", [pytest.param("none", marks=pytest.mark.slow), "nf4"])
+@pytest.mark.parametrize("quant", [pytest.param("none", marks=pytest.mark.matrix), "nf4"])
 def test_same_logits_without_loranb(quant, tmp_path):
     run = Run(Recipe(r=8, quant=quant, max_steps=4, eval_steps=0, test_size=8), tmp_path/"run").train()
     subprocess.run([sys.executable, "-c", PLAIN, str(petit.path()), str(run.adapter.path), quant,

@@ -11,6 +11,8 @@ import contextlib, functools
 import torch
 import torch.nn.functional as F
 
+from ..models import loss
+from ..models.loss import tile_size
 from .claims import aten, PretendTensor, stand_ins, workspace
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #e1afe977
@@ -124,7 +126,8 @@ def cuda_world(
         if not isinstance(A, PretendTensor): return product(A, B, out, state, threshold, bias)
         state.threshold = threshold or state.threshold
         return MatMul8bitLt.apply(A, B, out, bias, state)
-    with _patched([*_casts(), (F, "scaled_dot_product_attention", attention), (bitsandbytes, "matmul", int8)]):
+    with _patched([*_casts(), (F, "scaled_dot_product_attention", attention), (bitsandbytes, "matmul", int8),
+            (loss, "tile_size", lambda device: tile_size("cuda"))]):
         yield {**{k: f for k, f in stand_ins().items() if k is not aten.mul_.Tensor},
             aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
             aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,

@@ -13,6 +13,7 @@ def until(cond, timeout, what):
         time.sleep(.1)
 
 
+@pytest.mark.usefixtures("one_kernel")
 @pytest.mark.slow
 def test_the_bill_follows_and_its_ladder_edits(lab):
     nb = lab.notebook(["from loranb import Recipe, Studio",

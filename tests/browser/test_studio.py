@@ -115,6 +115,7 @@ def test_quickstart_studio(lab, tmp_path):
     finally: nb.close()
 
 
+@pytest.mark.usefixtures("one_kernel")
 @pytest.mark.slow
 def test_quickstart_finetune_and_interrupt(lab):
     at = quickstart(lab, "finetune.ipynb", longer=("max_steps=120", "max_steps=4000"))
@@ -141,6 +142,7 @@ def test_quickstart_finetune_and_interrupt(lab):
     finally: nb.close()
 
 
+@pytest.mark.usefixtures("one_kernel")
 def test_stop_button_under_finetune(lab):
     nb = lab.notebook(["from loranb import Recipe, finetune\nprint('before')",
         "run = finetune(Recipe(r=4, max_steps=4000, save_steps=0))\nprint('same cell')", "print(run.state, run.steps)",
