@@ -1325,6 +1325,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'loranb.models.loading.load_base': ('02_models/loading.html#load_base', 'loranb/models/loading.py'),
                                        'loranb.models.loading.one_matrix': ( '02_models/loading.html#one_matrix',
                                                                              'loranb/models/loading.py'),
+                                       'loranb.models.loading.steady_memory': ( '02_models/loading.html#steady_memory',
+                                                                                'loranb/models/loading.py'),
                                        'loranb.models.loading.unusable_layers': ( '02_models/loading.html#unusable_layers',
                                                                                   'loranb/models/loading.py')},
             'loranb.models.lora': { 'loranb.models.lora._begin': ('02_models/lora.html#_begin', 'loranb/models/lora.py'),

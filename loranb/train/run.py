@@ -19,7 +19,7 @@ from ..core.disk import find_damage, read_manifest
 from ..models.quantization import is_repacked
 from ..models.hub import find_model, load_config, load_tokenizer, quiet_libraries
 from ..models.shapes import check_length, max_positions, skeleton
-from ..models.loading import load_base
+from ..models.loading import load_base, steady_memory
 from ..models.saved_adapters import adapter_files
 from ..models.lora import adapted_modules, attach, load_adapter_on, warn_of_base
 from ..models.loss import check_tiles
@@ -300,7 +300,9 @@ def _train(self: Run, again, held):
     with quiet_libraries():
         self._start(checkpoint, broken)
         if self.state == "loading": self.state = "training"
-        try: self._build().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer = self._build()
+        try:
+            with steady_memory(): trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except StopNow: self._save_now()
         self._end()
 
