@@ -41,7 +41,7 @@ matrix: .venv/ready .venv-colab/ready .real/ready  ## all that there is, for hou
 	$(bin)/python tests/soak/fuzz.py
 
 clean:  ## remove the environments and what the targets leave behind
-	rm -rf .venv .venv-colab .venv-newest .real build dist demo runs .hypothesis
+	rm -rf .venv .venv-colab .venv-newest .venv-unsloth .real build dist demo runs .hypothesis
 
 # torch goes first and by itself, so that nothing else chooses which build of it is installed.
 .venv/ready: constraints.txt settings.ini setup.py pyproject.toml

@@ -42,11 +42,11 @@ def test_the_bill_follows_the_recipe_and_a_step_of_the_ladder_edits_it():
     assert bill.gpu == "T4" and bill.verdict.startswith("It fits") and not bill.rungs and " of 15.6 GB" in studio.flow.text()
     assert sorted(o["name"] for o in bill.sides) == ["LoRA", "QLoRA", "full fine-tuning"]
     small = peak()
-    studio.settings.per_device_train_batch_size = 1024
+    studio.settings.per_device_train_batch_size = 2048
     assert peak() > 10*small and bill.verdict.startswith("It fits after") and bill.rungs[0]["words"] == "gradient_checkpointing=True" and "✗" in studio.flow.text()
     bill.set_state({}); bill._handle_custom_msg(dict(kind="take", step=len(bill.rungs) - 1), [])
     r = studio.recipe
-    assert r.gradient_checkpointing and r.per_device_train_batch_size*r.gradient_accumulation_steps == 1024 and studio.settings.per_device_train_batch_size == r.per_device_train_batch_size
+    assert r.gradient_checkpointing and r.per_device_train_batch_size*r.gradient_accumulation_steps == 2048 and studio.settings.per_device_train_batch_size == r.per_device_train_batch_size
     assert bill.verdict.startswith("It fits:") and not bill.rungs
     for bad in (-1, 99, "x", None): studio.climb(bad)
     assert studio.recipe == r

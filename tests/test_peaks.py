@@ -9,6 +9,7 @@ import pytest, torch
 
 from loranb.core.recipe import Recipe
 from loranb.memory import rehearsal
+from loranb.models import lora
 from loranb.memory.plans import plan
 
 LITGPT = dict(quant="none", r=8, lora_dropout=.05, target_modules=["q_proj", "v_proj"], dtype="bfloat16",
@@ -36,7 +37,7 @@ AGREE = [
 
 OLD = "bitsandbytes 0.41 kept the input of every 4-bit product; releases since July 2024 do not (bitsandbytes#1270)"
 HEAD = f"{OLD}; LitGPT quantizes the output head too, and unpacks it"
-LOGITS = "the Trainer makes all logits in 32 bits at once, loranb a tile of them"
+LOGITS = "the Trainer makes all logits in 32 bits at once, loranb a tile of them, and PEFT copies what its layers give"
 BF16 = "LitGPT trains adapters in 16 bits, PEFT in 32, and each dropout keeps a mask and a product of its own"
 # the same, the error in percent, and what differs
 DIFFER = [
@@ -47,12 +48,12 @@ DIFFER = [
     ("HUB", A10G, LLAMA7, 2, 512, LITGPT | R32 | NF4, 13.68, -21.3, HEAD),
     ("HUB", A10G, MISTRAL, 2, 512, LITGPT | R32 | NF4, 14.29, -18.5, HEAD),
     ("HUB", A10G, LLAMA8, 2, 512, LITGPT | R32 | NF4, 17.41, -23.9, HEAD),
-    ("FMS", A100L, MISTRAL, 4, 4096, FMS, 26.11, -9.1, LOGITS),
-    ("FMS", A100L, MISTRAL, 8, 4096, FMS, 37.10, -11.6, LOGITS),
-    ("FMS", A100L, MISTRAL, 4, 4096, FMS | DOUBLE, 15.86, -15.7, LOGITS),
-    ("FMS", A100L, MISTRAL, 8, 4096, FMS | DOUBLE, 26.85, -16.4, LOGITS),
-    ("HUB", A10G, GEMMA, 2, 512, LITGPT | ALL, 12.62, -12.6, "LitGPT puts an adapter on the head of 256,000 words too"),
-    ("HUB", A10G, TINY, 8, 512, LITGPT | R32 | ALL, 13.50, 38.9, BF16),
+    ("FMS", A100L, MISTRAL, 4, 4096, FMS, 26.11, -10.7, LOGITS),
+    ("FMS", A100L, MISTRAL, 8, 4096, FMS, 37.10, -13.8, LOGITS),
+    ("FMS", A100L, MISTRAL, 4, 4096, FMS | DOUBLE, 15.86, -18.2, LOGITS),
+    ("FMS", A100L, MISTRAL, 8, 4096, FMS | DOUBLE, 26.85, -19.4, LOGITS),
+    ("HUB", A10G, GEMMA, 2, 512, LITGPT | ALL, 12.62, -13.1, "LitGPT puts an adapter on the head of 256,000 words too"),
+    ("HUB", A10G, TINY, 8, 512, LITGPT | R32 | ALL, 13.50, 38.4, BF16),
     ("HUB", A10G, PHI, 4, 512, LITGPT | ALL, 13.98, 90.7, f"{BF16}; transformers computes phi-2's GELU step by step")]
 
 
@@ -79,11 +80,14 @@ def test_the_plan_is_what_was_measured(row): assert abs(error(*row)) <= 5
 def test_the_difference_is_the_named_one(row): assert error(*row) == pytest.approx(row[7], abs=.5)
 
 
-def test_whole_logits_explain_the_trainers_peaks():
-    "One tensor of logits in 32 bits more, and what the Trainer measured is met"
+def test_whole_logits_explain_the_trainers_peaks(monkeypatch):
+    "PEFT's own products, one tensor of logits in 32 bits more, and what the Trainer measured is met"
+    monkeypatch.setattr(lora, "fuse_layers", lambda model: None)
+    monkeypatch.setattr(rehearsal, "_shorts", {})
     for source, card, model, rows, tokens, kw, measured, *_ in DIFFER:
         if source != "FMS": continue
-        assert planned(card, model, rows, tokens, **kw) + 4*32000*rows*tokens/1e9 == pytest.approx(measured, rel=.03)
+        odd = kw | dict(r=kw["r"] + 1)  # plans are kept: nobody else asks for this one
+        assert planned(card, model, rows, tokens, **odd) + 4*32000*rows*tokens/1e9 == pytest.approx(measured, rel=.03)
 
 
 def test_adapters_in_16_bits_explain_litgpts_peaks(monkeypatch):

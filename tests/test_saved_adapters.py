@@ -10,6 +10,7 @@ from loranb.core.fields import RecipeError
 from loranb.core.patterns import match_pattern, match_whole
 from loranb.core.recipe import Recipe
 from loranb.models.saved_adapters import AdapterError, adapter_method, rank_major, read_adapter
+from loranb.models.fused import fuse_layers
 from loranb.models.hub import quiet_libraries
 from loranb.models.lora import attach, load_adapter_on
 from loranb.spectra.factors import read_factors
@@ -123,6 +124,7 @@ def test_what_is_put_on_a_model_is_what_was_saved(tmp_path):
             alpha_pattern={r".*up_proj": 3.5}), dict(use_dora=True), dict(exclude_modules=r".*\.1\..*"),
             dict(modules_to_save=["lm_head"]), dict(target_modules=["embed_tokens", "q_proj"]), dict(use_rslora=True))):
         lora = saved(tmp_path/str(i), **more)
+        fuse_layers(lora)
         back = load_adapter_on(llama(), tmp_path/str(i))
         assert logits(back).equal(logits(lora)), more
         assert all(p.dtype == torch.float32 for p in back.parameters() if p.requires_grad)

@@ -25,13 +25,12 @@ class AdaptedProduct(torch.autograd.Function):
     "y = x Wᵀ + s (x Aᵀ) Bᵀ with a frozen W (2106.09685, eq. 3)"
     @staticmethod
     def forward(ctx, x, A, B, base, down, s):
-        y, h = base(x), down(x)
-        flat = y.flatten(0, -2)
-        if base._forward_hooks: flat = flat.clone()  # who looks at Wx may keep it
-        flat.addmm_(h.flatten(0, -2).to(y.dtype), B.T.to(y.dtype), alpha=s)
+        y, h = base(x).contiguous(), down(x)
+        if base._forward_hooks: y = y.clone()  # who looks at Wx may keep it
+        y.view(-1, y.shape[-1]).addmm_(h.flatten(0, -2).to(y.dtype), B.T.to(y.dtype), alpha=s)
         ctx.save_for_backward(x, h, A, B)
         ctx.base, ctx.s = base, s
-        return flat.view_as(y)
+        return y
 
     @staticmethod
     def backward(ctx, g):
