@@ -190,7 +190,10 @@ def environment():
         pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         torch = next(o for o in (ROOT/"constraints.txt").read_text().split() if o.startswith("torch=="))
         (only := Path(tempfile.mkstemp()[1])).write_text(torch)
-        for command in ([sys.executable, "-m", "venv", UNSLOTH], [*pip, torch], [*pip, "-c", only, "unsloth==2026.10.9"]):
+        # torchvision may come for another build of torch, and nothing here looks at a picture
+        without = [python, "-m", "pip", "uninstall", "-qq", "-y", "torchvision"]
+        for command in ([sys.executable, "-m", "venv", UNSLOTH], [*pip, torch], [*pip, "-c", only, "unsloth==2026.10.9"],
+                without):
             subprocess.run(command, check=True)
         (UNSLOTH/"ready").touch()
     return python
