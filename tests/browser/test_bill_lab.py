@@ -27,7 +27,7 @@ def test_the_bill_follows_and_its_ladder_edits(lab):
         nb.wait_idle(90)
         assert " of 15.6 GB" in flow.inner_text() and "It fits" in bill.inner_text()
         box = nb.page.locator("[data-trait=per_device_train_batch_size]")
-        box.fill("1024"), box.press("Enter")
+        box.fill("2048"), box.press("Enter")
         until(lambda: bill.get_by_role("button", name="Change gradient_checkpointing=True").count() == 1, 60,
             "there is no ladder")
         assert "✗" in flow.inner_text() and "short" in bill.inner_text() or "short" in bill.locator(".after").inner_text()
