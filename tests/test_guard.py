@@ -214,7 +214,8 @@ class Kernel:
         self.kc.shell_channel.send(msg)
         return msg["header"]["msg_id"]
     def until(self, text, id):
-        while text not in self.texts[id]: self._read()
+        "Read until a line with this text is there as a whole: a print may come in pieces"
+        while not any(text in line for line in self.texts[id].split("\n")[:-1]): self._read()
         return self.texts[id]
     def done(self, *ids):
         while not self.idle.issuperset(ids): self._read()
