@@ -97,7 +97,7 @@ def test_switched_off_merged_and_with_two():
     for o in (plain, fused): o.add_adapter("second", LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     fused.load_state_dict(plain.state_dict())
     for o in (plain, fused): o.base_model.set_adapter(["default", "second"])
-    assert torch.equal(logits(plain)[..., 0], logits(fused)[..., 0]) or torch.allclose(logits(plain), logits(fused))
+    assert torch.allclose(logits(plain), logits(fused), atol=1e-5)
     for o in (plain, fused): o.base_model.set_adapter("second")
     assert torch.allclose(logits(plain), logits(fused), atol=1e-5)
     a, b = (logits(o.merge_and_unload()) for o in (plain, fused))

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 
 from ..models import loss
-from ..models.loss import tile_size
 from .claims import aten, PretendTensor, stand_ins, workspace
 
 # %% ../../nbs/04_memory/05_cuda.ipynb #e1afe977
@@ -119,6 +118,7 @@ def cuda_world(
     import bitsandbytes
     from bitsandbytes.autograd._functions import MatMul8bitLt
     bnb, attend, product = torch.ops.bitsandbytes, F.scaled_dot_product_attention, bitsandbytes.matmul
+    tile = loss.tile_size("cuda")
     def attention(query, *args, **kw):
         return _attend(capability, query, *args, **kw) if isinstance(query, PretendTensor) else attend(query, *args,
             **kw)
@@ -127,7 +127,7 @@ def cuda_world(
         state.threshold = threshold or state.threshold
         return MatMul8bitLt.apply(A, B, out, bias, state)
     with _patched([*_casts(), (F, "scaled_dot_product_attention", attention), (bitsandbytes, "matmul", int8),
-            (loss, "tile_size", lambda device: tile_size("cuda"))]):
+            (loss, "tile_size", lambda device: tile)]):
         yield {**{k: f for k, f in stand_ins().items() if k is not aten.mul_.Tensor},
             aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
             aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,

@@ -14,10 +14,9 @@ from ..core.fields import did_you_mean, RecipeError
 from ..core.recipe import Recipe
 from ..core.texts import in_one_line
 from ..core.patterns import match_pattern, match_whole
-from .quantization import _bnb
 from .hub import quiet_libraries
 from .shapes import layer_kind, linear_names, _linear
-from .fused import fuse_layers
+from .fused import frozen_weight, fuse_layers
 from .saved_adapters import adapter_files, AdapterError, rank_major, read_adapter, read_config
 
 # %% ../../nbs/02_models/08_lora.ipynb #17141f8a
@@ -177,7 +176,7 @@ def _loftq(lora):
             raise RecipeError(f"init_lora_weights: LoftQ finds no unquantized weight of {name} in {str(path)!r}. Use "
                 "init_lora_weights=True.")
         with safe_open(where[key], "pt") as f: W = f.get_tensor(key).to(m.base_layer.weight.device).float()
-        Q = _bnb().dequantize_4bit(m.base_layer.weight.data, state).float()
+        Q = frozen_weight(m.base_layer, torch.float32)
         U, S, V = torch.svd_lowrank((W if W.shape == Q.shape else W.T) - Q, m.r["default"], niter=8)
         m.lora_A["default"].weight.data[:] = (V*S.sqrt()).T
         m.lora_B["default"].weight.data[:] = U*S.sqrt()/m.scaling["default"]

@@ -8,20 +8,16 @@ the machine. The 25 M Llama has random weights and rows of 512 tokens, four at o
 import argparse, json, os, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
+from train import base
+
 LIMITS = {"petit": .03, "25 M Llama": .02}
 STEPS = 60
 
 
 def llama(folder):
     "A Llama of 24.9 M random parameters in bfloat16, with petit's tokenizer, and rows of more than 512 tokens"
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
     from loranb.models import petit
-    torch.manual_seed(0)
-    shape = LlamaConfig(vocab_size=16000, hidden_size=384, intermediate_size=1024, num_hidden_layers=8,
-        num_attention_heads=6, num_key_value_heads=6, tie_word_embeddings=True)
-    LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(petit.path()).save_pretrained(folder)
+    base(folder, "bfloat16")
     texts = [" ".join(m["content"] for m in r["messages"]) for r in petit.task("translate", "train")]
     rows = [dict(text=" ".join(texts[i:i + 60])) for i in range(0, len(texts), 12)]
     (folder/"rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -30,7 +26,7 @@ def llama(folder):
 def fields(name, folder):
     "What differs from the defaults of a recipe"
     if name == "petit": return {}
-    return dict(model=str(folder), data=str(folder/"rows.jsonl"), train_on="all", max_length=512, test_size=8, r=16,
+    return dict(model=str(folder/"base"), data=str(folder/"rows.jsonl"), train_on="all", max_length=512, test_size=8, r=16,
         per_device_train_batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False,
         target_modules="all-linear")
 

@@ -100,7 +100,7 @@ def run_loranb(case, folder, steps, started):
 
 def run_peer(case, folder, steps, started, load):
     "TRL's trainer on the model that `load` gives, Unsloth's or TRL's own"
-    model, kw = load()
+    model, kw = load()  # first: Unsloth wants to be imported before TRL
     import torch
     from datasets import load_dataset
     from peft import set_peft_model_state_dict
